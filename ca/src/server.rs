@@ -1,0 +1,263 @@
+//! The socket of the CA: TLS, HTTP/2, limits, upkeep of certificates, graceful shutdown.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use selvedge_contract::sign::IstioCertificateServiceServer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service;
+
+use crate::issue::IssueError;
+use crate::service::{CaService, Peer};
+use crate::tls::{CurrentIdentity, server_config};
+
+/// Largest gRPC message in bytes: a request of 16 KiB with room for its metadata.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+/// Most connections at a time; further ones wait in the listener's backlog.
+pub const MAX_CONNECTIONS: usize = 1024;
+/// A TLS handshake takes no longer.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A call, from its headers to its answer, takes no longer.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection is asked to end after this long: a caller needs it for one call a day, and one
+/// that stays would keep others out.
+pub const CONNECTION_AGE: Duration = Duration::from_secs(60);
+
+/// Most calls at a time on one connection.
+const MAX_STREAMS: u32 = 16;
+/// Largest header list in bytes.
+const MAX_HEADERS: u32 = 16 * 1024;
+/// How long open calls may go on after shutdown or the connection's age.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often certificates and tokens are looked at. By the wall clock, so that a suspended
+/// machine does not sleep past an expiry.
+const UPKEEP: Duration = Duration::from_secs(60);
+/// Pause after a failed `accept`, which is mostly a want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// There is no certificate for its own endpoint.
+    #[error("cannot issue the server's own certificate: {0}")]
+    Identity(#[from] IssueError),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Serves `IstioCertificateService` on `listener` until `shutdown`; then lets open calls finish
+/// for up to 10 seconds.
+///
+/// TLS 1.3 with the authority's own certificate; a client certificate is optional, but one from
+/// elsewhere ends the handshake. The intermediate, the server's certificate and the join tokens
+/// are kept fresh meanwhile.
+///
+/// # Errors
+/// Only at the start: when there is no certificate for the endpoint or TLS cannot be set up.
+pub async fn serve(
+    listener: TcpListener,
+    service: CaService,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let first = service
+        .authority
+        .server_identity(&service.names, SystemTime::now())?;
+    let identity = Arc::new(CurrentIdentity::new(first)?);
+    let config = server_config(&service.authority, identity.clone())?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let tasks = TaskTracker::new();
+    tasks.spawn(keep_fresh(service.clone(), identity, shutdown.clone()));
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            // The permit first: what cannot be served stays in the backlog.
+            accepted = async {
+                let permit = permits.clone().acquire_owned().await;
+                (listener.accept().await, permit)
+            } => accepted,
+        };
+        match accepted {
+            (Ok((stream, address)), permit) => {
+                let connection = Connection {
+                    address,
+                    service: service.clone(),
+                    shutdown: shutdown.clone(),
+                };
+                let acceptor = acceptor.clone();
+                tasks.spawn(async move {
+                    let _permit = permit;
+                    connection.run(acceptor, stream).await;
+                });
+            }
+            (Err(error), _) => {
+                tracing::warn!(target: "selvedge::ca", %error, "accept failed");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    tasks.close();
+    // Every task bounds its own end, see `DRAIN` and `HANDSHAKE_TIMEOUT`.
+    tasks.wait().await;
+    Ok(())
+}
+
+struct Connection {
+    address: SocketAddr,
+    service: CaService,
+    shutdown: CancellationToken,
+}
+
+impl Connection {
+    async fn run(self, acceptor: TlsAcceptor, stream: TcpStream) {
+        let peer = self.address;
+        let handshake = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+        let outcome = tokio::select! {
+            () = self.shutdown.cancelled() => return,
+            outcome = handshake => outcome,
+        };
+        match outcome {
+            Ok(Ok(stream)) => self.serve_http(stream).await,
+            Ok(Err(error)) => {
+                tracing::info!(target: "selvedge::ca", %peer, %error, "handshake failed");
+            }
+            Err(_) => tracing::info!(target: "selvedge::ca", %peer, "handshake timed out"),
+        }
+    }
+
+    async fn serve_http(self, stream: TlsStream<TcpStream>) {
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let peer = Peer {
+            address: self.address,
+            certificates: certificates.into(),
+        };
+        let grpc = IstioCertificateServiceServer::new(self.service)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let answer = service_fn(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            answer(grpc.clone(), request)
+        });
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEADERS)
+            .serve_connection(TokioIo::new(stream), answer);
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = self.shutdown.cancelled() => None,
+            () = sleep(CONNECTION_AGE) => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                timeout(DRAIN, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(target: "selvedge::ca", peer = %self.address, %error, "connection failed");
+        }
+    }
+}
+
+async fn answer(
+    mut grpc: IstioCertificateServiceServer<CaService>,
+    request: http::Request<Incoming>,
+) -> Result<http::Response<Body>, Infallible> {
+    timeout(CALL_TIMEOUT, grpc.call(request))
+        .await
+        .unwrap_or_else(|_| Ok(Status::deadline_exceeded("took too long").into_http()))
+}
+
+async fn keep_fresh(
+    service: CaService,
+    identity: Arc<CurrentIdentity>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = sleep(UPKEEP) => {}
+        }
+        let (service, identity) = (service.clone(), identity.clone());
+        let work = move || refresh(&service, &identity, SystemTime::now());
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
+            tracing::error!(target: "selvedge::ca", %error, "upkeep failed");
+        }
+    }
+}
+
+/// Renews what is due. A failure leaves the old one in use and is tried again in a minute.
+fn refresh(service: &CaService, identity: &CurrentIdentity, now: SystemTime) {
+    match service.authority.renew_if_due(now) {
+        // Without the root's key only the operator can help, so say it until someone does.
+        Ok(_) if service.authority.is_due(now) => {
+            tracing::warn!(target: "selvedge::ca", "intermediate is due and there is no root.key");
+        }
+        Ok(false) => {}
+        Ok(true) => tracing::info!(target: "selvedge::ca", "intermediate renewed"),
+        Err(error) => {
+            tracing::error!(target: "selvedge::ca", %error, "intermediate not renewed");
+        }
+    }
+    if identity.is_due(now) {
+        let next = service.authority.server_identity(&service.names, now);
+        let replaced = next
+            .map_err(ServeError::from)
+            .and_then(|next| Ok(identity.replace(next)?));
+        match replaced {
+            Ok(()) => tracing::info!(target: "selvedge::ca", "server certificate renewed"),
+            Err(error) => {
+                tracing::error!(target: "selvedge::ca", %error, "server certificate not renewed");
+            }
+        }
+    }
+    if let Some(tokens) = &service.tokens
+        && let Err(error) = tokens.sweep(now)
+    {
+        tracing::error!(target: "selvedge::ca", %error, "expired tokens not removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Authority;
+
+    #[test]
+    fn upkeep_renews_intermediate_and_server_certificate() {
+        let now = SystemTime::now();
+        let domain = "shop.local".parse().unwrap();
+        let authority = Arc::new(Authority::ephemeral(&domain, now).unwrap());
+        let first = authority.server_identity(&[], now).unwrap();
+        let identity = CurrentIdentity::new(first).unwrap();
+        let service = CaService::new(authority.clone(), None, Vec::new());
+
+        let ends = authority.intermediate_ends();
+        refresh(&service, &identity, now);
+        assert_eq!(authority.intermediate_ends(), ends);
+
+        let later = now + Duration::from_secs(21 * 24 * 3600);
+        assert!(identity.is_due(later));
+        refresh(&service, &identity, later);
+        assert!(authority.intermediate_ends() > ends);
+        assert!(!identity.is_due(later));
+    }
+}

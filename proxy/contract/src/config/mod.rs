@@ -1,0 +1,369 @@
+//! The configuration file: serde types whose doc comments are the reference page and the schema.
+//!
+//! This is the raw form, only what a user typed. The proxy compiles it into a `Snapshot`.
+
+mod dev;
+mod route;
+mod service;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Duration, Size};
+
+pub use dev::{DevConfig, Workload};
+pub use route::{
+    BackendRef, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match, MatchType, ParentRef,
+    PathMatch, PathMatchSpec, PathMatchType, PathModifier, PathModifierType, QueryMatch, Redirect,
+    RetrySpec, Rewrite, Route, RouteTimeouts, Rule,
+};
+pub use service::{
+    Balance, Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, Service, ServiceLimits,
+    UpstreamProtocol, UpstreamTls,
+};
+
+/// One configuration, from one file or merged from several.
+///
+/// A gateway needs `listeners` and `routes`; a sidecar `inbound` or `outbound`. Both name
+/// `services`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the gateway listens.
+    pub listeners: Vec<Listener>,
+    /// Which request goes where: each entry is an HTTPRoute `spec`.
+    pub routes: Vec<Route>,
+    /// What requests are sent to, by name.
+    pub services: BTreeMap<String, Service>,
+    /// Named rules that routes and inbound ports refer to.
+    pub policies: BTreeMap<String, Policy>,
+    /// Who this proxy is in the mesh, and which CA says so.
+    pub identity: Option<IdentitySpec>,
+    /// Sidecar: ports on which the mesh reaches the application.
+    pub inbound: Vec<Inbound>,
+    /// Sidecar: where the application reaches the mesh.
+    pub outbound: Option<Outbound>,
+    /// Metrics, access log and traces.
+    pub telemetry: Telemetry,
+    /// Limits and timeouts towards downstream, for every listener.
+    pub limits: LimitsSpec,
+    /// Admin, health and metrics ports.
+    pub admin: Admin,
+    /// What happens on SIGTERM.
+    pub drain: Drain,
+}
+
+/// A Gateway API listener plus `bind`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listener {
+    /// Name, unique; routes refer to it in `parentRefs`.
+    pub name: String,
+    /// Address to bind. Default: `0.0.0.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bind: Option<String>,
+    /// Port to bind; `0` lets the system choose.
+    pub port: u16,
+    /// `HTTP` (HTTP/1.1 and HTTP/2 with prior knowledge) or `HTTPS` (TLS, ALPN). Default: `HTTP`.
+    #[serde(default)]
+    pub protocol: ListenerProtocol,
+    /// Only requests for this host: exact, or `*.` and a suffix. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Certificates of an `HTTPS` listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ListenerProtocol {
+    /// HTTP/1.1, and HTTP/2 with prior knowledge.
+    #[default]
+    #[serde(rename = "HTTP")]
+    Http,
+    /// The same over TLS; HTTP/2 by ALPN.
+    #[serde(rename = "HTTPS")]
+    Https,
+}
+
+/// TLS termination.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerTls {
+    /// At least one; the one whose name fits the client's SNI is shown, else the first.
+    pub certificates: Vec<CertificateFiles>,
+    /// Least TLS version. Default: `1.2`.
+    #[serde(default)]
+    pub min_version: TlsVersion,
+}
+
+/// A TLS version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsVersion {
+    /// TLS 1.2 with ECDHE and AEAD only.
+    #[default]
+    #[serde(rename = "1.2")]
+    V12,
+    /// TLS 1.3.
+    #[serde(rename = "1.3")]
+    V13,
+}
+
+/// A certificate chain and its key, in PEM files; re-read when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CertificateFiles {
+    /// Chain file, leaf first.
+    pub certificate: String,
+    /// Key file (PKCS#8, SEC1 or PKCS#1).
+    pub key: String,
+}
+
+/// A named rule. Exactly one of its keys is set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Policy {
+    /// Only these callers; anyone else is answered 403.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<Allow>>,
+    /// Header edits that several routes share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<HeaderPolicy>,
+}
+
+/// Callers and what they may do: every key that is set must fit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Allow {
+    /// SPIFFE IDs of the peer; a final `/*` takes all below it. Empty: any, also none.
+    pub principals: Vec<String>,
+    /// Methods. Empty: any.
+    pub methods: Vec<String>,
+    /// Path prefixes, by whole segments. Empty: any.
+    pub paths: Vec<String>,
+}
+
+/// Header edits in both directions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HeaderPolicy {
+    /// On the request, before it is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<HeaderEdits>,
+    /// On the response, before it is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<HeaderEdits>,
+}
+
+/// Who this proxy is: from a CA (`ca`) or from files (`certificate`, `key`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct IdentitySpec {
+    /// The mesh's trust domain, such as `shop.local`.
+    pub trust_domain: String,
+    /// CA, `https://host:15012`; speaks Istio's certificate protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// File with the trust bundle (root certificates, PEM); re-read when it changes.
+    pub bundle: String,
+    /// File with the join token for the first certificate; renewals prove themselves by mTLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Instead of a CA: chain file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// Instead of a CA: key file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Life to ask the CA for. Default: the CA's own (24 h).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Duration>,
+}
+
+/// A port on which the mesh reaches the application.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Inbound {
+    /// Port to bind; `0` lets the system choose.
+    pub port: u16,
+    /// Address to bind. Default: `0.0.0.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bind: Option<String>,
+    /// The application's address and port.
+    pub app: String,
+    /// `strict`: only mutual TLS. `permissive`: plaintext too. Default: `strict` with an
+    /// `identity`, else `permissive`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<MtlsMode>,
+    /// Only these callers. Empty: every caller that the mTLS mode lets in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Allow>,
+    /// Names of policies to apply.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
+    /// Protocol of the application. Default: `http1`.
+    #[serde(default)]
+    pub protocol: UpstreamProtocol,
+}
+
+/// Whether plaintext is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum MtlsMode {
+    /// Mutual TLS only.
+    Strict,
+    /// Mutual TLS, and plaintext from those who have none.
+    Permissive,
+}
+
+/// Where the application reaches the mesh: by `Host` header or as a forward proxy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Outbound {
+    /// Address and port. Default: `127.0.0.1:15001`.
+    #[serde(default = "Outbound::default_bind")]
+    pub bind: String,
+}
+
+impl Outbound {
+    fn default_bind() -> String {
+        format!("127.0.0.1:{}", crate::ports::OUTBOUND)
+    }
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self {
+            bind: Self::default_bind(),
+        }
+    }
+}
+
+/// Metrics, access log and traces.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// One line a request. Default: off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
+    /// One span a hop. Default: contexts are passed on, nothing is exported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
+}
+
+/// Where access-log lines go.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AccessLog {
+    /// A file, reopened on SIGHUP, or `-` for standard output. Default: `-`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// `json` or `text`. Default: `json`.
+    pub format: LogFormat,
+}
+
+/// Form of an access-log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// `key=value`, for people.
+    Text,
+}
+
+/// Export of spans.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tracing {
+    /// OTLP collector over gRPC, such as `http://127.0.0.1:4317`.
+    pub endpoint: String,
+    /// Share of new traces that are sampled, in percent; a parent's decision wins. Default: 1.
+    #[serde(default = "Tracing::default_sample")]
+    pub sample: f64,
+    /// `service.name` of the spans. Default: `selvedge`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_name: Option<String>,
+}
+
+impl Tracing {
+    const fn default_sample() -> f64 {
+        1.0
+    }
+}
+
+/// Limits and timeouts towards downstream. What is not set has the default of the role.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LimitsSpec {
+    /// Bytes of a request head. Default: 32KiB (gateway), 60KiB (sidecar). Over it: 431.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header_block: Option<Size>,
+    /// Fields of a request head. Default: 100. Over it: 431.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header_count: Option<u32>,
+    /// Bytes of the request target. Default: 8KiB, 16KiB. Over it: 414.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri: Option<Size>,
+    /// Bytes of a request body, 0 = no bound. Default: 10MiB, none. Over it: 413.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<Size>,
+    /// TLS handshake. Default: 10s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<Duration>,
+    /// First to last byte of a head. Default: 10s, 30s. Over it: 408.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header_read: Option<Duration>,
+    /// Silence inside a body or stream. Default: 30s, 300s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_idle: Option<Duration>,
+    /// Silence between requests. Default: 60s, 600s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downstream_idle: Option<Duration>,
+    /// Requests of one connection. Default: 10000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_connection: Option<u32>,
+    /// Age of one connection. Default: 1h.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_age: Option<Duration>,
+    /// Concurrent HTTP/2 streams of a connection. Default: 100, 250.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streams: Option<u32>,
+    /// Connections of a listener. Default: 10000, and never more than 80 % of the descriptors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// Connections of one address, 0 = no bound. Default: 1000, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_per_address: Option<u32>,
+    /// Whole request; 0s = off. Default: 15s, off. Over it: 504. Upgrades and streams are exempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Duration>,
+}
+
+/// Admin and health ports.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Admin {
+    /// Admin address; loopback only, or `off`. Default: `127.0.0.1:15000`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bind: Option<String>,
+    /// Health, readiness and metrics address, or `off`. Default: `0.0.0.0:15020`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+}
+
+/// What happens on SIGTERM.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Drain {
+    /// Listeners still accept this long after readiness went off. Default: 0s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Duration>,
+    /// What is in flight may take this long. Default: 30s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+}

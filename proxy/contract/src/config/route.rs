@@ -1,0 +1,302 @@
+//! The routes of the configuration: Gateway API's HTTPRoute `spec`, field by field.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::Duration;
+
+/// An HTTPRoute `spec`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Route {
+    /// Name in logs and metrics. Default: `route-<index>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Listeners this route is attached to. Empty: all of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parent_refs: Vec<ParentRef>,
+    /// Hosts: exact, or `*.` and a suffix. Empty: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hostnames: Vec<String>,
+    /// Rules; the most specific match wins, not the first.
+    pub rules: Vec<Rule>,
+}
+
+/// A listener, by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ParentRef {
+    /// Name of a listener, or `outbound` for a sidecar's outbound port.
+    pub name: String,
+}
+
+/// One rule: what it matches, what it does, where it sends.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Rule {
+    /// Name in logs and metrics. Default: the index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Any of these. Empty: every request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<Match>,
+    /// What happens to request and response, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
+    /// Names of policies to apply.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
+    /// Where to send, by weight.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backend_refs: Vec<BackendRef>,
+    /// Deadlines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<RouteTimeouts>,
+    /// Retries beyond the safe default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
+}
+
+/// Every key that is set must fit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Match {
+    /// Path; a bare string means `PathPrefix`. Default: every path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathMatch>,
+    /// Method, in capitals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Headers, all of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderMatch>,
+    /// Query parameters, all of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub query_params: Vec<QueryMatch>,
+}
+
+/// A path match, in full or short.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum PathMatch {
+    /// `/orders` is short for `{ type: PathPrefix, value: /orders }`.
+    Prefix(String),
+    /// The long form.
+    Full(PathMatchSpec),
+}
+
+/// The long form of a path match.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PathMatchSpec {
+    /// How `value` is read. Default: `PathPrefix`.
+    #[serde(default, rename = "type")]
+    pub kind: PathMatchType,
+    /// A path beginning with `/`, or a regular expression over the whole path.
+    pub value: String,
+}
+
+/// How a path is matched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PathMatchType {
+    /// The whole path.
+    Exact,
+    /// Whole segments: `/a` fits `/a` and `/a/b`, not `/ab`.
+    #[default]
+    PathPrefix,
+    /// A regular expression that must fit the whole path.
+    RegularExpression,
+}
+
+/// A header match.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeaderMatch {
+    /// How `value` is read. Default: `Exact`.
+    #[serde(default, rename = "type")]
+    pub kind: MatchType,
+    /// Header name, in any case. `Cookie` is matched as a whole.
+    pub name: String,
+    /// Value or regular expression.
+    pub value: String,
+}
+
+/// A query-parameter match.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QueryMatch {
+    /// How `value` is read. Default: `Exact`.
+    #[serde(default, rename = "type")]
+    pub kind: MatchType,
+    /// Parameter name, exact; its first value counts.
+    pub name: String,
+    /// Value (percent-decoded) or regular expression.
+    pub value: String,
+}
+
+/// How a value is matched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MatchType {
+    /// The whole value.
+    #[default]
+    Exact,
+    /// A regular expression that must fit the whole value.
+    RegularExpression,
+}
+
+/// A filter; the key named by `type` holds its settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum Filter {
+    /// Edits the request's headers.
+    RequestHeaderModifier {
+        /// The edits.
+        request_header_modifier: HeaderEdits,
+    },
+    /// Edits the response's headers.
+    ResponseHeaderModifier {
+        /// The edits.
+        response_header_modifier: HeaderEdits,
+    },
+    /// Answers with a redirect.
+    RequestRedirect {
+        /// Where to.
+        request_redirect: Redirect,
+    },
+    /// Changes host or path before the request is sent.
+    #[serde(rename = "URLRewrite")]
+    UrlRewrite {
+        /// To what.
+        url_rewrite: Rewrite,
+    },
+}
+
+/// Header edits: `set` replaces, `add` appends, `remove` deletes; in that order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HeaderEdits {
+    /// Replace every field of that name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<HeaderValue>,
+    /// Append.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<HeaderValue>,
+    /// Delete every field of these names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+}
+
+/// A header's name and value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeaderValue {
+    /// Name.
+    pub name: String,
+    /// Value.
+    pub value: String,
+}
+
+/// Where a redirect points; what is not set is kept from the request.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Redirect {
+    /// `http` or `https`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// Host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Port; left out of the URL where it is the scheme's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathModifier>,
+    /// 301, 302, 303, 307 or 308. Default: 302.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_code: Option<u16>,
+}
+
+/// What a rewrite changes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Rewrite {
+    /// New `Host`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// New path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathModifier>,
+}
+
+/// A new path; the key named by `type` holds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PathModifier {
+    /// Which of the two.
+    #[serde(rename = "type")]
+    pub kind: PathModifierType,
+    /// The whole new path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace_full_path: Option<String>,
+    /// What stands for the prefix that matched; needs a `PathPrefix` match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace_prefix_match: Option<String>,
+}
+
+/// How a path is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PathModifierType {
+    /// All of it.
+    ReplaceFullPath,
+    /// The matched prefix.
+    ReplacePrefixMatch,
+}
+
+/// A service and its share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackendRef {
+    /// Name of a service.
+    #[serde(alias = "name")]
+    pub service: String,
+    /// Share of the requests, 0 to 1000000. Default: 1.
+    #[serde(default = "BackendRef::default_weight")]
+    pub weight: u32,
+    /// Filters for this backend only (header edits).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
+}
+
+impl BackendRef {
+    const fn default_weight() -> u32 {
+        1
+    }
+}
+
+/// Deadlines of a rule.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RouteTimeouts {
+    /// Whole request with all retries; `0s` = off. Default: that of `limits`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Duration>,
+    /// One try, to the head of its response. Default: none but `request`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend_request: Option<Duration>,
+}
+
+/// Retries of a rule. Without it: one, and only of what was provably not processed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RetrySpec {
+    /// Tries after the first. Default: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// Response codes to retry, for idempotent methods or with an `Idempotency-Key`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub codes: Vec<u16>,
+    /// First pause; doubles, with jitter, to 250ms or ten times this. Default: 25ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Duration>,
+}

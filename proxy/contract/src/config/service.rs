@@ -1,0 +1,169 @@
+//! The services of the configuration: endpoints, and how they are reached and left alone.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::Duration;
+
+/// What requests are sent to. Either `endpoints` or `dns` is set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Service {
+    /// Addresses, `10.0.0.5:8080`, or with a weight.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
+    /// A name to resolve (A and AAAA; SRV where it begins with `_`). End it with a dot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<String>,
+    /// Port of the addresses that `dns` gives; SRV brings its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Further hosts by which a sidecar's application may call this service; its name always.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hostnames: Vec<String>,
+    /// How an endpoint is chosen. Default: `leastRequest`.
+    pub balance: Balance,
+    /// What the endpoints speak. Default: `http1`. Meshed services speak HTTP/2 whatever is here.
+    pub protocol: UpstreamProtocol,
+    /// TLS to endpoints outside the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<UpstreamTls>,
+    /// Mutual TLS to endpoints in the mesh. Never falls back to plaintext.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<MeshSpec>,
+    /// Time to connect, TLS included. Default: 1s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<Duration>,
+    /// Idle life of pooled connections. Default: 4s for HTTP/1, 60s for HTTP/2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
+    /// Caps of the circuit breaker.
+    pub limits: ServiceLimits,
+    /// Error rate at which the circuit opens. Default: off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
+    /// When an endpoint is left alone for a while.
+    pub ejection: Ejection,
+}
+
+/// An endpoint, short or with a weight.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Endpoint {
+    /// `10.0.0.5:8080` or `[2001:db8::5]:8080`.
+    Address(String),
+    /// With a weight.
+    Weighted(EndpointSpec),
+}
+
+/// An endpoint with its weight.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EndpointSpec {
+    /// `10.0.0.5:8080` or `[2001:db8::5]:8080`.
+    pub address: String,
+    /// Share, 1 to 65535. Default: 1.
+    #[serde(default = "EndpointSpec::default_weight")]
+    pub weight: u32,
+}
+
+impl EndpointSpec {
+    const fn default_weight() -> u32 {
+        1
+    }
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Balance {
+    /// The less loaded of two at random: (in flight + 1) / weight.
+    #[default]
+    LeastRequest,
+    /// In turn, smoothly by weight.
+    RoundRobin,
+}
+
+/// What an upstream speaks.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, with prior knowledge or by ALPN.
+    Http2,
+}
+
+/// TLS to endpoints outside the mesh.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct UpstreamTls {
+    /// Name to send and to verify. Default: the `dns` name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// File with the CAs to trust. Default: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+}
+
+/// Membership of a service in the mesh.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MeshSpec {
+    /// SPIFFE ID that its endpoints must show. Default: any of the own trust domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+}
+
+/// Caps of a service, over all its endpoints and all workers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ServiceLimits {
+    /// Connections. Default: 1024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// Requests waiting for a connection. Default: 256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending: Option<u32>,
+    /// Concurrent requests. Default: 1024. Over it: 503.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u32>,
+    /// Concurrent retries. Default: 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+}
+
+/// Error rate of a service at which its circuit opens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Breaker {
+    /// Share of failed requests (5xx, no answer) within 10s, in percent, 1 to 100.
+    pub error_rate: u32,
+    /// Requests in the window before the rate counts. Default: 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_requests: Option<u32>,
+    /// How long it stays open before one probe. Default: 5s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<Duration>,
+}
+
+/// When an endpoint is ejected.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Ejection {
+    /// Consecutive gateway errors (502, 503, 504, no answer); 0 = never. Default: 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consecutive: Option<u32>,
+    /// First ejection; doubles with each that follows. Default: 1s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<Duration>,
+    /// Longest ejection. Default: 60s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<Duration>,
+    /// Share of endpoints that may be out at a time, in percent. Default: 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_share: Option<u32>,
+}

@@ -1,0 +1,215 @@
+//! Every default limit and timeout of the data plane, written once, each with its reason.
+//!
+//! Two columns where the roles differ: an edge faces strangers and long paths, a sidecar faces
+//! its own neighbours and must not be the one that breaks their long polls.
+
+use std::time::Duration;
+
+/// Which column of the defaults applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Faces the outside.
+    Gateway,
+    /// Faces the mesh and its own application.
+    Sidecar,
+}
+
+/// The limits a listener runs under; [`Limits::of`] gives the defaults of a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a head (request line or pseudo-headers, and fields) -> 431. An edge needs room
+    /// for cookies; a sidecar takes what an Envoy (60 KiB) before it would have let through.
+    pub header_block: usize,
+    /// Fields in a head -> 431. Envoy's and hyper's value; HTTP/2 cookie crumbs count too.
+    pub header_count: usize,
+    /// Bytes of the request target -> 414. nginx's 8 KiB at the edge.
+    pub uri: usize,
+    /// Bytes of a request body -> 413; 0 means no bound (bodies are streamed, not held).
+    pub body: u64,
+    /// Bytes of chunk extensions in one body; they are stripped, and only ever an attack.
+    pub chunk_extension: usize,
+    /// Bytes of trailers in one message.
+    pub trailer_block: usize,
+    /// Fields in trailers.
+    pub trailer_count: usize,
+    /// From accept to the end of the TLS handshake (Linkerd's detect timeout).
+    pub handshake: Duration,
+    /// From the first byte of a head to its last: slowloris ends here -> 408.
+    pub header_read: Duration,
+    /// Longest silence inside a body or stream -> 408 or abort.
+    pub stream_idle: Duration,
+    /// Longest silence between two requests of a connection.
+    pub downstream_idle: Duration,
+    /// Requests on one connection before it is closed politely, so that load spreads again.
+    pub requests_per_connection: u64,
+    /// Age of a connection before it is closed politely; each has +-10 % of jitter.
+    pub connection_age: Duration,
+    /// Concurrent HTTP/2 streams of a connection.
+    pub streams: u32,
+    /// HTTP/2 stream window in bytes: what one stream may have us hold.
+    pub stream_window: u32,
+    /// HTTP/2 connection window in bytes.
+    pub connection_window: u32,
+    /// Connections of a process on one listener; above, a new one is closed at once.
+    pub connections: usize,
+    /// Connections from one address (0 = no bound): one client cannot hold the edge.
+    pub connections_per_address: usize,
+    /// Bytes held for a connection in each direction.
+    pub buffer: usize,
+    /// Whole request, from its head to its last byte out; 0 = off. Streams are exempt.
+    pub request: Duration,
+}
+
+const KIB: usize = 1024;
+
+impl Limits {
+    /// The defaults of a role.
+    #[must_use]
+    pub const fn of(role: Role) -> Self {
+        let gateway = matches!(role, Role::Gateway);
+        Self {
+            header_block: if gateway { 32 * KIB } else { 60 * KIB },
+            header_count: 100,
+            uri: if gateway { 8 * KIB } else { 16 * KIB },
+            body: if gateway { 10 << 20 } else { 0 },
+            chunk_extension: 4 * KIB,
+            trailer_block: 8 * KIB,
+            trailer_count: 32,
+            handshake: Duration::from_secs(10),
+            header_read: Duration::from_secs(if gateway { 10 } else { 30 }),
+            stream_idle: Duration::from_secs(if gateway { 30 } else { 300 }),
+            downstream_idle: Duration::from_secs(if gateway { 60 } else { 600 }),
+            requests_per_connection: 10_000,
+            connection_age: Duration::from_secs(3600),
+            streams: if gateway { 100 } else { 250 },
+            stream_window: if gateway { 64 << 10 } else { 256 << 10 },
+            connection_window: 1 << 20,
+            connections: 10_000,
+            connections_per_address: if gateway { 1000 } else { 0 },
+            buffer: 64 * KIB,
+            request: Duration::from_secs(if gateway { 15 } else { 0 }),
+        }
+    }
+}
+
+/// HTTP/2 rates and sizes that no setting negotiates: a peer past one gets GOAWAY.
+pub mod http2 {
+    /// CONTINUATION frames of one header block.
+    pub const CONTINUATIONS: u32 = 8;
+    /// Streams reset by the client within [`WINDOW_SECONDS`] (rapid reset, CVE-2023-44487).
+    pub const CLIENT_RESETS: u32 = 100;
+    /// Resets that the peer made us send on one connection (MadeYouReset, CVE-2025-8671).
+    pub const LOCAL_RESETS: usize = 100;
+    /// Streams waiting to be accepted that were reset already.
+    pub const PENDING_RESETS: usize = 20;
+    /// PING and SETTINGS frames within [`WINDOW_SECONDS`].
+    pub const CONTROL_FRAMES: u32 = 1000;
+    /// Empty DATA or HEADERS frames without END_STREAM, on one connection.
+    pub const EMPTY_FRAMES: u32 = 10;
+    /// Frames of unknown type within [`WINDOW_SECONDS`].
+    pub const UNKNOWN_FRAMES: u32 = 1000;
+    /// PRIORITY frames: this many times (1 + streams opened), as Envoy counts them.
+    pub const PRIORITY_FACTOR: u32 = 100;
+    /// WINDOW_UPDATE frames: 5 + 2 x (streams opened + this x DATA frames sent), as Envoy.
+    pub const WINDOW_UPDATE_FACTOR: u32 = 10;
+    /// The window of the rates above, in seconds.
+    pub const WINDOW_SECONDS: u64 = 10;
+    /// HPACK dynamic table, bytes (the protocol's own default).
+    pub const HEADER_TABLE: u32 = 4096;
+    /// Largest frame we accept, bytes (the protocol's least).
+    pub const FRAME: u32 = 16_384;
+}
+
+/// Defaults of a service: how upstreams are reached and when they are left alone.
+pub mod upstream {
+    use super::Duration;
+
+    /// Connect, including TLS. A healthy endpoint answers in milliseconds; Linkerd uses 1 s.
+    pub const CONNECT: Duration = Duration::from_secs(1);
+    /// Connect to the application beside a sidecar: loopback answers at once or not at all.
+    pub const CONNECT_APP: Duration = Duration::from_millis(300);
+    /// Idle life of a pooled HTTP/1 connection: under the 5 s after which Node.js closes.
+    pub const IDLE_HTTP1: Duration = Duration::from_secs(4);
+    /// Idle life of a pooled HTTP/2 connection.
+    pub const IDLE_HTTP2: Duration = Duration::from_secs(60);
+    /// Connections of a process to one service.
+    pub const CONNECTIONS: u32 = 1024;
+    /// Requests that wait for a connection.
+    pub const PENDING: u32 = 256;
+    /// Longest wait for a connection.
+    pub const PENDING_WAIT: Duration = Duration::from_secs(1);
+    /// Concurrent requests to one service.
+    pub const REQUESTS: u32 = 1024;
+    /// Concurrent retries to one service.
+    pub const RETRIES: u32 = 3;
+    /// Streams of one upstream HTTP/2 connection before a second is opened.
+    pub const STREAMS: u32 = 100;
+    /// Consecutive gateway errors that eject an endpoint.
+    pub const EJECT_AFTER: u32 = 5;
+    /// First ejection; doubles with each that follows.
+    pub const EJECT_BASE: Duration = Duration::from_secs(1);
+    /// Longest ejection.
+    pub const EJECT_MAX: Duration = Duration::from_secs(60);
+    /// Share of a service's endpoints that may be ejected at a time, in percent.
+    pub const EJECT_SHARE: u32 = 50;
+    /// Retries of a request that is provably unprocessed.
+    pub const ATTEMPTS: u32 = 1;
+    /// First back-off; doubles up to [`BACKOFF_MAX`], with full jitter.
+    pub const BACKOFF: Duration = Duration::from_millis(25);
+    /// Longest back-off.
+    pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
+    /// Retry budget: this share of live requests, in percent, ...
+    pub const BUDGET_SHARE: u32 = 20;
+    /// ... plus this many a second.
+    pub const BUDGET_RATE: u32 = 10;
+    /// Body bytes kept for a replay; past it a request is not retried, never truncated.
+    pub const REPLAY: usize = 64 << 10;
+    /// Head and fields of a response -> 502.
+    pub const HEADER_BLOCK: usize = 64 << 10;
+    /// Fields of a response -> 502.
+    pub const HEADER_COUNT: usize = 200;
+    /// Interim (1xx) answers before the final one -> 502.
+    pub const INTERIM: u32 = 8;
+    /// Requests in the window of the breaker before its error rate counts.
+    pub const BREAKER_MINIMUM: u32 = 20;
+    /// The breaker's window.
+    pub const BREAKER_WINDOW: Duration = Duration::from_secs(10);
+    /// How long the breaker stays open before one probe.
+    pub const BREAKER_OPEN: Duration = Duration::from_secs(5);
+    /// DNS: shortest time an answer is used, whatever its TTL says.
+    pub const DNS_FLOOR: Duration = Duration::from_secs(1);
+    /// DNS: longest time, so that a long TTL does not hide a move.
+    pub const DNS_CEILING: Duration = Duration::from_secs(300);
+    /// DNS: endpoints taken from one name.
+    pub const DNS_ENDPOINTS: usize = 1000;
+}
+
+/// Defaults of the process.
+pub mod process {
+    use super::Duration;
+
+    /// In-flight requests get this long after SIGTERM.
+    pub const DRAIN: Duration = Duration::from_secs(30);
+    /// Listeners still accept this long after readiness went off, so that balancers notice.
+    pub const DRAIN_DELAY: Duration = Duration::from_secs(0);
+    /// Gap between the two GOAWAY frames where no PING is acknowledged.
+    pub const GOAWAY_GAP: Duration = Duration::from_secs(1);
+    /// A changed file is read this long after the last change seen.
+    pub const RELOAD_DEBOUNCE: Duration = Duration::from_millis(200);
+    /// Configuration bytes in one file.
+    pub const CONFIG_BYTES: usize = 16 << 20;
+    /// File descriptors kept for admin, health and files.
+    pub const SPARE_DESCRIPTORS: usize = 32;
+    /// Access-log lines that wait for the writer before lines are dropped (and counted).
+    pub const LOG_QUEUE: usize = 8192;
+    /// Spans that wait for export before spans are dropped (and counted).
+    pub const SPAN_QUEUE: usize = 2048;
+    /// Series of one metric; what is beyond goes to a series named `overflow`.
+    pub const SERIES: usize = 10_000;
+    /// Workload certificate: share of its life after which it is renewed, in percent.
+    pub const RENEW_AT: u32 = 67;
+    /// Jitter on that, in percent of the life, either way.
+    pub const RENEW_JITTER: u32 = 5;
+    /// Longest back-off between two failed renewals.
+    pub const RENEW_BACKOFF: Duration = Duration::from_secs(150);
+}

@@ -1,0 +1,16 @@
+//! Map of the contract: what proxy, gateway-mode, ca and injector agree on, and nothing that runs.
+//!
+//! - [`config`]: the configuration file, as serde types whose doc comments are the reference page.
+//! - [`defaults`]: every default limit and timeout, once, with its reason.
+//! - [`identity`]: SPIFFE IDs and trust domains.
+//! - [`units`]: durations, sizes and rates as people write them.
+//! - [`ports`]: well-known ports and environment variables.
+//! - [`sign`]: the CA's wire messages (feature `sign`).
+
+pub mod config;
+pub mod defaults;
+pub mod identity;
+pub mod ports;
+#[cfg(feature = "sign")]
+pub mod sign;
+pub mod units;

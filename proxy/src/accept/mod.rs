@@ -1,0 +1,107 @@
+//! Stage 1, accept: from a listening socket to a connection with its facts.
+
+pub mod census;
+pub mod listener;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use selvedge_contract::defaults::Limits;
+
+use crate::message::Host;
+use crate::route::Table;
+use crate::tls::ServerTls;
+
+pub use census::{Census, Counted, Live};
+pub use listener::{accept_forever, bind, hold};
+
+/// Whose traffic a listener takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerRole {
+    /// The outside world's.
+    Gateway,
+    /// The mesh's, for the application.
+    Inbound,
+    /// The application's, for the mesh.
+    Outbound,
+}
+
+/// How a listener speaks TLS.
+#[derive(Debug, Clone)]
+pub enum ListenerSecurity {
+    /// Not at all.
+    Plain,
+    /// Always, with certificates from files.
+    Tls(ServerTls),
+    /// Mutual TLS of the mesh; plaintext too where `permissive`.
+    Mesh {
+        /// Ready to use.
+        tls: ServerTls,
+        /// Whether plaintext is let in.
+        permissive: bool,
+    },
+}
+
+/// A compiled listener.
+#[derive(Debug)]
+pub struct ListenerPlan {
+    /// Name.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whose traffic it takes.
+    pub role: ListenerRole,
+    /// TLS.
+    pub security: ListenerSecurity,
+    /// Routes.
+    pub table: Table,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// The facts of a downstream connection, once per connection.
+#[derive(Debug)]
+pub struct Downstream {
+    /// The listener as it was when the connection came.
+    pub listener: Arc<ListenerPlan>,
+    /// The peer.
+    pub peer: SocketAddr,
+    /// The port it came to.
+    pub local_port: u16,
+    /// The peer's address, as `X-Forwarded-For` says it.
+    pub address_text: Box<str>,
+    /// SPIFFE ID of the peer, proven by mutual TLS.
+    pub identity: Option<Arc<str>>,
+    /// What `X-Forwarded-Client-Cert` says.
+    pub client_cert_stamp: Option<Box<str>>,
+    /// Whether the connection is TLS.
+    pub is_tls: bool,
+    /// Server name that the client asked for, lower case.
+    pub server_name: Option<Box<str>>,
+}
+
+impl Downstream {
+    /// SPIFFE ID of the peer.
+    #[must_use]
+    pub fn peer_id(&self) -> Option<&str> {
+        self.identity.as_deref()
+    }
+
+    /// Whether a host may be asked for on this connection: behind TLS only what the certificate
+    /// that was shown covers (RFC 9110 section 7.4).
+    #[must_use]
+    pub fn serves(&self, host: &Host) -> bool {
+        match (&self.listener.security, &self.server_name) {
+            (ListenerSecurity::Tls(tls), Some(name)) => {
+                host.name() == &**name || tls.covers(name, host.name())
+            }
+            _ => true,
+        }
+    }
+
+    /// `http` or `https`.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
+    }
+}

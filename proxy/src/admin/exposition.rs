@@ -1,0 +1,316 @@
+//! Metrics as text: adds up the shards of the workers when somebody asks.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::error::ErrorKind;
+use crate::telemetry::metrics::{BUCKETS, Lone, RouteMetrics, RouteShard, WorkerShard};
+use crate::worker::Shared;
+
+/// OpenMetrics text of everything.
+pub(super) fn encode(shared: &Arc<Shared>) -> String {
+    let mut registry = Registry::with_prefix("selvedge");
+    registry.register_collector(Box::new(Snapshot(shared.clone())));
+    let mut out = String::new();
+    match prometheus_client::encoding::text::encode(&mut out, &registry) {
+        Ok(()) => out,
+        Err(error) => format!("# {error}\n"),
+    }
+}
+
+#[derive(Debug)]
+struct Snapshot(Arc<Shared>);
+
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+fn sum<T>(shards: &[T], field: impl Fn(&T) -> &Lone) -> u64 {
+    shards
+        .iter()
+        .map(|shard| field(shard).value())
+        .fold(0, u64::wrapping_add)
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let routes = self.0.metrics.routes();
+        requests(&mut encoder, &routes)?;
+        ends(&mut encoder, &routes)?;
+        durations(&mut encoder, &routes)?;
+        for (name, help, field) in ROUTE_COUNTERS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for route in &routes {
+                let value = sum(route.shards(), field);
+                if value > 0 {
+                    let labels = [("route", &*route.route), ("service", &*route.service)];
+                    ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+                }
+            }
+        }
+        let mut family = encoder.encode_descriptor(
+            "requests_in_flight",
+            "Requests in flight",
+            None,
+            MetricType::Gauge,
+        )?;
+        for route in &routes {
+            let value = sum(route.shards(), |s| &s.in_flight).cast_signed();
+            let labels = [("route", &*route.route), ("service", &*route.service)];
+            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        connections(&mut encoder, self.0.metrics.workers())?;
+        self.services(&mut encoder)?;
+        self.process(&mut encoder)
+    }
+}
+
+type RouteField = fn(&RouteShard) -> &Lone;
+
+const ROUTE_COUNTERS: [(&str, &str, RouteField); 3] = [
+    ("retries", "Tries after the first", |s| &s.retries),
+    (
+        "request_body_bytes",
+        "Body bytes received from clients",
+        |s| &s.received,
+    ),
+    ("response_body_bytes", "Body bytes sent to clients", |s| {
+        &s.sent
+    }),
+];
+
+fn requests(encoder: &mut DescriptorEncoder<'_>, routes: &[Arc<RouteMetrics>]) -> fmt::Result {
+    let help = "Requests by response class";
+    let mut family = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
+    for route in routes {
+        for (at, class) in CLASSES.iter().enumerate() {
+            let shards = route.shards().iter().filter_map(|s| s.class.get(at));
+            let value: u64 = shards.map(Lone::value).sum();
+            if value > 0 {
+                let labels = [
+                    ("route", &*route.route),
+                    ("service", &*route.service),
+                    ("class", *class),
+                ];
+                ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn ends(encoder: &mut DescriptorEncoder<'_>, routes: &[Arc<RouteMetrics>]) -> fmt::Result {
+    let help = "Requests that did not end well, by end code and cause";
+    let mut family =
+        encoder.encode_descriptor("request_failures", help, None, MetricType::Counter)?;
+    for route in routes {
+        for kind in ErrorKind::ALL {
+            let shards = route
+                .shards()
+                .iter()
+                .filter_map(|s| s.end.get(kind as usize + 1));
+            let value: u64 = shards.map(Lone::value).sum();
+            if value > 0 {
+                let cause = format!("{kind:?}");
+                let labels = [
+                    ("route", &*route.route),
+                    ("service", &*route.service),
+                    ("end", kind.row().end),
+                    ("cause", cause.as_str()),
+                ];
+                ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Upper bound in seconds, bucket count.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "bounds and sums are far below 2^52"
+)]
+fn durations(encoder: &mut DescriptorEncoder<'_>, routes: &[Arc<RouteMetrics>]) -> fmt::Result {
+    let help = "From the head of a request to the last byte of its response";
+    let unit = prometheus_client::registry::Unit::Seconds;
+    let mut family =
+        encoder.encode_descriptor("request_duration", help, Some(&unit), MetricType::Histogram)?;
+    for route in routes {
+        let count_of = |at: usize| -> u64 {
+            route
+                .shards()
+                .iter()
+                .filter_map(|s| s.bucket.get(at))
+                .map(Lone::value)
+                .sum()
+        };
+        let mut buckets: Vec<(f64, u64)> = BUCKETS
+            .iter()
+            .enumerate()
+            .map(|(at, bound)| (*bound as f64 / 1e6, count_of(at)))
+            .collect();
+        buckets.push((f64::MAX, count_of(BUCKETS.len())));
+        let count: u64 = buckets.iter().map(|(_, n)| n).sum();
+        if count > 0 {
+            let total = sum(route.shards(), |s| &s.duration) as f64 / 1e6;
+            let labels = [("route", &*route.route), ("service", &*route.service)];
+            let mut encoder: MetricEncoder<'_> = family.encode_family(&labels)?;
+            encoder.encode_histogram::<[(&str, &str); 0]>(total, count, &buckets, None)?;
+        }
+    }
+    Ok(())
+}
+
+type WorkerField = fn(&WorkerShard) -> &Lone;
+
+const WORKER_COUNTERS: [(&str, &str, WorkerField); 9] = [
+    (
+        "connections_accepted",
+        "Downstream connections accepted",
+        |s| &s.accepted,
+    ),
+    ("connections_closed", "Downstream connections closed", |s| {
+        &s.closed
+    }),
+    (
+        "connections_refused",
+        "Downstream connections over a cap",
+        |s| &s.refused,
+    ),
+    ("accept_errors", "Failed accepts", |s| &s.accept_errors),
+    (
+        "handshake_errors",
+        "Failed TLS handshakes with clients",
+        |s| &s.handshake_errors,
+    ),
+    ("upstream_connections", "Upstream connections opened", |s| {
+        &s.connected
+    }),
+    (
+        "upstream_connect_errors",
+        "Upstream connects that failed",
+        |s| &s.connect_errors,
+    ),
+    (
+        "upstream_connections_reused",
+        "Times a pooled connection was used again",
+        |s| &s.reused,
+    ),
+    (
+        "http2_abuse",
+        "Connections ended for an HTTP/2 abuse",
+        |s| &s.http2_abuse,
+    ),
+];
+
+fn connections(encoder: &mut DescriptorEncoder<'_>, workers: &[WorkerShard]) -> fmt::Result {
+    for (name, help, field) in WORKER_COUNTERS {
+        counter(encoder, name, help, sum(workers, field))?;
+    }
+    Ok(())
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstCounter::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstGauge::new(value.cast_signed());
+    metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
+impl Snapshot {
+    fn services(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.0.snapshot();
+        let gauges: [(&str, &str, fn(&crate::balance::Service) -> u64); 4] = [
+            ("service_endpoints", "Endpoints", |s| {
+                s.endpoints.load().all.len() as u64
+            }),
+            (
+                "service_endpoints_ejected",
+                "Endpoints that are ejected",
+                |s| s.endpoints.load().ejected() as u64,
+            ),
+            (
+                "service_breaker",
+                "Breaker: 0 closed, 1 open, 2 half-open",
+                |s| s.breaker.state() as u64,
+            ),
+            (
+                "service_retry_budget",
+                "Retries that the budget allows now",
+                |s| s.budget.left(),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (service, live) in &snapshot.services {
+                let labels = [("service", Cow::Borrowed(service.as_str()))];
+                ConstGauge::new(value(live).cast_signed())
+                    .encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let process = &self.0.metrics.process;
+        gauge(
+            encoder,
+            "config_generation",
+            "Generation in force",
+            process.generation.load(Relaxed),
+        )?;
+        counter(
+            encoder,
+            "config_reloads",
+            "Reloads that took effect",
+            process.reloads.load(Relaxed),
+        )?;
+        counter(
+            encoder,
+            "config_reload_failures",
+            "Reloads refused",
+            process.reload_failures.load(Relaxed),
+        )?;
+        counter(
+            encoder,
+            "access_log_drops",
+            "Access-log lines dropped",
+            process.log_drops.load(Relaxed),
+        )?;
+        counter(
+            encoder,
+            "span_drops",
+            "Spans dropped",
+            process.span_drops.load(Relaxed),
+        )?;
+        counter(
+            encoder,
+            "certificate_renewals",
+            "Certificates obtained",
+            process.renewals.load(Relaxed),
+        )?;
+        counter(
+            encoder,
+            "certificate_failures",
+            "Certificates not obtained",
+            process.renewal_failures.load(Relaxed),
+        )?;
+        let expiry = process.certificate_expiry.load(Relaxed);
+        gauge(
+            encoder,
+            "certificate_expiry_seconds",
+            "End of the certificate's life, Unix time",
+            expiry,
+        )
+    }
+}

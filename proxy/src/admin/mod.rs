@@ -1,0 +1,293 @@
+//! Admin, health and metrics: two small HTTP servers on the control runtime, away from the path.
+
+mod exposition;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use selvedge_contract::config::Admin;
+use selvedge_contract::ports;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::cli::logging::Level;
+use crate::drain::Phase;
+use crate::tls::IdentityStore;
+use crate::worker::Shared;
+
+/// What admin asks of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Read the configuration again.
+    Reload,
+    /// Begin the drain.
+    Drain,
+}
+
+/// What the servers look at.
+#[derive(Debug, Clone)]
+struct State {
+    shared: Arc<Shared>,
+    store: Option<Arc<IdentityStore>>,
+    level: Level,
+    requests: mpsc::Sender<Request>,
+    /// Admin, or only health and metrics.
+    full: bool,
+}
+
+/// Connections at a time: scrapers and people, not load.
+const CONNECTIONS: usize = 64;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Starts both servers, where they are not `off`.
+///
+/// # Errors
+/// When an address is not valid, not loopback (admin), or taken.
+pub async fn start(
+    config: &Admin,
+    shared: &Arc<Shared>,
+    store: Option<Arc<IdentityStore>>,
+    level: Level,
+    requests: mpsc::Sender<Request>,
+) -> io::Result<()> {
+    let state = State {
+        shared: shared.clone(),
+        store,
+        level,
+        requests,
+        full: true,
+    };
+    let admin = format!("127.0.0.1:{}", ports::ADMIN);
+    let health = format!("0.0.0.0:{}", ports::HEALTH);
+    let admin = config.bind.as_deref().unwrap_or(&admin);
+    let health = config.health.as_deref().unwrap_or(&health);
+    if admin != "off" {
+        let address = parse("admin.bind", admin)?;
+        if !address.ip().is_loopback() {
+            return Err(io::Error::other(format!(
+                "admin.bind: {address} is not a loopback address"
+            )));
+        }
+        serve(address, "admin", state.clone()).await?;
+    }
+    if health != "off" {
+        let state = State {
+            full: false,
+            ..state
+        };
+        serve(parse("admin.health", health)?, "health", state).await?;
+    }
+    Ok(())
+}
+
+fn parse(key: &str, text: &str) -> io::Result<SocketAddr> {
+    text.parse()
+        .map_err(|_| io::Error::other(format!("{key}: `{text}` is not an address and a port")))
+}
+
+async fn serve(address: SocketAddr, what: &'static str, state: State) -> io::Result<()> {
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        io::Error::other(format!("cannot listen on {address} ({what}): {error}"))
+    })?;
+    tracing::info!(address = %listener.local_addr()?, "{what}");
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    tokio::spawn(async move {
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else {
+                return;
+            };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "{what}: accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let state = state.clone();
+            tokio::spawn(async move {
+                let service = service_fn(move |request| {
+                    let state = state.clone();
+                    async move { Ok::<_, Infallible>(answer(&state, &request).await) }
+                });
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .serve_connection(TokioIo::new(stream), service);
+                let _ = connection.await;
+                drop(place);
+            });
+        }
+    });
+    Ok(())
+}
+
+type Answer = Response<Full<Bytes>>;
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    with_type(status, "text/plain; charset=utf-8", body)
+}
+
+fn with_type(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let value = header::HeaderValue::from_static(kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, value);
+    response
+}
+
+fn object(value: &serde_json::Value) -> Answer {
+    let body = serde_json::to_vec_pretty(value).unwrap_or_default();
+    with_type(StatusCode::OK, "application/json", body)
+}
+
+async fn answer(state: &State, request: &http::Request<Incoming>) -> Answer {
+    let path = request.uri().path();
+    match (request.method(), path) {
+        (&Method::GET, "/metrics") => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            return with_type(StatusCode::OK, kind, exposition::encode(&state.shared));
+        }
+        (&Method::GET, "/livez") => return text(StatusCode::OK, "ok\n"),
+        (&Method::GET, "/ready") => return ready(state),
+        _ if !state.full => return text(StatusCode::NOT_FOUND, "try /metrics, /livez, /ready\n"),
+        _ => {}
+    }
+    if !is_local(request) {
+        return text(
+            StatusCode::FORBIDDEN,
+            "admin answers to this machine only\n",
+        );
+    }
+    match (request.method(), path) {
+        (&Method::GET, "/") => text(StatusCode::OK, HELP),
+        (&Method::GET, "/config") => {
+            let snapshot = state.shared.snapshot();
+            object(&json!({ "generation": snapshot.generation, "config": snapshot.source }))
+        }
+        (&Method::GET, "/endpoints") => object(&endpoints(&state.shared)),
+        (&Method::GET, "/certificates") => object(&certificates(state.store.as_deref())),
+        (&Method::POST, "/log") => {
+            let filter = request
+                .uri()
+                .query()
+                .and_then(|q| q.strip_prefix("level="))
+                .unwrap_or_default();
+            match state.level.set(filter) {
+                Ok(()) => text(StatusCode::OK, format!("log level: {filter}\n")),
+                Err(error) => text(
+                    StatusCode::BAD_REQUEST,
+                    format!("level={filter}: {error}\n"),
+                ),
+            }
+        }
+        (&Method::POST, "/drain") => ask(state, Request::Drain).await,
+        (&Method::POST, "/reload") => ask(state, Request::Reload).await,
+        (_, "/log" | "/drain" | "/reload") => text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n"),
+        _ => text(StatusCode::NOT_FOUND, HELP),
+    }
+}
+
+const HELP: &str = "GET  /config        the configuration in force, secrets by file name only\n\
+    GET  /endpoints     services, their endpoints and breakers\n\
+    GET  /certificates  the certificate of this proxy\n\
+    GET  /metrics /livez /ready\n\
+    POST /log?level=debug\n\
+    POST /reload\n\
+    POST /drain\n";
+
+async fn ask(state: &State, request: Request) -> Answer {
+    match state.requests.send(request).await {
+        Ok(()) => text(StatusCode::ACCEPTED, "accepted\n"),
+        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the process is ending\n"),
+    }
+}
+
+/// A browser on this machine must not be steered here by a page from elsewhere: the name must be
+/// this machine's, and no other origin may ask.
+fn is_local(request: &http::Request<Incoming>) -> bool {
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|h| h.to_str().ok())
+        .unwrap_or_default();
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let foreign = request.headers().contains_key(header::ORIGIN)
+        || request
+            .headers()
+            .get("sec-fetch-site")
+            .is_some_and(|s| s != "none" && s != "same-origin");
+    matches!(name, "localhost" | "127.0.0.1" | "::1") && !foreign
+}
+
+fn ready(state: &State) -> Answer {
+    let serving = *state.shared.drain.borrow() == Phase::Serving;
+    let certified = state.store.as_ref().is_none_or(|store| store.is_ready());
+    let failure = state.shared.reload_failure();
+    let details = json!({
+        "ready": serving && certified,
+        "serving": serving,
+        "certificate": certified,
+        "generation": state.shared.snapshot().generation,
+        "lastReload": failure.as_deref().unwrap_or("ok"),
+    });
+    let mut answer = object(&details);
+    if !(serving && certified) {
+        *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    answer
+}
+
+fn endpoints(shared: &Shared) -> serde_json::Value {
+    let snapshot = shared.snapshot();
+    let services = snapshot.services.iter().map(|(name, service)| {
+        let set = service.endpoints.load();
+        let endpoints: Vec<_> = set
+            .all
+            .iter()
+            .map(|e| {
+                json!({
+                    "address": e.address.to_string(),
+                    "weight": e.weight,
+                    "inFlight": e.in_flight.load(std::sync::atomic::Ordering::Relaxed),
+                    "ejected": e.is_ejected(),
+                })
+            })
+            .collect();
+        let breaker = format!("{:?}", service.breaker.state()).to_lowercase();
+        (
+            name.clone(),
+            json!({ "breaker": breaker, "inFlight": service.in_flight(), "endpoints": endpoints }),
+        )
+    });
+    services.collect::<serde_json::Map<_, _>>().into()
+}
+
+fn certificates(store: Option<&IdentityStore>) -> serde_json::Value {
+    let Some(identity) = store.and_then(IdentityStore::current) else {
+        return json!({ "identity": null });
+    };
+    let time = |t| {
+        jiff::Timestamp::try_from(t)
+            .map_or_else(|_| String::new(), |t: jiff::Timestamp| t.to_string())
+    };
+    json!({
+        "identity": &*identity.id,
+        "notBefore": time(identity.not_before),
+        "notAfter": time(identity.not_after),
+    })
+}

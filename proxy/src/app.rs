@@ -1,0 +1,486 @@
+//! Wires a process together: control runtime, workers, listeners, reload, drain. The only place
+//! that knows all parts.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+
+use selvedge_contract::config::{Config, IdentitySpec};
+use selvedge_contract::defaults::process::SPARE_DESCRIPTORS;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::load::{Loaded, load};
+use crate::config::tree::Node;
+use crate::config::{Compiler, Mode, Report, Snapshot};
+use crate::drain::Phase;
+use crate::identity::Source;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::IdentityStore;
+use crate::worker::{Shared, Worker};
+use crate::{accept, discover, identity, protocol, upstream};
+
+/// How a process is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What it is.
+    pub mode: Mode,
+    /// Where the configuration is.
+    pub config: ConfigInput,
+    /// Worker threads; `None` is the default of the mode.
+    pub workers: Option<usize>,
+    /// Where certificates come from instead of what the configuration says; for dev mode.
+    pub source: Option<Source>,
+    /// The ports are held by whoever starts this: they need not be free.
+    pub held_ports: bool,
+}
+
+/// Where a configuration is.
+#[derive(Debug, Clone)]
+pub enum ConfigInput {
+    /// In files and directories, merged.
+    Files(Vec<PathBuf>),
+    /// Here already.
+    Memory(Box<Config>),
+}
+
+impl ConfigInput {
+    fn load(&self) -> Result<Loaded<Config>, Report> {
+        match self {
+            Self::Files(paths) => load(paths),
+            Self::Memory(config) => Ok(Loaded {
+                config: (**config).clone(),
+                tree: Node::empty(0),
+                report: Report::default(),
+            }),
+        }
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Files(paths) => paths.clone(),
+            Self::Memory(_) => Vec::new(),
+        }
+    }
+}
+
+/// Why a process cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error("the configuration has errors:\n\n{}", .0.to_text())]
+    Config(Report),
+    /// A port.
+    #[error("cannot listen on {address} ({name}): {source}")]
+    Bind {
+        /// Listener.
+        name: String,
+        /// Address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The identity.
+    #[error("identity: {0}")]
+    Identity(#[from] identity::IdentityError),
+    /// A thread or a runtime.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// Threads by default: a gateway takes the machine, a sidecar leaves it to its application.
+#[must_use]
+pub fn default_workers(mode: Mode) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match mode {
+        Mode::Gateway => cores,
+        Mode::Sidecar => cores.min(2),
+    }
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+struct Listen {
+    name: Arc<str>,
+    socket: TcpListener,
+    removed: CancellationToken,
+}
+
+/// A listener that is open.
+#[derive(Debug)]
+struct Open {
+    address: SocketAddr,
+    bound: SocketAddr,
+    removed: CancellationToken,
+}
+
+/// A running process.
+#[derive(Debug)]
+pub struct App {
+    options: Options,
+    compiler: Compiler,
+    /// What it shares with its workers.
+    pub shared: Arc<Shared>,
+    workers: Vec<mpsc::Sender<Listen>>,
+    threads: Vec<JoinHandle<()>>,
+    open: HashMap<Arc<str>, Open>,
+    identity: Option<identity::Keeper>,
+}
+
+impl App {
+    /// Loads, compiles, binds and starts the workers. Must run inside the control runtime.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let loaded = options.config.load().map_err(StartError::Config)?;
+        let count = options
+            .workers
+            .unwrap_or_else(|| default_workers(options.mode))
+            .max(1);
+        let metrics = Metrics::new(count);
+        let identity = start_identity(&options, loaded.config.identity.as_ref(), &metrics).await?;
+        let store = identity.as_ref().map(|keeper| keeper.store.clone());
+        let mut compiler = Compiler::new(options.mode, false, metrics.clone(), store);
+        let (snapshot, report) = compiler.compile(loaded).map_err(StartError::Config)?;
+        warn(&report);
+        let plan = plan_sockets(&snapshot, &HashMap::new(), count, options.held_ports)?;
+        let shared = Shared::new(snapshot, metrics);
+        let mut app = Self {
+            options,
+            compiler,
+            shared,
+            workers: Vec::new(),
+            threads: Vec::new(),
+            open: HashMap::new(),
+            identity,
+        };
+        for index in 0..count {
+            let (sender, thread) = start_worker(index, app.shared.clone())?;
+            app.workers.push(sender);
+            app.threads.push(thread);
+        }
+        app.apply(plan).await;
+        app.published();
+        Ok(app)
+    }
+
+    /// The address that a listener is bound to: with the port that the system chose.
+    #[must_use]
+    pub fn address_of(&self, listener: &str) -> Option<SocketAddr> {
+        self.open.get(listener).map(|open| open.bound)
+    }
+
+    /// Every listener with its address.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        self.open.iter().map(|(name, open)| (&**name, open.bound))
+    }
+
+    /// The identity, where there is one.
+    #[must_use]
+    pub fn store(&self) -> Option<&Arc<IdentityStore>> {
+        self.identity.as_ref().map(|keeper| &keeper.store)
+    }
+
+    /// Files and directories whose change asks for a reload.
+    #[must_use]
+    pub fn watched(&self) -> Vec<PathBuf> {
+        let mut paths = self.options.config.paths();
+        let source = &self.shared.snapshot().source;
+        for listener in &source.listeners {
+            for pair in listener.tls.iter().flat_map(|tls| &tls.certificates) {
+                paths.extend([PathBuf::from(&pair.certificate), PathBuf::from(&pair.key)]);
+            }
+        }
+        if let Some(identity) = &source.identity {
+            paths.push(PathBuf::from(&identity.bundle));
+            paths.extend(
+                identity
+                    .certificate
+                    .iter()
+                    .chain(&identity.key)
+                    .map(PathBuf::from),
+            );
+        }
+        paths
+    }
+
+    /// Reads everything again. On an error nothing changes but the count of failures.
+    ///
+    /// # Errors
+    /// The reason, also logged.
+    pub async fn reload(&mut self) -> Result<(), StartError> {
+        let result = self.try_reload().await;
+        let process = &self.shared.metrics.process;
+        match &result {
+            Ok(()) => {
+                process.reloads.fetch_add(1, Relaxed);
+                tracing::info!(
+                    generation = self.shared.snapshot().generation,
+                    "configuration reloaded"
+                );
+            }
+            Err(error) => {
+                process.reload_failures.fetch_add(1, Relaxed);
+                tracing::error!(%error, "configuration not reloaded; the old one stays in force");
+            }
+        }
+        self.shared
+            .last_reload(result.as_ref().err().map(ToString::to_string));
+        result
+    }
+
+    async fn try_reload(&mut self) -> Result<(), StartError> {
+        if let Some(identity) = &self.identity {
+            identity.refresh_files()?;
+        }
+        for files in self.compiler.files() {
+            // What is wrong is said by the compilation below, with its place.
+            let _ = files.reload();
+        }
+        let loaded = self.options.config.load().map_err(StartError::Config)?;
+        // Compiled on a copy of the history: a port that cannot be bound must leave it as it was.
+        let mut compiler = self.compiler.clone();
+        let (snapshot, report) = compiler.compile(loaded).map_err(StartError::Config)?;
+        warn(&report);
+        let held = self.options.held_ports;
+        let plan = plan_sockets(&snapshot, &self.open, self.workers.len(), held)?;
+        self.compiler = compiler;
+        self.shared.publish(snapshot);
+        self.apply(plan).await;
+        self.published();
+        Ok(())
+    }
+
+    fn published(&self) {
+        let snapshot = self.shared.snapshot();
+        self.shared
+            .metrics
+            .process
+            .generation
+            .store(snapshot.generation, Relaxed);
+        for service in snapshot.services.values() {
+            discover::watch(service);
+        }
+    }
+
+    /// Opens what is new, closes what is gone.
+    async fn apply(&mut self, plan: Vec<Planned>) {
+        let snapshot = self.shared.snapshot();
+        self.open.retain(|name, open| {
+            let keep = snapshot
+                .listener(name)
+                .is_some_and(|plan| plan.address == open.address);
+            if !keep {
+                open.removed.cancel();
+            }
+            keep
+        });
+        for planned in plan {
+            let removed = CancellationToken::new();
+            tracing::info!(listener = %planned.name, address = %planned.bound, "listening");
+            for (worker, socket) in self.workers.iter().zip(planned.sockets) {
+                let listen = Listen {
+                    name: planned.name.clone(),
+                    socket,
+                    removed: removed.clone(),
+                };
+                let _ = worker.send(listen).await;
+            }
+            let open = Open {
+                address: planned.address,
+                bound: planned.bound,
+                removed,
+            };
+            self.open.insert(planned.name, open);
+        }
+    }
+
+    /// Runs the drain, then waits for the workers.
+    pub async fn drain(self) {
+        let snapshot = self.shared.snapshot();
+        let shared = &self.shared;
+        let none = shared.live.wait_for_none();
+        crate::drain::run(shared, snapshot.drain_delay, snapshot.drain_timeout, none).await;
+        drop(self.workers);
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+        if let Some(log) = &snapshot.access_log {
+            log.flush(std::time::Duration::from_secs(2));
+        }
+    }
+}
+
+/// Sockets for a listener that is new.
+struct Planned {
+    name: Arc<str>,
+    address: SocketAddr,
+    bound: SocketAddr,
+    sockets: Vec<TcpListener>,
+}
+
+/// Binds every listener that is not open yet, one socket a worker; nothing is served yet.
+fn plan_sockets(
+    snapshot: &Snapshot,
+    open: &HashMap<Arc<str>, Open>,
+    workers: usize,
+    held: bool,
+) -> Result<Vec<Planned>, StartError> {
+    let mut planned = Vec::new();
+    for listener in &snapshot.listeners {
+        if open
+            .get(&listener.name)
+            .is_some_and(|o| o.address == listener.address)
+        {
+            continue;
+        }
+        let error = |source| StartError::Bind {
+            name: listener.name.to_string(),
+            address: listener.address,
+            source,
+        };
+        let first = accept::bind(listener.address, held).map_err(error)?;
+        let bound = first.local_addr().map_err(error)?;
+        let mut sockets = vec![first];
+        for _ in 1..workers {
+            sockets.push(accept::bind(bound, true).map_err(error)?);
+        }
+        planned.push(Planned {
+            name: listener.name.clone(),
+            address: listener.address,
+            bound,
+            sockets,
+        });
+    }
+    Ok(planned)
+}
+
+fn warn(report: &Report) {
+    if !report.findings.is_empty() {
+        tracing::warn!("configuration:\n\n{}", report.to_text());
+    }
+}
+
+async fn start_identity(
+    options: &Options,
+    spec: Option<&IdentitySpec>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<identity::Keeper>, StartError> {
+    let keeper = match (&options.source, spec) {
+        (Some(source), _) => Some(identity::Keeper::start(source.clone(), metrics).await?),
+        (None, Some(spec)) => {
+            let source = Source::from_spec(spec)?;
+            Some(identity::Keeper::start(source, metrics).await?)
+        }
+        (None, None) => None,
+    };
+    Ok(keeper)
+}
+
+fn start_worker(
+    index: usize,
+    shared: Arc<Shared>,
+) -> io::Result<(mpsc::Sender<Listen>, JoinHandle<()>)> {
+    let (sender, commands) = mpsc::channel(16);
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            let runtime = Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(run_worker(index, shared, commands)),
+                Err(error) => tracing::error!(%error, "a worker cannot start"),
+            }
+        })?;
+    Ok((sender, thread))
+}
+
+/// A worker's life. When it returns, the runtime is dropped, and with it all that still runs.
+async fn run_worker(index: usize, shared: Arc<Shared>, mut commands: mpsc::Receiver<Listen>) {
+    let worker = Worker::new(index, shared.clone());
+    let mut drain = shared.drain.subscribe();
+    tokio::task::spawn_local(upstream::pool::reap_forever(worker.clone()));
+    let ceiling = connection_ceiling();
+    loop {
+        // Both are safe to cancel: a command or a phase not seen now is seen next time.
+        tokio::select! {
+            Some(listen) = commands.recv() => {
+                tokio::task::spawn_local(serve_listener(worker.clone(), listen, ceiling));
+            }
+            changed = drain.changed() => {
+                let phase = *drain.borrow_and_update();
+                if phase >= Phase::Draining {
+                    worker.stop();
+                }
+                if phase == Phase::Ended || changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn serve_listener(
+    worker: std::rc::Rc<Worker>,
+    listen: Listen,
+    ceiling: usize,
+) -> impl Future<Output = ()> {
+    let Listen {
+        name,
+        socket,
+        removed,
+    } = listen;
+    async move {
+        let serve = {
+            let worker = worker.clone();
+            let name = name.clone();
+            move |stream: tokio::net::TcpStream, peer: SocketAddr| {
+                let snapshot = worker.snapshot();
+                let Some(plan) = snapshot.listener(&name).cloned() else {
+                    return;
+                };
+                let place = worker
+                    .shared
+                    .census
+                    .admit(&name, peer.ip(), &plan.limits, ceiling);
+                if place.is_none() {
+                    // Closed at once, by dropping it: an answer would cost what the cap saves.
+                    worker.metrics.worker(worker.index).refused.add(1);
+                    return;
+                }
+                tokio::task::spawn_local(protocol::serve(
+                    worker.clone(),
+                    plan,
+                    stream,
+                    peer,
+                    place,
+                ));
+            }
+        };
+        if let Err(error) = accept::accept_forever(worker, socket, removed, serve).await {
+            tracing::error!(listener = %name, %error, "listener failed");
+        }
+    }
+}
+
+/// Connections that the descriptors of this process allow: each may need one upstream, and some
+/// are kept for files, admin and health.
+fn connection_ceiling() -> usize {
+    let limit = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let files = limit
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|soft| soft.parse::<usize>().ok())
+        .unwrap_or(1024);
+    (files.saturating_sub(SPARE_DESCRIPTORS) * 4 / 5).max(16)
+}

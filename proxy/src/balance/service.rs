@@ -1,0 +1,161 @@
+//! A service while the proxy runs: its endpoints, its caps, its breaker. Outlives a reload that
+//! does not change it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+
+use crate::error::ErrorKind;
+use crate::upstream::Security;
+
+use super::breaker::{Breaker, BreakerSpec};
+use super::budget::Budget;
+use super::endpoints::EndpointSet;
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// Power of two choices on (in flight + 1) / weight.
+    LeastRequest,
+    /// Smooth weighted round robin.
+    RoundRobin,
+}
+
+/// What the endpoints speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// When endpoints are ejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EjectionSpec {
+    /// Consecutive gateway errors; 0 = never.
+    pub consecutive: u32,
+    /// First ejection.
+    pub base: Duration,
+    /// Longest ejection.
+    pub max: Duration,
+    /// Percent of endpoints that may be out at a time.
+    pub max_share: u32,
+}
+
+/// A service as configured, every default filled in.
+#[derive(Debug)]
+pub struct ServiceSpec {
+    /// Name.
+    pub name: Arc<str>,
+    /// How an endpoint is chosen.
+    pub strategy: Strategy,
+    /// What the endpoints speak.
+    pub speaks: Speaks,
+    /// How the bytes are protected.
+    pub security: Security,
+    /// Connect, TLS included.
+    pub connect_timeout: Duration,
+    /// Idle life of pooled connections.
+    pub idle: Duration,
+    /// Most concurrent requests.
+    pub max_requests: u32,
+    /// Most connections.
+    pub max_connections: u32,
+    /// Most requests waiting for a connection.
+    pub max_pending: u32,
+    /// Most concurrent retries.
+    pub max_retries: u32,
+    /// Ejection.
+    pub ejection: EjectionSpec,
+    /// Error-rate breaker.
+    pub breaker: Option<BreakerSpec>,
+    /// Where the endpoints come from when not from the configuration.
+    pub dns: Option<DnsName>,
+}
+
+/// A name to resolve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsName {
+    /// The name.
+    pub name: String,
+    /// Port for A and AAAA answers; `None` asks for SRV.
+    pub port: Option<u16>,
+}
+
+/// A running service.
+#[derive(Debug)]
+pub struct Service {
+    /// As configured.
+    pub spec: ServiceSpec,
+    /// Its endpoints, replaced as a whole.
+    pub endpoints: ArcSwap<EndpointSet>,
+    /// Its breaker.
+    pub breaker: Breaker,
+    /// Its retry budget.
+    pub budget: Budget,
+    /// Permits for new connections.
+    pub connections: Arc<Semaphore>,
+    /// Requests waiting for a connection.
+    pub pending: AtomicU32,
+    /// Concurrent retries.
+    pub retries: AtomicU32,
+    /// Turn of round robin.
+    pub turn: AtomicUsize,
+    requests: AtomicU32,
+    discovering: AtomicBool,
+}
+
+impl Service {
+    /// Starts a service with fixed endpoints (address and weight); empty where DNS will give them.
+    #[must_use]
+    pub fn new(spec: ServiceSpec, endpoints: &[(SocketAddr, u32)]) -> Self {
+        let set = EndpointSet::first(endpoints);
+        Self {
+            endpoints: ArcSwap::from_pointee(set),
+            breaker: Breaker::new(spec.breaker),
+            budget: Budget::default(),
+            connections: Arc::new(Semaphore::new(spec.max_connections as usize)),
+            pending: AtomicU32::new(0),
+            retries: AtomicU32::new(0),
+            turn: AtomicUsize::new(0),
+            requests: AtomicU32::new(0),
+            discovering: AtomicBool::new(false),
+            spec,
+        }
+    }
+
+    /// Name.
+    #[must_use]
+    pub const fn name(&self) -> &Arc<str> {
+        &self.spec.name
+    }
+
+    /// Requests in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.requests.load(Relaxed)
+    }
+
+    /// Marks discovery as begun; says whether it was already.
+    #[must_use]
+    pub fn begin_discovery(&self) -> bool {
+        self.discovering.swap(true, Relaxed)
+    }
+
+    pub(super) fn enter(&self) -> Result<(), ErrorKind> {
+        if self.requests.fetch_add(1, Relaxed) >= self.spec.max_requests {
+            self.requests.fetch_sub(1, Relaxed);
+            return Err(ErrorKind::TooManyRequests);
+        }
+        Ok(())
+    }
+
+    pub(super) fn leave(&self) {
+        self.requests.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,152 @@
+//! `selvedge check`: loads and compiles as a start would, binds and starts nothing.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use selvedge_contract::config::{Config, DevConfig};
+
+use crate::config::load::{Loaded, load};
+use crate::config::{Compiler, Mode, Report};
+use crate::identity::Source;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::IdentityStore;
+
+use super::{complain, say};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Configuration files and directories, checked together.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// What the configuration is for. Default: told from its keys.
+    #[arg(long)]
+    mode: Option<CheckMode>,
+    /// `text` for people, `json` for machines.
+    #[arg(long, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CheckMode {
+    Gateway,
+    Sidecar,
+    Dev,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Exit code 0 and one line where all is well, 1 with the findings otherwise.
+pub(super) fn check(arguments: &Arguments) -> ExitCode {
+    let (report, what) = match arguments.mode.unwrap_or_else(|| guess(&arguments.files)) {
+        CheckMode::Dev => (check_dev(&arguments.files), "dev configuration"),
+        CheckMode::Sidecar => (
+            check_proxy(&arguments.files, Mode::Sidecar),
+            "sidecar configuration",
+        ),
+        CheckMode::Gateway => (
+            check_proxy(&arguments.files, Mode::Gateway),
+            "gateway configuration",
+        ),
+    };
+    let (errors, warnings) = report.counts();
+    if arguments.format == Format::Json {
+        say(report.to_json());
+    } else if report.findings.is_empty() {
+        say(format_args!("ok: {what}, {} file(s)", report.sources.len()));
+    } else {
+        complain(report.to_text().trim_end());
+        complain(format_args!(
+            "\n{what}: {errors} error(s), {warnings} warning(s)"
+        ));
+    }
+    if errors > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Tells a file's purpose from its top-level keys, as far as it can be read at all.
+fn guess(files: &[PathBuf]) -> CheckMode {
+    let mut keys = Vec::new();
+    for path in files
+        .iter()
+        .flat_map(|p| crate::config::load::files_of(p).unwrap_or_default())
+    {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        if let Ok(tree) = crate::config::tree::parse(&text, 0) {
+            keys.extend(
+                ["workloads", "gateway", "inbound", "outbound"]
+                    .into_iter()
+                    .filter(|k| tree.child(k).is_some()),
+            );
+        }
+    }
+    if keys.iter().any(|k| matches!(*k, "workloads" | "gateway")) {
+        CheckMode::Dev
+    } else if keys.is_empty() {
+        CheckMode::Gateway
+    } else {
+        CheckMode::Sidecar
+    }
+}
+
+fn check_proxy(files: &[PathBuf], mode: Mode) -> Report {
+    let loaded: Loaded<Config> = match load(files) {
+        Ok(loaded) => loaded,
+        Err(report) => return report,
+    };
+    compile(loaded, mode)
+}
+
+/// Compiles without starting anything. An identity counts as there if it is configured.
+pub(super) fn compile(loaded: Loaded<Config>, mode: Mode) -> Report {
+    let mut findings = Vec::new();
+    let mut store = None;
+    if let Some(spec) = &loaded.config.identity {
+        match Source::from_spec(spec) {
+            Ok(_) => store = spec.trust_domain.parse().ok().map(IdentityStore::new),
+            Err(error) => {
+                let step = crate::config::tree::Step::Key("identity".into());
+                let place = loaded.tree.find(&[step]);
+                let found = crate::config::diagnose::Diagnostic::error(
+                    place,
+                    "identity",
+                    error.to_string(),
+                );
+                findings.push(found.expected("see `identity` in docs/config.md"));
+                // So that what depends on it is not reported a second time.
+                store = "invalid.local".parse().ok().map(IdentityStore::new);
+            }
+        }
+    }
+    let mut compiler = Compiler::new(mode, true, Metrics::new(1), store);
+    let mut report = match compiler.compile(loaded) {
+        Ok((_, report)) | Err(report) => report,
+    };
+    report.findings.append(&mut findings);
+    report.sort();
+    report
+}
+
+#[cfg(feature = "dev")]
+fn check_dev(files: &[PathBuf]) -> Report {
+    let loaded: Loaded<DevConfig> = match load(files) {
+        Ok(loaded) => loaded,
+        Err(report) => return report,
+    };
+    super::dev::plan::check(loaded)
+}
+
+#[cfg(not(feature = "dev"))]
+fn check_dev(files: &[PathBuf]) -> Report {
+    match load::<DevConfig>(files) {
+        Ok(loaded) => loaded.report,
+        Err(report) => report,
+    }
+}

@@ -1,0 +1,48 @@
+//! The process log (not the access log): to standard error, with a level that admin can change.
+
+use std::io;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt};
+
+/// Changes the level of a running process.
+#[derive(Clone)]
+pub struct Level(reload::Handle<EnvFilter, Registry>);
+
+impl std::fmt::Debug for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Level")
+    }
+}
+
+impl Level {
+    /// Sets another filter.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn set(&self, filter: &str) -> Result<(), String> {
+        let filter = EnvFilter::try_new(filter).map_err(|e| e.to_string())?;
+        self.0.reload(filter).map_err(|e| e.to_string())
+    }
+}
+
+/// Starts logging.
+///
+/// # Errors
+/// When the filter is not one.
+pub fn start(filter: &str) -> Result<Level, String> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| e.to_string())?;
+    let (filter, handle) = reload::Layer::new(filter);
+    let format = fmt::layer()
+        .with_writer(io::stderr)
+        .with_target(false)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()));
+    // A second start in one process (tests) keeps the first.
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(format)
+        .try_init();
+    Ok(Level(handle))
+}

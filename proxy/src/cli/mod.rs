@@ -1,0 +1,148 @@
+//! The command line: subcommands, exit codes, what people see.
+
+#[cfg(feature = "ca")]
+mod ca;
+mod check;
+#[cfg(feature = "dev")]
+pub mod dev;
+pub mod logging;
+pub mod run;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::app::{ConfigInput, Options};
+use crate::config::Mode;
+
+/// What the process was given by its environment.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// `SELVEDGE_WORKERS`.
+    pub workers: Option<String>,
+    /// `SELVEDGE_LOG`.
+    pub log: Option<String>,
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "selvedge",
+    about = "Sidecar, edge gateway, CA and laptop mesh in one binary.",
+    disable_version_flag = true
+)]
+struct Arguments {
+    /// Log filter, such as `info` or `selvedge=debug`.
+    #[arg(long, global = true)]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run as edge gateway.
+    Gateway(Serve),
+    /// Run as sidecar of an application.
+    Sidecar(Serve),
+    /// Check configuration files: every mistake at once, with place and remedy.
+    Check(check::Arguments),
+    /// Run a whole mesh on this machine.
+    #[cfg(feature = "dev")]
+    Dev(dev::Arguments),
+    /// Run the certificate authority, or mint join tokens for it.
+    #[cfg(feature = "ca")]
+    Ca(ca::Arguments),
+    /// Print generated documentation.
+    #[command(hide = true)]
+    Docs {
+        /// `config` or `schema`.
+        what: String,
+    },
+    /// Print the version.
+    Version,
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    /// Configuration file or directory; may be given several times.
+    #[arg(long, required = true)]
+    config: Vec<PathBuf>,
+    /// Worker threads. Default: all cores for a gateway, at most two for a sidecar.
+    #[arg(long)]
+    workers: Option<usize>,
+}
+
+/// Says something to whoever ran the command. A closed pipe is no error worth dying for.
+pub(crate) fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Says what went wrong.
+pub(crate) fn complain(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main(environment: Environment) -> ExitCode {
+    let arguments = Arguments::parse();
+    // For libraries that look for a process-wide provider; our own code names it.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let filter = arguments
+        .log
+        .or(environment.log)
+        .unwrap_or_else(|| "info".to_owned());
+    let workers = match environment
+        .workers
+        .as_deref()
+        .map(str::parse::<usize>)
+        .transpose()
+    {
+        Ok(workers) => workers,
+        Err(_) => {
+            complain("error: SELVEDGE_WORKERS: expected a number");
+            return ExitCode::from(2);
+        }
+    };
+    let serve = |mode, serve: Serve| {
+        let options = Options {
+            mode,
+            config: ConfigInput::Files(serve.config),
+            workers: serve.workers.or(workers),
+            source: None,
+            held_ports: false,
+        };
+        run::run(options, &filter)
+    };
+    match arguments.command {
+        Command::Gateway(args) => serve(Mode::Gateway, args),
+        Command::Sidecar(args) => serve(Mode::Sidecar, args),
+        Command::Check(args) => check::check(&args),
+        #[cfg(feature = "dev")]
+        Command::Dev(args) => dev::run(&args, &filter),
+        #[cfg(feature = "ca")]
+        Command::Ca(args) => ca::run(args, &filter),
+        Command::Docs { what } => docs(&what),
+        Command::Version => {
+            say(format_args!("selvedge {}", env!("CARGO_PKG_VERSION")));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn docs(what: &str) -> ExitCode {
+    use crate::config::document;
+    match what {
+        "config" => say(document::reference().trim_end()),
+        "schema" => say(document::json_schema().trim_end()),
+        other => {
+            complain(format_args!(
+                "error: `{other}`: expected `config` or `schema`"
+            ));
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,355 @@
+//! Listeners of the configuration: the gateway's, the inbound ports and the outbound port of a
+//! sidecar. All become the same kind of plan.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use selvedge_contract::config::{
+    Inbound, Listener, ListenerProtocol, MtlsMode, TlsVersion, UpstreamProtocol,
+};
+use selvedge_contract::defaults::{Limits, Role};
+use selvedge_gateway::hostname::Pattern;
+
+use crate::accept::{ListenerPlan, ListenerRole, ListenerSecurity};
+use crate::balance::Service;
+use crate::route::table::Path;
+use crate::route::{Backend, Edits, Matcher, Rule, Table};
+use crate::tls::files::Pair;
+use crate::tls::{FileCertificates, ServerTls};
+
+use super::policies::Policies;
+use super::routes::{self, CompiledRule};
+use super::services::{Services, app_service};
+use super::{At, Compiler, Mode, Pass, limits};
+
+/// What listeners bring besides themselves.
+pub(super) struct Compiled {
+    pub(super) listeners: Vec<Arc<ListenerPlan>>,
+    pub(super) files: Vec<Arc<FileCertificates>>,
+}
+
+impl Compiler {
+    /// Every listener of the mode.
+    pub(super) fn listeners(&mut self, pass: &mut Pass<'_>, services: &Services) -> Compiled {
+        let role = match self.mode {
+            Mode::Gateway => Role::Gateway,
+            Mode::Sidecar => Role::Sidecar,
+        };
+        let limits = limits(role, &pass.config.limits);
+        pass.check_policies();
+        let rules = self.rules(pass, services, &limits);
+        pass.check_parents();
+        let mut compiled = Compiled {
+            listeners: Vec::new(),
+            files: Vec::new(),
+        };
+        for (index, spec) in pass.config.listeners.iter().enumerate() {
+            let at = At::key("listeners").nth(index);
+            if let Some((plan, files)) = self.gateway_listener(pass, &at, spec, &rules, &limits) {
+                compiled.files.extend(files);
+                compiled.listeners.push(Arc::new(plan));
+            }
+        }
+        for (index, spec) in pass.config.inbound.iter().enumerate() {
+            let at = At::key("inbound").nth(index);
+            let plan = self.inbound(pass, &at, index, spec, &limits);
+            compiled.listeners.extend(plan.map(Arc::new));
+        }
+        let plan = self.outbound(pass, services, &rules, &limits);
+        compiled.listeners.extend(plan.map(Arc::new));
+        pass.check_addresses(&compiled.listeners);
+        compiled
+    }
+
+    fn gateway_listener(
+        &mut self,
+        pass: &mut Pass<'_>,
+        at: &At,
+        spec: &Listener,
+        rules: &[CompiledRule],
+        limits: &Limits,
+    ) -> Option<(ListenerPlan, Option<Arc<FileCertificates>>)> {
+        let bind = spec.bind.as_deref().unwrap_or("0.0.0.0");
+        let ip: Option<IpAddr> = pass.address(&at.then("bind"), bind);
+        let own: Option<Pattern> = match &spec.hostname {
+            Some(text) => pass.parse(&at.then("hostname"), text),
+            None => None,
+        };
+        let mut table = Table::default();
+        routes::fill(pass, &mut table, &spec.name, own.as_ref(), rules);
+        let (security, files) = match (spec.protocol, &spec.tls) {
+            (ListenerProtocol::Http, None) => (ListenerSecurity::Plain, None),
+            (ListenerProtocol::Http, Some(_)) => {
+                pass.error(
+                    &at.then("tls"),
+                    "`tls` on an HTTP listener",
+                    "set `protocol: HTTPS`",
+                );
+                return None;
+            }
+            (ListenerProtocol::Https, None) => {
+                pass.error(
+                    at,
+                    "an HTTPS listener needs `tls`",
+                    "add `tls: { certificates: [...] }`",
+                );
+                return None;
+            }
+            (ListenerProtocol::Https, Some(tls)) => {
+                let at = at.then("tls").then("certificates");
+                let pairs: Vec<Pair> = tls
+                    .certificates
+                    .iter()
+                    .map(|files| Pair {
+                        certificate: PathBuf::from(&files.certificate),
+                        key: PathBuf::from(&files.key),
+                    })
+                    .collect();
+                if pairs.is_empty() {
+                    pass.error(&at, "no certificate", "add one");
+                }
+                let files = match FileCertificates::load(pairs) {
+                    Ok(files) => files,
+                    Err(errors) => {
+                        for (index, error) in errors {
+                            let remedy = "expected PEM files that can be read";
+                            pass.error(&at.nth(index), error.to_string(), remedy);
+                        }
+                        return None;
+                    }
+                };
+                let tls = ServerTls::with_files(files.clone(), tls.min_version == TlsVersion::V13);
+                match tls {
+                    Ok(tls) => (ListenerSecurity::Tls(tls), Some(files)),
+                    Err(error) => {
+                        pass.error(&at, error.to_string(), "");
+                        return None;
+                    }
+                }
+            }
+        };
+        let plan = ListenerPlan {
+            name: self.name(&spec.name),
+            address: SocketAddr::new(ip?, spec.port),
+            role: ListenerRole::Gateway,
+            security,
+            table,
+            limits: limits.clone(),
+        };
+        Some((plan, files))
+    }
+
+    fn inbound(
+        &mut self,
+        pass: &mut Pass<'_>,
+        at: &At,
+        index: usize,
+        spec: &Inbound,
+        limits: &Limits,
+    ) -> Option<ListenerPlan> {
+        let bind = spec.bind.as_deref().unwrap_or("0.0.0.0");
+        let ip: Option<IpAddr> = pass.address(&at.then("bind"), bind);
+        let app: Option<SocketAddr> = pass.address(&at.then("app"), &spec.app);
+        let mut policies = pass.policies(&at.then("policies"), &spec.policies);
+        let name = format!(
+            "inbound-{}",
+            if spec.port == 0 {
+                index.to_string()
+            } else {
+                spec.port.to_string()
+            }
+        );
+        if !spec.allow.is_empty() {
+            let access = pass.access(&at.then("allow"), &format!("{name}/allow"), &spec.allow);
+            policies.access.push(access);
+        }
+        let mode = spec.mtls.unwrap_or(if self.store.is_some() {
+            MtlsMode::Strict
+        } else {
+            MtlsMode::Permissive
+        });
+        let security = match (&self.store, mode) {
+            (None, MtlsMode::Strict) => {
+                let remedy = "add `identity`, or set `mtls: permissive`";
+                pass.error(
+                    &at.then("mtls"),
+                    "strict mutual TLS needs an identity",
+                    remedy,
+                );
+                return None;
+            }
+            (None, MtlsMode::Permissive) => ListenerSecurity::Plain,
+            (Some(store), mode) => match ServerTls::mesh(store.clone()) {
+                Ok(tls) => ListenerSecurity::Mesh {
+                    tls,
+                    permissive: mode == MtlsMode::Permissive,
+                },
+                Err(error) => {
+                    pass.error(at, error.to_string(), "");
+                    return None;
+                }
+            },
+        };
+        let service = self.app(app?, spec.protocol);
+        let rule = self.simple_rule(&name, &service, policies, Duration::ZERO);
+        let mut table = Table::default();
+        table.add(
+            None,
+            &Path::Prefix(String::new()),
+            Matcher::default(),
+            &rule,
+        );
+        Some(ListenerPlan {
+            name: self.name(&name),
+            address: SocketAddr::new(ip?, spec.port),
+            role: ListenerRole::Inbound,
+            security,
+            table,
+            limits: limits.clone(),
+        })
+    }
+
+    /// The service behind an inbound port; the same one as long as it is the same application.
+    fn app(&mut self, app: SocketAddr, protocol: UpstreamProtocol) -> Arc<Service> {
+        let name = self.name("app");
+        let key = (app, protocol);
+        let known = self.apps.entry(key);
+        known
+            .or_insert_with(|| Arc::new(app_service(name, app, protocol)))
+            .clone()
+    }
+
+    /// The outbound port: routes, and behind them every service by its names.
+    fn outbound(
+        &mut self,
+        pass: &mut Pass<'_>,
+        services: &Services,
+        rules: &[CompiledRule],
+        limits: &Limits,
+    ) -> Option<ListenerPlan> {
+        let spec = pass.config.outbound.as_ref()?;
+        let at = At::key("outbound").then("bind");
+        let address: Option<SocketAddr> = pass.address(&at, &spec.bind);
+        let mut table = Table::default();
+        routes::fill(pass, &mut table, "outbound", None, rules);
+        for (name, (spec, service)) in services {
+            let rule = self.simple_rule(
+                &format!("outbound/{name}"),
+                service,
+                Policies::default(),
+                limits.request,
+            );
+            // `orders`, and `orders.localhost` for tools that insist on a resolvable name.
+            let own = [name.clone(), format!("{name}.localhost")];
+            for host in own.iter().chain(&spec.hostnames) {
+                if let Ok(host) = host.parse::<Pattern>() {
+                    table.add(
+                        Some(&host),
+                        &Path::Prefix(String::new()),
+                        Matcher::default(),
+                        &rule,
+                    );
+                }
+            }
+        }
+        Some(ListenerPlan {
+            name: self.name("outbound"),
+            address: address?,
+            role: ListenerRole::Outbound,
+            security: ListenerSecurity::Plain,
+            table,
+            limits: limits.clone(),
+        })
+    }
+
+    fn simple_rule(
+        &mut self,
+        name: &str,
+        service: &Arc<Service>,
+        policies: Policies,
+        request_timeout: Duration,
+    ) -> Arc<Rule> {
+        let metrics = self.metrics.route(name, service.name());
+        Arc::new(Rule {
+            name: self.name(name),
+            access: policies.access,
+            request_edits: policies.request_edits,
+            response_edits: policies.response_edits,
+            redirect: None,
+            rewrite_host: None,
+            rewrite_path: None,
+            backends: vec![Backend {
+                service: service.clone(),
+                cumulated: 1,
+                request_edits: Edits::default(),
+                response_edits: Edits::default(),
+                metrics: metrics.clone(),
+            }],
+            request_timeout,
+            try_timeout: Duration::ZERO,
+            retry: routes::default_retry(),
+            metrics,
+        })
+    }
+}
+
+impl Pass<'_> {
+    fn address<T: std::str::FromStr>(&mut self, at: &At, text: &str) -> Option<T> {
+        if let Ok(address) = text.parse() {
+            return Some(address);
+        }
+        let remedy = if std::any::type_name::<T>().contains("SocketAddr") {
+            "expected an address and a port such as `127.0.0.1:8080`"
+        } else {
+            "expected an address such as `127.0.0.1` or `::`"
+        };
+        self.error(at, format!("`{text}` is not an address"), remedy);
+        None
+    }
+
+    fn check_parents(&mut self) {
+        let mut names: Vec<&str> = self
+            .config
+            .listeners
+            .iter()
+            .map(|l| l.name.as_str())
+            .collect();
+        names.push("outbound");
+        for (index, route) in self.config.routes.iter().enumerate() {
+            for (nth, parent) in route.parent_refs.iter().enumerate() {
+                if !names.contains(&parent.name.as_str()) {
+                    let at = At::key("routes")
+                        .nth(index)
+                        .then("parentRefs")
+                        .nth(nth)
+                        .then("name");
+                    self.dangling(&at, "listener", &parent.name, names.iter().copied());
+                }
+            }
+        }
+        let mut seen = HashSet::new();
+        for (index, listener) in self.config.listeners.iter().enumerate() {
+            if !seen.insert(&listener.name) {
+                let at = At::key("listeners").nth(index).then("name");
+                self.error(
+                    &at,
+                    format!("a listener `{}` is there already", listener.name),
+                    "give it another name",
+                );
+            }
+        }
+    }
+
+    fn check_addresses(&mut self, plans: &[Arc<ListenerPlan>]) {
+        let mut seen = HashSet::new();
+        for plan in plans.iter().filter(|p| p.address.port() != 0) {
+            if !seen.insert(plan.address) {
+                let message = format!("{} is used by two listeners", plan.address);
+                self.error(&At::default(), message, "give one of them another port");
+            }
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! Raw configuration to snapshot: names resolved, patterns compiled, defaults filled in. All
+//! errors at once; what is unchanged since the last snapshot keeps its state.
+
+mod listeners;
+mod policies;
+mod routes;
+mod services;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use selvedge_contract::config::{Config, LimitsSpec, LogFormat, UpstreamProtocol};
+use selvedge_contract::defaults::{Limits, Role, process};
+
+use crate::balance::Service;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::export::Tracing;
+use crate::telemetry::metrics::Metrics;
+use crate::tls::{FileCertificates, IdentityStore};
+
+use super::diagnose::{Diagnostic, Report, nearest};
+use super::load::Loaded;
+use super::snapshot::Snapshot;
+use super::tree::{Node, Step};
+
+/// What the configuration is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `selvedge gateway`.
+    Gateway,
+    /// `selvedge sidecar`.
+    Sidecar,
+}
+
+/// What outlives a reload. A clone shares what lives and forgets apart.
+#[derive(Debug, Clone)]
+pub struct Compiler {
+    mode: Mode,
+    /// Only checks: opens no log, starts no exporter.
+    dry: bool,
+    metrics: Arc<Metrics>,
+    /// The workload's identity; made by whoever obtains certificates.
+    store: Option<Arc<IdentityStore>>,
+    generation: u64,
+    services: BTreeMap<String, (selvedge_contract::config::Service, Arc<Service>)>,
+    /// Services behind inbound ports.
+    apps: BTreeMap<(SocketAddr, UpstreamProtocol), Arc<Service>>,
+    files: Vec<Arc<FileCertificates>>,
+    names: BTreeMap<String, Arc<str>>,
+    log: Option<Arc<AccessLog>>,
+    tracing: Option<Arc<Tracing>>,
+}
+
+/// One compilation: what it reads and what it finds.
+pub(super) struct Pass<'a> {
+    config: &'a Config,
+    tree: &'a Node,
+    found: Vec<Diagnostic>,
+}
+
+impl Compiler {
+    /// A compiler with no history.
+    #[must_use]
+    pub const fn new(
+        mode: Mode,
+        dry: bool,
+        metrics: Arc<Metrics>,
+        store: Option<Arc<IdentityStore>>,
+    ) -> Self {
+        Self {
+            mode,
+            dry,
+            metrics,
+            store,
+            generation: 0,
+            services: BTreeMap::new(),
+            apps: BTreeMap::new(),
+            files: Vec::new(),
+            names: BTreeMap::new(),
+            log: None,
+            tracing: None,
+        }
+    }
+
+    /// Certificates from files that the present snapshot uses.
+    #[must_use]
+    pub fn files(&self) -> &[Arc<FileCertificates>] {
+        &self.files
+    }
+
+    /// Compiles. On an error nothing of the compiler's history changes.
+    ///
+    /// # Errors
+    /// The report, with every error there is. Warnings come with the snapshot.
+    pub fn compile(&mut self, loaded: Loaded<Config>) -> Result<(Snapshot, Report), Report> {
+        let Loaded {
+            config,
+            tree,
+            mut report,
+        } = loaded;
+        let mut pass = Pass {
+            config: &config,
+            tree: &tree,
+            found: Vec::new(),
+        };
+        let services = self.services(&mut pass);
+        let compiled = self.listeners(&mut pass, &services);
+        pass.check_mode(self.mode);
+        pass.check_telemetry();
+        report.findings.append(&mut pass.found);
+        report.sort();
+        if report.has_errors() {
+            return Err(report);
+        }
+        if let Err(found) = self.telemetry(&config, &tree) {
+            report.findings.push(found);
+            return Err(report);
+        }
+        self.generation += 1;
+        self.services = services;
+        self.files = compiled.files;
+        let live = self
+            .services
+            .iter()
+            .map(|(name, (_, service))| (name.clone(), service.clone()));
+        let snapshot = Snapshot {
+            generation: self.generation,
+            listeners: compiled.listeners,
+            services: live.collect(),
+            unrouted: self.metrics.route("", ""),
+            access_log: self.log.clone(),
+            tracing: self.tracing.clone(),
+            drain_delay: config.drain.delay.map_or(process::DRAIN_DELAY, |d| d.0),
+            drain_timeout: config.drain.timeout.map_or(process::DRAIN, |d| d.0),
+            source: config,
+        };
+        Ok((snapshot, report))
+    }
+
+    /// A name that stays the same allocation over reloads, so that it compares by pointer.
+    fn name(&mut self, name: &str) -> Arc<str> {
+        let known = self.names.entry(name.to_owned());
+        known.or_insert_with(|| name.into()).clone()
+    }
+
+    /// Opens what telemetry needs, unless it is open already.
+    fn telemetry(&mut self, config: &Config, tree: &Node) -> Result<(), Diagnostic> {
+        if self.dry {
+            return Ok(());
+        }
+        let at = |path: &[&str]| {
+            let steps: Vec<Step> = path.iter().map(|p| Step::Key((*p).to_owned())).collect();
+            (tree.find(&steps), path.join("."))
+        };
+        let log = match &config.telemetry.access_log {
+            None => None,
+            Some(spec) => {
+                let path = spec
+                    .path
+                    .as_deref()
+                    .filter(|p| *p != "-")
+                    .map(PathBuf::from);
+                let target = (path, spec.format);
+                match &self.log {
+                    Some(open) if open.target == target => self.log.clone(),
+                    _ => {
+                        let (path, format): (_, LogFormat) = target;
+                        let opened = AccessLog::start(path, format, &self.metrics);
+                        let (place, key) = at(&["telemetry", "accessLog", "path"]);
+                        Some(opened.map_err(|e| {
+                            Diagnostic::error(place, key, format!("cannot be opened: {e}"))
+                        })?)
+                    }
+                }
+            }
+        };
+        let tracing = match (&config.telemetry.tracing, &self.tracing) {
+            (None, _) => None,
+            (Some(spec), Some(open)) if open.config == *spec => self.tracing.clone(),
+            (Some(spec), _) => {
+                let (place, key) = at(&["telemetry", "tracing", "endpoint"]);
+                let started = Tracing::start(spec, &self.metrics);
+                Some(started.map_err(|e| Diagnostic::error(place, key, e))?)
+            }
+        };
+        self.log = log;
+        self.tracing = tracing;
+        Ok(())
+    }
+}
+
+/// A path into the configuration, as text and as steps.
+#[derive(Debug, Clone, Default)]
+pub(super) struct At(Vec<Step>);
+
+impl At {
+    pub(super) fn key(name: &str) -> Self {
+        Self(vec![Step::Key(name.to_owned())])
+    }
+
+    pub(super) fn then(&self, name: &str) -> Self {
+        let mut steps = self.0.clone();
+        steps.push(Step::Key(name.to_owned()));
+        Self(steps)
+    }
+
+    pub(super) fn nth(&self, index: usize) -> Self {
+        let mut steps = self.0.clone();
+        steps.push(Step::Index(index));
+        Self(steps)
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for step in &self.0 {
+            match step {
+                Step::Key(name) if text.is_empty() => text.push_str(name),
+                Step::Key(name) => {
+                    text.push('.');
+                    text.push_str(name);
+                }
+                Step::Index(at) => {
+                    text.push('[');
+                    text.push_str(&at.to_string());
+                    text.push(']');
+                }
+            }
+        }
+        text
+    }
+}
+
+impl Pass<'_> {
+    fn error(&mut self, at: &At, message: impl Into<String>, remedy: impl Into<String>) {
+        let place = self.tree.find(&at.0);
+        self.found
+            .push(Diagnostic::error(place, at.text(), message).expected(remedy));
+    }
+
+    fn warning(&mut self, at: &At, message: impl Into<String>, remedy: impl Into<String>) {
+        let place = self.tree.find(&at.0);
+        let found = Diagnostic::error(place, at.text(), message).expected(remedy);
+        self.found.push(found.warning());
+    }
+
+    /// Parses text that a type can read, or says what was expected.
+    fn parse<T>(&mut self, at: &At, text: &str) -> Option<T>
+    where
+        T: std::str::FromStr,
+        T::Err: std::fmt::Display,
+    {
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.error(
+                    at,
+                    format!("`{text}` is not valid"),
+                    format!("expected: {error}"),
+                );
+                None
+            }
+        }
+    }
+
+    /// A name that does not exist.
+    fn dangling<'n>(
+        &mut self,
+        at: &At,
+        what: &str,
+        name: &str,
+        known: impl Iterator<Item = &'n str>,
+    ) {
+        let known: Vec<&str> = known.collect();
+        let remedy = match nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => format!("no {what} is defined: add one"),
+            None => format!("expected one of `{}`", known.join("`, `")),
+        };
+        self.error(at, format!("there is no {what} `{name}`"), remedy);
+    }
+
+    fn check_mode(&mut self, mode: Mode) {
+        let config = self.config;
+        match mode {
+            Mode::Gateway => {
+                if config.listeners.is_empty() {
+                    self.error(
+                        &At::default(),
+                        "a gateway needs a listener",
+                        "add `listeners`",
+                    );
+                }
+                for (key, there) in [
+                    ("inbound", !config.inbound.is_empty()),
+                    ("outbound", config.outbound.is_some()),
+                ] {
+                    if there {
+                        let remedy = "run `selvedge sidecar`, or remove it";
+                        self.error(&At::key(key), format!("`{key}` is for a sidecar"), remedy);
+                    }
+                }
+            }
+            Mode::Sidecar => {
+                if config.inbound.is_empty() && config.outbound.is_none() {
+                    let remedy = "add `inbound` or `outbound`";
+                    self.error(&At::default(), "a sidecar needs a port", remedy);
+                }
+                if !config.listeners.is_empty() {
+                    let remedy = "run `selvedge gateway`, or remove it";
+                    self.error(
+                        &At::key("listeners"),
+                        "`listeners` is for a gateway",
+                        remedy,
+                    );
+                }
+            }
+        }
+    }
+
+    fn check_telemetry(&mut self) {
+        if let Some(tracing) = &self.config.telemetry.tracing {
+            let at = At::key("telemetry").then("tracing");
+            if !(0.0..=100.0).contains(&tracing.sample) {
+                let remedy = "expected a share in percent, 0 to 100";
+                self.error(
+                    &at.then("sample"),
+                    format!("{} is out of range", tracing.sample),
+                    remedy,
+                );
+            }
+            let known = ["http://", "https://"]
+                .iter()
+                .any(|s| tracing.endpoint.starts_with(s));
+            if !known || tracing.endpoint.parse::<http::Uri>().is_err() {
+                let remedy = "expected a URL such as `http://127.0.0.1:4317`";
+                self.error(
+                    &at.then("endpoint"),
+                    format!("`{}` is not valid", tracing.endpoint),
+                    remedy,
+                );
+            }
+        }
+    }
+}
+
+/// The limits of a role with what the configuration says otherwise.
+pub(super) fn limits(role: Role, spec: &LimitsSpec) -> Limits {
+    let mut limits = Limits::of(role);
+    let size = |s: selvedge_contract::units::Size| usize::try_from(s.0).unwrap_or(usize::MAX);
+    macro_rules! set {
+        ($($field:ident = $value:expr;)*) => { $( if let Some(value) = $value { limits.$field = value; } )* };
+    }
+    set! {
+        header_block = spec.header_block.map(size);
+        header_count = spec.header_count.map(|n| n as usize);
+        uri = spec.uri.map(size);
+        body = spec.body.map(|s| s.0);
+        handshake = spec.handshake.map(|d| d.0);
+        header_read = spec.header_read.map(|d| d.0);
+        stream_idle = spec.stream_idle.map(|d| d.0);
+        downstream_idle = spec.downstream_idle.map(|d| d.0);
+        requests_per_connection = spec.requests_per_connection.map(u64::from);
+        connection_age = spec.connection_age.map(|d| d.0);
+        streams = spec.streams;
+        connections = spec.connections.map(|n| n as usize);
+        connections_per_address = spec.connections_per_address.map(|n| n as usize);
+        request = spec.request.map(|d| d.0);
+    }
+    limits
+}

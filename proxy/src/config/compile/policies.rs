@@ -1,0 +1,178 @@
+//! Policies and header edits of the configuration.
+
+use std::sync::Arc;
+
+use http::Method;
+use selvedge_contract::config::{Allow, HeaderEdits};
+use selvedge_contract::identity::SpiffeId;
+
+use crate::message::Known;
+use crate::policy::{Access, AllowEntry, Principal};
+use crate::protocol::http1::parse::{is_token, is_value};
+use crate::route::Edits;
+
+use super::{At, Pass};
+
+/// What the policies of a rule come to.
+#[derive(Debug, Default)]
+pub(super) struct Policies {
+    pub(super) access: Vec<Access>,
+    pub(super) request_edits: Edits,
+    pub(super) response_edits: Edits,
+}
+
+impl Pass<'_> {
+    /// Checks every policy, used or not.
+    pub(super) fn check_policies(&mut self) {
+        for (name, policy) in &self.config.policies {
+            let at = At::key("policies").then(name);
+            if policy.allow.is_some() == policy.headers.is_some() {
+                let remedy = "set exactly one of `allow`, `headers`";
+                self.error(&at, format!("policy `{name}` must do one thing"), remedy);
+            }
+            if let Some(allow) = &policy.allow {
+                self.access(&at.then("allow"), name, allow);
+            }
+            if let Some(headers) = &policy.headers {
+                let mut edits = Edits::default();
+                let at = at.then("headers");
+                for (key, spec) in [
+                    ("request", &headers.request),
+                    ("response", &headers.response),
+                ] {
+                    if let Some(spec) = spec {
+                        self.edits(&at.then(key), spec, &mut edits);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The policies that a rule names. Their content has been checked.
+    pub(super) fn policies(&mut self, at: &At, names: &[String]) -> Policies {
+        let mut policies = Policies::default();
+        for (index, name) in names.iter().enumerate() {
+            let Some(policy) = self.config.policies.get(name) else {
+                let known = self.config.policies.keys().map(String::as_str);
+                self.dangling(&at.nth(index), "policy", name, known);
+                continue;
+            };
+            let checked = self.found.len();
+            let here = At::key("policies").then(name);
+            if let Some(allow) = &policy.allow {
+                policies.access.push(self.access(&here, name, allow));
+            }
+            if let Some(headers) = &policy.headers {
+                if let Some(spec) = &headers.request {
+                    self.edits(&here, spec, &mut policies.request_edits);
+                }
+                if let Some(spec) = &headers.response {
+                    self.edits(&here, spec, &mut policies.response_edits);
+                }
+            }
+            // What is wrong with it was said where it stands.
+            self.found.truncate(checked);
+        }
+        policies
+    }
+
+    /// An `allow` list.
+    pub(super) fn access(&mut self, at: &At, name: &str, list: &[Allow]) -> Access {
+        let mut entries = Vec::new();
+        for (index, allow) in list.iter().enumerate() {
+            let at = at.nth(index);
+            let mut entry = AllowEntry::default();
+            for (nth, text) in allow.principals.iter().enumerate() {
+                let at = at.then("principals").nth(nth);
+                entry.principals.extend(self.principal(&at, text));
+            }
+            for (nth, text) in allow.methods.iter().enumerate() {
+                let at = at.then("methods").nth(nth);
+                entry.methods.extend(self.method(&at, text));
+            }
+            for (nth, text) in allow.paths.iter().enumerate() {
+                if text.starts_with('/') {
+                    entry.paths.push(text.trim_end_matches('/').to_owned());
+                } else {
+                    let at = at.then("paths").nth(nth);
+                    self.error(&at, format!("`{text}` is not a path"), "begin it with `/`");
+                }
+            }
+            entries.push(entry);
+        }
+        Access {
+            name: Arc::from(name),
+            entries,
+        }
+    }
+
+    fn principal(&mut self, at: &At, text: &str) -> Option<Principal> {
+        if let Some(prefix) = text.strip_suffix("/*") {
+            let domain = prefix.strip_prefix("spiffe://").unwrap_or_default();
+            let whole = !domain.contains('/')
+                && domain
+                    .parse::<selvedge_contract::identity::TrustDomain>()
+                    .is_ok();
+            if whole || prefix.parse::<SpiffeId>().is_ok() {
+                return Some(Principal::Below(format!("{prefix}/")));
+            }
+        }
+        let id: SpiffeId = self.parse(at, text)?;
+        Some(Principal::Exact(id.as_str().to_owned()))
+    }
+
+    /// A method, in capitals.
+    pub(super) fn method(&mut self, at: &At, text: &str) -> Option<Method> {
+        let fine = !text.bytes().any(|b| b.is_ascii_lowercase());
+        match Method::from_bytes(text.as_bytes()) {
+            Ok(method) if fine => Some(method),
+            _ => {
+                let remedy = format!("did you mean `{}`?", text.to_ascii_uppercase());
+                self.error(at, format!("`{text}` is not a method"), remedy);
+                None
+            }
+        }
+    }
+
+    /// Header edits, added to those that came before.
+    pub(super) fn edits(&mut self, at: &At, spec: &HeaderEdits, edits: &mut Edits) {
+        for (key, list) in [("set", &spec.set), ("add", &spec.add)] {
+            for (index, header) in list.iter().enumerate() {
+                let at = at.then(key).nth(index);
+                let named = self.header_name(&at.then("name"), &header.name);
+                if !is_value(header.value.as_bytes()) || header.value.trim() != header.value {
+                    let remedy = "visible characters, without white space around them";
+                    self.error(
+                        &at.then("value"),
+                        "not a header value",
+                        format!("expected {remedy}"),
+                    );
+                } else if named && key == "set" {
+                    edits.push_set(&header.name, &header.value);
+                } else if named {
+                    edits.push_add(&header.name, &header.value);
+                }
+            }
+        }
+        for (index, name) in spec.remove.iter().enumerate() {
+            if self.header_name(&at.then("remove").nth(index), name) {
+                edits.push_remove(name);
+            }
+        }
+    }
+
+    fn header_name(&mut self, at: &At, name: &str) -> bool {
+        if !is_token(name.as_bytes()) {
+            let remedy = "expected letters, digits and `-`";
+            self.error(at, format!("`{name}` is not a header name"), remedy);
+            return false;
+        }
+        let known = Known::classify(name.as_bytes());
+        if known.is_hop_by_hop() || matches!(known, Known::ContentLength | Known::Host) {
+            let remedy = "use `URLRewrite` for the host; framing is not yours to edit";
+            self.error(at, format!("`{name}` belongs to the connection"), remedy);
+            return false;
+        }
+        true
+    }
+}

@@ -1,0 +1,250 @@
+//! Services of the configuration, every default filled in.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls_pki_types::ServerName;
+use selvedge_contract::config::{Balance, Endpoint, Service as Spec, UpstreamProtocol};
+use selvedge_contract::defaults::upstream as defaults;
+use selvedge_contract::identity::SpiffeId;
+
+use crate::balance::breaker::BreakerSpec;
+use crate::balance::service::{DnsName, EjectionSpec, Speaks, Strategy};
+use crate::balance::{Service, ServiceSpec};
+use crate::tls;
+use crate::upstream::Security;
+use crate::upstream::security::{MeshTls, ServerTls};
+
+use super::{At, Compiler, Pass};
+
+pub(super) type Services = BTreeMap<String, (Spec, Arc<Service>)>;
+
+impl Compiler {
+    /// Every service; one whose configuration has not changed is the same as before.
+    pub(super) fn services(&mut self, pass: &mut Pass<'_>) -> Services {
+        let mut services = Services::new();
+        for (name, spec) in &pass.config.services {
+            let at = At::key("services").then(name);
+            let endpoints = pass.endpoints(&at, spec);
+            let security = self.security(pass, &at, spec);
+            pass.check_service(&at, spec);
+            let Some(security) = security else { continue };
+            let live = match self.services.get(name) {
+                Some((old, live)) if old == spec => live.clone(),
+                _ => Arc::new(Service::new(
+                    full_spec(self.name(name), spec, security),
+                    &endpoints,
+                )),
+            };
+            services.insert(name.clone(), (spec.clone(), live));
+        }
+        services
+    }
+
+    fn security(&self, pass: &mut Pass<'_>, at: &At, spec: &Spec) -> Option<Security> {
+        match (&spec.mesh, &spec.tls) {
+            (Some(_), Some(_)) => {
+                let remedy = "`mesh` for endpoints in the mesh, `tls` for others";
+                pass.error(at, "`mesh` and `tls` exclude each other", remedy);
+                None
+            }
+            (None, None) => Some(Security::Plain),
+            (Some(mesh), None) => {
+                let at = at.then("mesh");
+                let expected = match &mesh.identity {
+                    Some(text) => {
+                        let id: SpiffeId = pass.parse(&at.then("identity"), text)?;
+                        Some(Arc::from(id.as_str()))
+                    }
+                    None => None,
+                };
+                let Some(store) = &self.store else {
+                    let remedy = "add `identity`, so that this proxy has a certificate to show";
+                    pass.error(
+                        &at,
+                        "a meshed service needs an identity of one's own",
+                        remedy,
+                    );
+                    return None;
+                };
+                match tls::mesh_client(store, expected.clone()) {
+                    Ok(config) => Some(Security::Mesh(MeshTls {
+                        config,
+                        store: store.clone(),
+                        expected,
+                    })),
+                    Err(error) => {
+                        pass.error(&at, error.to_string(), "");
+                        None
+                    }
+                }
+            }
+            (None, Some(spec_tls)) => {
+                let at = at.then("tls");
+                let name = spec_tls.server_name.clone().or_else(|| {
+                    let dns = spec.dns.as_ref()?;
+                    Some(dns.trim_end_matches('.').to_owned())
+                });
+                let Some(name) = name else {
+                    let remedy = "add `serverName`, the name in the endpoints' certificate";
+                    pass.error(&at, "TLS needs a name to verify", remedy);
+                    return None;
+                };
+                let Ok(name) = ServerName::try_from(name.clone()) else {
+                    pass.error(
+                        &at.then("serverName"),
+                        format!("`{name}` is not a name"),
+                        "expected a DNS name",
+                    );
+                    return None;
+                };
+                let http2 = spec.protocol == UpstreamProtocol::Http2;
+                match tls::server_client(spec_tls.ca.as_deref().map(Path::new), http2) {
+                    Ok(config) => Some(Security::Tls(ServerTls { config, name })),
+                    Err(error) => {
+                        pass.error(
+                            &at.then("ca"),
+                            error.to_string(),
+                            "expected a PEM file of CA certificates",
+                        );
+                        None
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Pass<'_> {
+    fn endpoints(&mut self, at: &At, spec: &Spec) -> Vec<(SocketAddr, u32)> {
+        if spec.endpoints.is_empty() == spec.dns.is_none() {
+            let remedy = "set `endpoints`, or `dns` with `port`";
+            self.error(at, "a service has either endpoints or a DNS name", remedy);
+        }
+        let mut endpoints = Vec::new();
+        for (index, endpoint) in spec.endpoints.iter().enumerate() {
+            let at = at.then("endpoints").nth(index);
+            let (text, weight, at_address) = match endpoint {
+                Endpoint::Address(text) => (text, 1, at.clone()),
+                Endpoint::Weighted(spec) => (&spec.address, spec.weight, at.then("address")),
+            };
+            if weight == 0 || weight > 65_535 {
+                self.error(
+                    &at.then("weight"),
+                    format!("{weight} is out of range"),
+                    "expected 1 to 65535",
+                );
+            }
+            match text.parse::<SocketAddr>() {
+                Ok(address) if address.port() != 0 => endpoints.push((address, weight)),
+                _ => {
+                    let remedy = "expected an address and a port such as `10.0.0.5:8080`; for a name use `dns`";
+                    self.error(&at_address, format!("`{text}` is not an endpoint"), remedy);
+                }
+            }
+        }
+        endpoints
+    }
+
+    fn check_service(&mut self, at: &At, spec: &Spec) {
+        let srv = spec.dns.as_ref().is_some_and(|name| name.starts_with('_'));
+        match (&spec.dns, spec.port) {
+            (Some(_), None) if !srv => {
+                self.error(
+                    at,
+                    "`port` is missing",
+                    "add the port of the addresses that `dns` gives",
+                );
+            }
+            (None, Some(_)) => {
+                self.error(
+                    &at.then("port"),
+                    "`port` is for `dns`",
+                    "endpoints name their own ports",
+                );
+            }
+            _ => {}
+        }
+        if let Some(breaker) = &spec.breaker
+            && !(1..=100).contains(&breaker.error_rate)
+        {
+            let remedy = "expected a share in percent, 1 to 100";
+            self.error(
+                &at.then("breaker").then("errorRate"),
+                format!("{} is out of range", breaker.error_rate),
+                remedy,
+            );
+        }
+        if spec.ejection.max_share.is_some_and(|share| share > 100) {
+            let remedy = "expected a share in percent, 0 to 100";
+            self.error(
+                &at.then("ejection").then("maxShare"),
+                "out of range",
+                remedy,
+            );
+        }
+        for (index, host) in spec.hostnames.iter().enumerate() {
+            let at = at.then("hostnames").nth(index);
+            let _: Option<selvedge_gateway::hostname::Pattern> = self.parse(&at, host);
+        }
+    }
+}
+
+fn full_spec(name: Arc<str>, spec: &Spec, security: Security) -> ServiceSpec {
+    let meshed = matches!(security, Security::Mesh(_));
+    let speaks = match spec.protocol {
+        UpstreamProtocol::Http1 if !meshed => Speaks::Http1,
+        _ => Speaks::Http2,
+    };
+    let time = |given: Option<selvedge_contract::units::Duration>, default: Duration| {
+        given.map_or(default, |d| d.0)
+    };
+    let idle = match speaks {
+        Speaks::Http1 => defaults::IDLE_HTTP1,
+        Speaks::Http2 => defaults::IDLE_HTTP2,
+    };
+    let ejection = &spec.ejection;
+    ServiceSpec {
+        name,
+        strategy: match spec.balance {
+            Balance::LeastRequest => Strategy::LeastRequest,
+            Balance::RoundRobin => Strategy::RoundRobin,
+        },
+        speaks,
+        security,
+        connect_timeout: time(spec.connect_timeout, defaults::CONNECT),
+        idle: time(spec.idle_timeout, idle),
+        max_requests: spec.limits.requests.unwrap_or(defaults::REQUESTS),
+        max_connections: spec.limits.connections.unwrap_or(defaults::CONNECTIONS),
+        max_pending: spec.limits.pending.unwrap_or(defaults::PENDING),
+        max_retries: spec.limits.retries.unwrap_or(defaults::RETRIES),
+        ejection: EjectionSpec {
+            consecutive: ejection.consecutive.unwrap_or(defaults::EJECT_AFTER),
+            base: time(ejection.base, defaults::EJECT_BASE),
+            max: time(ejection.max, defaults::EJECT_MAX),
+            max_share: ejection.max_share.unwrap_or(defaults::EJECT_SHARE),
+        },
+        breaker: spec.breaker.as_ref().map(|breaker| BreakerSpec {
+            error_rate: breaker.error_rate,
+            min_requests: breaker.min_requests.unwrap_or(defaults::BREAKER_MINIMUM),
+            open: time(breaker.open, defaults::BREAKER_OPEN),
+        }),
+        dns: spec.dns.as_ref().map(|name| DnsName {
+            name: name.clone(),
+            port: spec.port,
+        }),
+    }
+}
+
+/// The service behind an inbound port: the application, in plaintext.
+pub(super) fn app_service(name: Arc<str>, app: SocketAddr, protocol: UpstreamProtocol) -> Service {
+    let spec = Spec {
+        protocol,
+        connect_timeout: Some(selvedge_contract::units::Duration(defaults::CONNECT_APP)),
+        ..Spec::default()
+    };
+    Service::new(full_spec(name, &spec, Security::Plain), &[(app, 1)])
+}

@@ -1,0 +1,47 @@
+//! The configuration as the path sees it: compiled, immutable, one for each request.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use selvedge_contract::config::Config;
+
+use crate::accept::ListenerPlan;
+use crate::balance::Service;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::export::Tracing;
+use crate::telemetry::metrics::RouteMetrics;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts up with each reload.
+    pub generation: u64,
+    /// Listeners, by name.
+    pub listeners: Vec<Arc<ListenerPlan>>,
+    /// Services, by name.
+    pub services: BTreeMap<String, Arc<Service>>,
+    /// Counters of what no route took.
+    pub unrouted: Arc<RouteMetrics>,
+    /// Access log.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// Tracing.
+    pub tracing: Option<Arc<Tracing>>,
+    /// Accepting goes on this long after readiness went off.
+    pub drain_delay: Duration,
+    /// What is in flight may take this long.
+    pub drain_timeout: Duration,
+    /// What it was compiled from, for the dump.
+    pub source: Config,
+}
+
+impl Snapshot {
+    /// A listener.
+    #[must_use]
+    pub fn listener(&self, name: &Arc<str>) -> Option<&Arc<ListenerPlan>> {
+        // A handful of listeners: comparing pointers first is faster than any map.
+        self.listeners
+            .iter()
+            .find(|plan| Arc::ptr_eq(&plan.name, name) || plan.name == *name)
+    }
+}

@@ -1,0 +1,120 @@
+//! Endpoints that are found while the proxy runs: DNS, with its TTLs honoured within bounds, and
+//! the last good answer kept while servers fail.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::proto::rr::{RData, RecordType};
+use selvedge_contract::defaults::upstream::{DNS_CEILING, DNS_ENDPOINTS, DNS_FLOOR};
+use tokio::time::Instant;
+
+use crate::balance::Service;
+use crate::balance::service::DnsName;
+
+/// Longest pause after failures in a row.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Starts to resolve a service's name, unless it has none or is being resolved already. Ends when
+/// the service is gone. Must run inside the control runtime.
+pub fn watch(service: &Arc<Service>) {
+    if let Some(name) = &service.spec.dns
+        && !service.begin_discovery()
+    {
+        tokio::spawn(resolve_forever(Arc::downgrade(service), name.clone()));
+    }
+}
+
+async fn resolve_forever(service: Weak<Service>, name: DnsName) {
+    let resolver = match TokioResolver::builder_tokio().and_then(|builder| builder.build()) {
+        Ok(resolver) => resolver,
+        Err(error) => {
+            tracing::error!(%error, "no DNS configuration");
+            return;
+        }
+    };
+    let mut failures: u32 = 0;
+    while service.strong_count() > 0 {
+        let answer = resolve(&resolver, &name).await;
+        let Some(service) = service.upgrade() else {
+            return;
+        };
+        let wait = match answer {
+            Ok((endpoints, ttl)) => {
+                failures = 0;
+                update(&service, &endpoints);
+                ttl.clamp(DNS_FLOOR, DNS_CEILING)
+            }
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                tracing::warn!(service = %service.name(), name = %name.name, %error, failures,
+                    "DNS failed; the last good answer stays");
+                (DNS_FLOOR * 2u32.saturating_pow(failures.min(5))).min(LONGEST_PAUSE)
+            }
+        };
+        drop(service);
+        tokio::time::sleep(wait).await;
+    }
+}
+
+fn update(service: &Service, endpoints: &[(SocketAddr, u32)]) {
+    let current = service.endpoints.load();
+    let same = current.all.len() == endpoints.len()
+        && current
+            .all
+            .iter()
+            .zip(endpoints)
+            .all(|(e, (a, w))| e.address == *a && e.weight == *w);
+    if !same {
+        tracing::info!(service = %service.name(), count = endpoints.len(), "endpoints by DNS");
+        service.endpoints.rcu(|set| set.next(endpoints));
+    }
+}
+
+type Answer = (Vec<(SocketAddr, u32)>, Duration);
+
+/// One look-up: endpoints in a stable order, and how long they hold.
+async fn resolve(resolver: &TokioResolver, name: &DnsName) -> Result<Answer, String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let mut endpoints = Vec::new();
+    let ttl = match name.port {
+        Some(port) => {
+            let answer = resolver
+                .lookup_ip(name.name.as_str())
+                .await
+                .map_err(|e| text(&e))?;
+            endpoints.extend(answer.iter().map(|ip| (SocketAddr::new(ip, port), 1)));
+            answer
+                .valid_until()
+                .saturating_duration_since(Instant::now().into_std())
+        }
+        None => {
+            let answer = resolver
+                .lookup(name.name.as_str(), RecordType::SRV)
+                .await
+                .map_err(|e| text(&e))?;
+            for record in answer.answers() {
+                let RData::SRV(srv) = &record.data else {
+                    continue;
+                };
+                let target = srv.target.to_string();
+                let Ok(ips) = resolver.lookup_ip(target.as_str()).await else {
+                    continue;
+                };
+                let weight = u32::from(srv.weight).max(1);
+                endpoints.extend(ips.iter().map(|ip| (SocketAddr::new(ip, srv.port), weight)));
+            }
+            answer
+                .valid_until()
+                .saturating_duration_since(Instant::now().into_std())
+        }
+    };
+    if endpoints.is_empty() {
+        return Err("the answer has no address".into());
+    }
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    endpoints.truncate(DNS_ENDPOINTS);
+    Ok((endpoints, ttl))
+}

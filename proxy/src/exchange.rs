@@ -1,0 +1,110 @@
+//! Stage 4, the spine: one request through route, policy, balance, upstream and respond. Only
+//! this file calls those stages, and they never call each other.
+
+use std::rc::Rc;
+
+use tokio::time::Instant;
+
+use crate::accept::{Downstream, ListenerPlan};
+use crate::config::Snapshot;
+use crate::error::{Error, ErrorKind};
+use crate::message::Request;
+use crate::policy::retry::{Next, Tries};
+use crate::respond::{self, Outgoing, Reply};
+use crate::telemetry::Record;
+use crate::timer::Timer;
+use crate::upstream::Interim;
+use crate::worker::Worker;
+use crate::{balance, policy, upstream};
+
+/// What an exchange stands on: its worker, the one snapshot it sees, its connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The worker.
+    pub worker: &'a Rc<Worker>,
+    /// Held from the head of the request to the last byte of the response.
+    pub snapshot: &'a Snapshot,
+    /// The connection.
+    pub downstream: &'a Downstream,
+}
+
+impl<'a> Context<'a> {
+    /// The listener as this snapshot has it; where it was removed, as it was.
+    #[must_use]
+    pub fn plan(&self) -> &'a ListenerPlan {
+        let listener = &self.downstream.listener;
+        self.snapshot.listener(&listener.name).unwrap_or(listener)
+    }
+}
+
+/// Carries one request out. Always gives a response; what went wrong is in it and in its record.
+///
+/// Dropping the future gives the request up on both sides.
+pub async fn handle<'a>(
+    context: Context<'a>,
+    request: Request,
+    timer: &mut Timer,
+    interim: &dyn Interim,
+) -> Outgoing<'a> {
+    let start = Instant::now();
+    let (worker, downstream) = (context.worker, context.downstream);
+    let mut record = Record::begin(
+        context.snapshot,
+        worker.index,
+        downstream,
+        &request.head,
+        start,
+    );
+    let seen = respond::Seen::of(&request.head);
+    let result = forward(context, &mut record, request, timer, interim).await;
+    respond::finish(record, seen, result)
+}
+
+/// The stages, in order. Retry is the loop around pick and send.
+async fn forward<'a>(
+    context: Context<'a>,
+    record: &mut Record<'a>,
+    mut request: Request,
+    timer: &mut Timer,
+    interim: &dyn Interim,
+) -> Result<Reply<'a>, Error> {
+    let (worker, downstream, plan) = (context.worker, context.downstream, context.plan());
+    if !downstream.serves(&request.head.host) {
+        return Err(ErrorKind::Misdirected.into());
+    }
+    let rule = plan.table.find(&request.head).ok_or(ErrorKind::NoRoute)?;
+    record.counts_for(&rule.metrics);
+    if let Some(redirect) = &rule.redirect {
+        policy::admit(rule, downstream, &request.head)?;
+        return Ok(Reply::redirect(redirect, rule, downstream, &request.head));
+    }
+    let permit = policy::check(rule, downstream, &mut request.head)?;
+    let backend = rule
+        .backend(fastrand::u32(..))
+        .ok_or(ErrorKind::NoBackend)?;
+    record.counts_for(&backend.metrics);
+    backend.request_edits.apply(&mut request.head.fields);
+    record.pass_trace_on(&mut request.head.fields);
+
+    let mut tries = Tries::new(rule, &backend.service, &request.head, record.start);
+    let mut body = tries.watch(request.body, plan.limits.body)?;
+    loop {
+        let lease = balance::pick(&permit, &backend.service, tries.avoid(), tries.now())?;
+        record.tries(&lease, tries.count());
+        tries.mark(&mut request.head.fields);
+        let sent = upstream::send(worker, &lease, &request.head, body, interim);
+        let sent = timer.within(tries.deadline(), sent).await;
+        match tries.judge(sent, lease) {
+            Next::Answer(answer, lease) => {
+                record.lease = Some(lease);
+                return Ok(Reply::upstream(answer, rule, backend));
+            }
+            Next::Fail(error) => return Err(error),
+            Next::Again(again, pause) => {
+                body = again;
+                timer.pause(pause).await;
+                tries.renew(Instant::now());
+            }
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Header fields between the stages: flat, in order, with the case they came in.
+//!
+//! Not `http::HeaderMap`, on purpose: a sidecar must hand on what it got, in order and case, and
+//! a map costs a hash a field on the way in and another on the way out. The two are converted
+//! where the `h2` crate asks for it.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::known::Known;
+
+/// A place in one of the two buffers of [`Fields`]: the head as read, or what was added.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    at: u32,
+    len: u32,
+}
+
+/// Marks a span of the added buffer. Heads are bounded far below 2 GiB.
+const ADDED: u32 = 1 << 31;
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    name: Span,
+    value: Span,
+    known: Known,
+}
+
+/// A list of fields.
+#[derive(Debug, Clone, Default)]
+pub struct Fields {
+    head: Bytes,
+    added: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+/// One field as the iterator gives it.
+#[derive(Debug, Clone, Copy)]
+pub struct Field<'a> {
+    /// Name, in the case it came in.
+    pub name: &'a [u8],
+    /// Value, without surrounding white space.
+    pub value: &'a [u8],
+    /// Which known field it is.
+    pub known: Known,
+}
+
+impl Fields {
+    /// An empty list with room for what an answer of ours has.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty list over the bytes of a head; [`Fields::push_parsed`] fills it.
+    #[must_use]
+    pub fn over(head: Bytes) -> Self {
+        Self {
+            head,
+            added: Vec::new(),
+            entries: Vec::with_capacity(16),
+        }
+    }
+
+    /// The bytes of the head this list was parsed from.
+    #[must_use]
+    pub const fn head(&self) -> &Bytes {
+        &self.head
+    }
+
+    /// Adds a field that stands in the head at the given ranges.
+    pub(crate) fn push_parsed(
+        &mut self,
+        name: std::ops::Range<usize>,
+        value: std::ops::Range<usize>,
+        known: Known,
+    ) {
+        let span = |range: std::ops::Range<usize>| Span {
+            at: u32::try_from(range.start).unwrap_or(ADDED - 1),
+            len: u32::try_from(range.len()).unwrap_or(0),
+        };
+        self.entries.push(Entry {
+            name: span(name),
+            value: span(value),
+            known,
+        });
+    }
+
+    fn bytes(&self, span: Span) -> &[u8] {
+        let (buffer, at): (&[u8], u32) = if span.at & ADDED == 0 {
+            (&self.head, span.at)
+        } else {
+            (&self.added, span.at & !ADDED)
+        };
+        let at = at as usize;
+        buffer.get(at..at + span.len as usize).unwrap_or_default()
+    }
+
+    fn store(&mut self, bytes: &[u8]) -> Span {
+        let at = u32::try_from(self.added.len()).unwrap_or(ADDED - 1) | ADDED;
+        self.added.extend_from_slice(bytes);
+        Span {
+            at,
+            len: u32::try_from(bytes.len()).unwrap_or(0),
+        }
+    }
+
+    /// Appends a field. The caller vouches for its form: names and values come from parsed heads,
+    /// from configuration checked at load, or from constants.
+    pub fn append(&mut self, name: &[u8], value: &[u8]) {
+        let known = Known::classify(name);
+        self.append_as(name, value, known);
+    }
+
+    /// Appends a field whose name is known, in its canonical spelling.
+    pub fn append_known(&mut self, known: Known, value: &[u8]) {
+        self.append_as(known.name().as_bytes(), value, known);
+    }
+
+    fn append_as(&mut self, name: &[u8], value: &[u8], known: Known) {
+        if self.added.capacity() == 0 {
+            self.added.reserve(256);
+        }
+        let name = self.store(name);
+        let value = self.store(value);
+        self.entries.push(Entry { name, value, known });
+    }
+
+    /// Replaces all fields of that name by one.
+    pub fn set_known(&mut self, known: Known, value: &[u8]) {
+        self.remove_known(known);
+        self.append_known(known, value);
+    }
+
+    /// Replaces all fields of that name, given in any case, by one.
+    pub fn set(&mut self, name: &[u8], value: &[u8]) {
+        self.remove(name);
+        self.append(name, value);
+    }
+
+    /// Removes all fields of a known name.
+    pub fn remove_known(&mut self, known: Known) {
+        self.entries.retain(|entry| entry.known != known);
+    }
+
+    /// Removes all fields of a name, given in any case.
+    pub fn remove(&mut self, name: &[u8]) {
+        let known = Known::classify(name);
+        if known != Known::Other {
+            return self.remove_known(known);
+        }
+        let (head, added) = (&self.head, &self.added);
+        self.entries.retain(|entry| {
+            let span = entry.name;
+            let (buffer, at): (&[u8], u32) = if span.at & ADDED == 0 {
+                (head, span.at)
+            } else {
+                (added, span.at & !ADDED)
+            };
+            let at = at as usize;
+            let have = buffer.get(at..at + span.len as usize).unwrap_or_default();
+            entry.known != Known::Other || !have.eq_ignore_ascii_case(name)
+        });
+    }
+
+    /// Removes every field for which `drop` says so.
+    pub fn remove_if(&mut self, drop: impl Fn(Known) -> bool) {
+        self.entries.retain(|entry| !drop(entry.known));
+    }
+
+    /// The first field of a known name.
+    #[must_use]
+    pub fn known(&self, known: Known) -> Option<&[u8]> {
+        let entry = self.entries.iter().find(|entry| entry.known == known)?;
+        Some(self.bytes(entry.value))
+    }
+
+    /// All fields of a known name, in order.
+    pub fn all(&self, known: Known) -> impl Iterator<Item = &[u8]> {
+        self.entries
+            .iter()
+            .filter(move |entry| entry.known == known)
+            .map(|entry| self.bytes(entry.value))
+    }
+
+    /// The first field of a name, given in any case.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&[u8]> {
+        self.iter()
+            .find(|field| field.name.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|field| field.value)
+    }
+
+    /// Every field, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        self.entries.iter().map(|entry| Field {
+            name: self.bytes(entry.name),
+            value: self.bytes(entry.value),
+            known: entry.known,
+        })
+    }
+
+    /// How many fields there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Writes all fields as HTTP/1 lines, without the empty line that ends a head.
+    pub fn write_http1(&self, out: &mut BytesMut) {
+        let size: usize = self
+            .entries
+            .iter()
+            .map(|e| e.name.len as usize + e.value.len as usize + 4)
+            .sum();
+        out.reserve(size + 2);
+        for entry in &self.entries {
+            out.put_slice(self.bytes(entry.name));
+            out.put_slice(b": ");
+            out.put_slice(self.bytes(entry.value));
+            out.put_slice(b"\r\n");
+        }
+    }
+
+    /// The map that the `h2` crate sends. Fields that do not exist in HTTP/2 are left out; the
+    /// values of the head are shared, not copied.
+    #[must_use]
+    pub fn to_map(&self) -> HeaderMap {
+        let mut map = HeaderMap::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            // `TE: trailers` is the one connection field that HTTP/2 knows (RFC 9113 8.2.2).
+            let te_trailers = entry.known == Known::Te && self.bytes(entry.value) == b"trailers";
+            if (entry.known.is_hop_by_hop() && !te_trailers) || entry.known == Known::Host {
+                continue;
+            }
+            let Ok(name) = HeaderName::from_bytes(self.bytes(entry.name)) else {
+                continue;
+            };
+            let value = if entry.value.at & ADDED == 0 {
+                let at = entry.value.at as usize;
+                HeaderValue::from_maybe_shared(self.head.slice(at..at + entry.value.len as usize))
+            } else {
+                HeaderValue::from_bytes(self.bytes(entry.value))
+            };
+            if let Ok(value) = value {
+                map.append(name, value);
+            }
+        }
+        map
+    }
+
+    /// Takes over a map that the `h2` crate received. Repeated `cookie` crumbs become one field
+    /// (RFC 9113 section 8.2.3).
+    #[must_use]
+    pub fn from_map(map: &HeaderMap) -> Self {
+        let size: usize = map.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
+        let mut fields = Self {
+            head: Bytes::new(),
+            added: Vec::with_capacity(size + 256),
+            entries: Vec::with_capacity(map.len() + 8),
+        };
+        let mut cookies = false;
+        for (name, value) in map {
+            let known = Known::classify(name.as_str().as_bytes());
+            if known == Known::Cookie {
+                cookies = true;
+                continue;
+            }
+            fields.append_as(name.as_str().as_bytes(), value.as_bytes(), known);
+        }
+        if cookies {
+            let crumbs: Vec<&[u8]> = map
+                .get_all(http::header::COOKIE)
+                .iter()
+                .map(HeaderValue::as_bytes)
+                .collect();
+            fields.append_as(b"cookie", &crumbs.join(&b"; "[..]), Known::Cookie);
+        }
+        fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Fields {
+        let mut fields = Fields::new();
+        fields.append(b"Host", b"a");
+        fields.append(b"X-Own", b"1");
+        fields.append(b"cookie", b"a=1");
+        fields.append(b"x-own", b"2");
+        fields
+    }
+
+    #[test]
+    fn order_and_case_stay() {
+        let mut out = BytesMut::new();
+        sample().write_http1(&mut out);
+        assert_eq!(
+            &out[..],
+            b"Host: a\r\nX-Own: 1\r\ncookie: a=1\r\nx-own: 2\r\n"
+        );
+    }
+
+    #[test]
+    fn names_are_found_and_removed_in_any_case() {
+        let mut fields = sample();
+        assert_eq!(fields.named("x-OWN"), Some(&b"1"[..]));
+        fields.remove(b"X-OWN");
+        assert_eq!(fields.named("x-own"), None);
+        fields.set(b"HOST", b"b");
+        assert_eq!(fields.known(Known::Host), Some(&b"b"[..]));
+        assert_eq!(fields.len(), 2);
+    }
+
+    #[test]
+    fn maps_lose_what_http2_does_not_have() {
+        let mut fields = sample();
+        fields.append(b"Connection", b"close");
+        let map = fields.to_map();
+        assert!(map.get("connection").is_none() && map.get("host").is_none());
+        assert_eq!(map.get_all("x-own").iter().count(), 2);
+    }
+
+    #[test]
+    fn cookie_crumbs_are_joined() {
+        let mut map = HeaderMap::new();
+        map.append("cookie", HeaderValue::from_static("a=1"));
+        map.append("x", HeaderValue::from_static("y"));
+        map.append("cookie", HeaderValue::from_static("b=2"));
+        let fields = Fields::from_map(&map);
+        assert_eq!(fields.known(Known::Cookie), Some(&b"a=1; b=2"[..]));
+        assert_eq!(fields.len(), 2);
+    }
+}

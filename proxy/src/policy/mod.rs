@@ -1,0 +1,159 @@
+//! Stage 6, policy: whether a request may pass. The answer is a [`Permit`], and without one
+//! nothing can be sent.
+
+pub mod forwarded;
+pub mod retry;
+
+use std::sync::Arc;
+
+use http::Method;
+
+use crate::accept::Downstream;
+use crate::error::ErrorKind;
+use crate::message::RequestHead;
+use crate::route::Rule;
+
+/// Proof that policy let a request through to a rule's backends. Made only by [`check`].
+#[derive(Debug)]
+pub struct Permit<'a> {
+    rule: &'a Rule,
+}
+
+impl<'a> Permit<'a> {
+    /// The rule.
+    #[must_use]
+    pub const fn rule(&self) -> &'a Rule {
+        self.rule
+    }
+}
+
+/// One `allow` policy: any of its entries lets a request in.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Name of the policy, for the log.
+    pub name: Arc<str>,
+    /// Entries.
+    pub entries: Vec<AllowEntry>,
+}
+
+/// What one entry asks for; an empty list asks for nothing.
+#[derive(Debug, Clone, Default)]
+pub struct AllowEntry {
+    /// Peers.
+    pub principals: Vec<Principal>,
+    /// Methods.
+    pub methods: Vec<Method>,
+    /// Path prefixes by whole segments, without a final slash.
+    pub paths: Vec<String>,
+}
+
+/// Peers by SPIFFE ID.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    /// This one.
+    Exact(String),
+    /// Every one below this prefix, which ends in `/`.
+    Below(String),
+}
+
+impl Access {
+    fn lets_in(&self, peer: Option<&str>, head: &RequestHead) -> bool {
+        self.entries.iter().any(|entry| entry.lets_in(peer, head))
+    }
+}
+
+impl AllowEntry {
+    fn lets_in(&self, peer: Option<&str>, head: &RequestHead) -> bool {
+        let principal = self.principals.is_empty()
+            || peer.is_some_and(|peer| {
+                self.principals.iter().any(|p| match p {
+                    Principal::Exact(id) => id == peer,
+                    Principal::Below(prefix) => peer.starts_with(prefix.as_str()),
+                })
+            });
+        let method = self.methods.is_empty() || self.methods.contains(&head.method);
+        let path = self.paths.is_empty()
+            || self.paths.iter().any(|prefix| {
+                let rest = head.target.path().strip_prefix(prefix.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ';']))
+            });
+        principal && method && path
+    }
+}
+
+/// Whether a rule lets a request in.
+///
+/// # Errors
+/// [`ErrorKind::Denied`].
+pub fn admit(rule: &Rule, downstream: &Downstream, head: &RequestHead) -> Result<(), ErrorKind> {
+    let peer = downstream.peer_id();
+    match rule.access.iter().find(|a| !a.lets_in(peer, head)) {
+        None => Ok(()),
+        Some(refused) => {
+            tracing::debug!(policy = %refused.name, peer, "refused");
+            Err(ErrorKind::Denied)
+        }
+    }
+}
+
+/// Checks a request against its rule, and brings its head into the form in which it is sent.
+///
+/// # Errors
+/// [`ErrorKind::Denied`].
+pub fn check<'a>(
+    rule: &'a Rule,
+    downstream: &Downstream,
+    head: &mut RequestHead,
+) -> Result<Permit<'a>, ErrorKind> {
+    admit(rule, downstream, head)?;
+    forwarded::stamp(downstream, head);
+    rule.request_edits.apply(&mut head.fields);
+    if let Some(path) = &rule.rewrite_path {
+        head.target = head.target.with_path(&path.apply(head.target.path()));
+    }
+    if let Some(host) = &rule.rewrite_host
+        && let Ok(host) = crate::message::Host::parse(host.clone().into())
+    {
+        head.host = host;
+    }
+    Ok(Permit { rule })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::target::EncodedSlash;
+    use crate::message::{Fields, Host, Target, Version};
+
+    fn head(method: Method, path: &'static str) -> RequestHead {
+        RequestHead {
+            method,
+            target: Target::parse(path.into(), EncodedSlash::Refuse).unwrap(),
+            host: Host::default(),
+            version: Version::Http11,
+            fields: Fields::new(),
+            upgrade: None,
+        }
+    }
+
+    #[test]
+    fn every_list_that_is_set_must_fit() {
+        let entry = AllowEntry {
+            principals: vec![
+                Principal::Exact("spiffe://d/ns/a/sa/web".into()),
+                Principal::Below("spiffe://d/ns/b/".into()),
+            ],
+            methods: vec![Method::GET],
+            paths: vec!["/orders".into()],
+        };
+        let get = |path| head(Method::GET, path);
+        let web = Some("spiffe://d/ns/a/sa/web");
+        assert!(entry.lets_in(web, &get("/orders/1")));
+        assert!(entry.lets_in(Some("spiffe://d/ns/b/sa/x"), &get("/orders")));
+        assert!(!entry.lets_in(web, &get("/ordersx")));
+        assert!(!entry.lets_in(web, &head(Method::POST, "/orders")));
+        assert!(!entry.lets_in(Some("spiffe://d/ns/a/sa/web2"), &get("/orders")));
+        assert!(!entry.lets_in(None, &get("/orders")));
+        assert!(AllowEntry::default().lets_in(None, &get("/")));
+    }
+}

@@ -1,0 +1,308 @@
+//! Whether a failed try is followed by another: only what is safe, within budget and deadline.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use http::Method;
+use selvedge_contract::defaults::upstream::REPLAY;
+use tokio::time::Instant;
+
+use crate::balance::{Lease, Service, Verdict};
+use crate::error::{Error, ErrorKind, Retry, Side};
+use crate::message::{Body, BodyLength, Fields, Known, RequestHead};
+use crate::route::Rule;
+use crate::timer;
+use crate::upstream::{Answer, Failure};
+
+/// The tries of one request.
+#[derive(Debug)]
+pub struct Tries<'a> {
+    rule: &'a Rule,
+    service: &'a Arc<Service>,
+    /// The request may be carried out twice without harm.
+    repeatable: bool,
+    /// A proxy before us is retrying already: a second layer would multiply.
+    layered: bool,
+    /// The request has no body.
+    bodiless: bool,
+    count: u32,
+    now: Instant,
+    deadline: Option<Instant>,
+    failed_on: Option<u64>,
+    /// This try is a retry, counted against the cap.
+    counted: bool,
+}
+
+/// What follows a try.
+#[derive(Debug)]
+pub enum Next {
+    /// The answer stands.
+    Answer(Answer, Lease),
+    /// The failure stands.
+    Fail(Error),
+    /// Another try, with this body, after this pause.
+    Again(Body, Duration),
+}
+
+impl<'a> Tries<'a> {
+    /// Before the first try.
+    #[must_use]
+    pub fn new(
+        rule: &'a Rule,
+        service: &'a Arc<Service>,
+        head: &RequestHead,
+        now: Instant,
+    ) -> Self {
+        service.budget.earn();
+        let idempotent = matches!(
+            head.method,
+            Method::GET
+                | Method::HEAD
+                | Method::OPTIONS
+                | Method::PUT
+                | Method::DELETE
+                | Method::TRACE
+        );
+        let deadline = match asked_timeout(&head.fields) {
+            // A caller may ask for less than the rule gives, never for more.
+            Some(asked) if rule.request_timeout.is_zero() => timer::deadline(now, asked),
+            Some(asked) => timer::deadline(now, asked.min(rule.request_timeout)),
+            None => timer::deadline(now, rule.request_timeout),
+        };
+        Self {
+            rule,
+            service,
+            repeatable: idempotent || head.fields.known(Known::IdempotencyKey).is_some(),
+            layered: head.fields.known(Known::XSelvedgeAttempt).is_some(),
+            bodiless: true,
+            count: 0,
+            now,
+            deadline: if head.upgrade.is_some() {
+                None
+            } else {
+                deadline
+            },
+            failed_on: None,
+            counted: false,
+        }
+    }
+
+    /// The body under its limit, kept for a replay as far as that may be of use.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BodyTooLarge`] where its length is told and over the limit.
+    pub fn watch(&mut self, body: Body, limit: u64) -> Result<Body, ErrorKind> {
+        self.bodiless = body.is_empty();
+        if let BodyLength::Exact(length) = body.length()
+            && limit != 0
+            && length > limit
+        {
+            return Err(ErrorKind::BodyTooLarge);
+        }
+        let keep = if self.rule.retry.attempts > 0 {
+            REPLAY
+        } else {
+            0
+        };
+        Ok(body.watched(limit, keep))
+    }
+
+    /// Endpoint that failed, to be avoided.
+    #[must_use]
+    pub const fn avoid(&self) -> Option<u64> {
+        self.failed_on
+    }
+
+    /// Time of this try.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Tries so far, without the first.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// When this try ends: the nearer of the try's and the request's deadline.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let own = timer::deadline(self.now, self.rule.try_timeout);
+        match (own, self.deadline) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Tells the next proxy that this is a retry, so that it does not retry too.
+    pub fn mark(&self, fields: &mut Fields) {
+        if self.count > 0 {
+            fields.set_known(Known::XSelvedgeAttempt, b"retry");
+        }
+    }
+
+    /// A new try begins.
+    pub const fn renew(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// Judges a try; `None` is a try that its deadline ended.
+    pub fn judge(&mut self, sent: Option<Result<Answer, Failure>>, mut lease: Lease) -> Next {
+        let now = Instant::now();
+        self.end_retry();
+        match sent {
+            Some(Ok(answer)) => {
+                let status = answer.response.head.status.as_u16();
+                let verdict = if matches!(status, 502..=504) {
+                    Verdict::Failure
+                } else {
+                    Verdict::Success
+                };
+                lease.report(verdict, now);
+                // The body is gone with the answer; only what had none can be sent again here.
+                let wanted = self.rule.retry.codes.contains(&status);
+                if wanted && self.repeatable && self.bodiless && self.may(now) {
+                    self.failed_on = Some(lease.endpoint().id);
+                    return Next::Again(Body::Empty, self.pause());
+                }
+                Next::Answer(answer, lease)
+            }
+            Some(Err(failure)) => {
+                lease.report(verdict_of(failure.error.kind), now);
+                let safe = match failure.error.kind.retry() {
+                    Retry::Safe => true,
+                    Retry::Idempotent => self.repeatable,
+                    Retry::Never => false,
+                };
+                match failure.body {
+                    Some(body) if safe && self.may(now) => {
+                        self.failed_on = Some(lease.endpoint().id);
+                        Next::Again(body, self.pause())
+                    }
+                    _ => Next::Fail(failure.error),
+                }
+            }
+            None => {
+                lease.report(Verdict::Failure, now);
+                let whole = self.deadline.is_some_and(|at| at <= now);
+                Next::Fail(if whole {
+                    ErrorKind::RequestTimeout.into()
+                } else {
+                    ErrorKind::UpstreamTimeout.into()
+                })
+            }
+        }
+    }
+
+    /// Whether one more is allowed: attempts, layers, deadline, cap, budget.
+    fn may(&mut self, now: Instant) -> bool {
+        if self.layered
+            || self.count >= self.rule.retry.attempts
+            || self.deadline.is_some_and(|at| at <= now)
+        {
+            return false;
+        }
+        if self.service.retries.fetch_add(1, Relaxed) >= self.service.spec.max_retries {
+            self.service.retries.fetch_sub(1, Relaxed);
+            return false;
+        }
+        self.counted = true;
+        if !self.service.budget.spend(now) {
+            self.end_retry();
+            return false;
+        }
+        self.count += 1;
+        true
+    }
+
+    /// Full jitter: anywhere between nothing and the step, which doubles.
+    fn pause(&self) -> Duration {
+        let step = self
+            .rule
+            .retry
+            .backoff
+            .saturating_mul(1 << self.count.saturating_sub(1).min(10));
+        step.min(self.rule.retry.backoff_max)
+            .mul_f64(fastrand::f64())
+    }
+
+    fn end_retry(&mut self) {
+        if std::mem::take(&mut self.counted) {
+            self.service.retries.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Tries<'_> {
+    fn drop(&mut self) {
+        self.end_retry();
+    }
+}
+
+/// What an error says about the endpoint.
+const fn verdict_of(kind: ErrorKind) -> Verdict {
+    match kind.side() {
+        // A stale connection says that the endpoint closes idle connections, no more.
+        Side::Upstream if !matches!(kind, ErrorKind::UpstreamStale) => Verdict::Failure,
+        _ => Verdict::Neutral,
+    }
+}
+
+/// What the caller gives us: `grpc-timeout` (`<digits><H|M|S|m|u|n>`) or `X-Request-Timeout`
+/// (seconds, or with a unit).
+fn asked_timeout(fields: &Fields) -> Option<Duration> {
+    if let Some(value) = fields.known(Known::GrpcTimeout) {
+        let (unit, digits) = value.split_last()?;
+        if digits.len() > 8 {
+            return None;
+        }
+        let amount: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        return match unit {
+            b'H' => Some(Duration::from_secs(amount * 3600)),
+            b'M' => Some(Duration::from_secs(amount * 60)),
+            b'S' => Some(Duration::from_secs(amount)),
+            b'm' => Some(Duration::from_millis(amount)),
+            b'u' => Some(Duration::from_micros(amount)),
+            b'n' => Some(Duration::from_nanos(amount)),
+            _ => None,
+        };
+    }
+    let text = std::str::from_utf8(fields.known(Known::XRequestTimeout)?).ok()?;
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Some(Duration::from_secs(u64::from(seconds)));
+    }
+    let parsed: Result<selvedge_contract::units::Duration, _> = text.parse();
+    parsed.ok().map(|duration| duration.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_that_callers_ask_for() {
+        let ask = |name: &[u8], value: &[u8]| {
+            let mut fields = Fields::new();
+            fields.append(name, value);
+            asked_timeout(&fields)
+        };
+        assert_eq!(
+            ask(b"grpc-timeout", b"250m"),
+            Some(Duration::from_millis(250))
+        );
+        assert_eq!(ask(b"grpc-timeout", b"2S"), Some(Duration::from_secs(2)));
+        assert_eq!(ask(b"grpc-timeout", b"123456789S"), None);
+        assert_eq!(ask(b"grpc-timeout", b"S"), None);
+        assert_eq!(
+            ask(b"x-request-timeout", b"3"),
+            Some(Duration::from_secs(3))
+        );
+        assert_eq!(
+            ask(b"x-request-timeout", b"500ms"),
+            Some(Duration::from_millis(500))
+        );
+        assert_eq!(ask(b"x-request-timeout", b"soon"), None);
+    }
+}

@@ -1,0 +1,211 @@
+//! From an accepted socket to a served connection: TLS where the listener asks for it, then the
+//! protocol that ALPN or the first bytes name.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::accept::{Counted, Downstream, ListenerPlan, ListenerSecurity};
+use crate::error::ErrorKind;
+use crate::telemetry::Record;
+use crate::tls;
+use crate::worker::Worker;
+
+use super::io::Io;
+use super::{http1, http2};
+
+/// The client's connection preface (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// First byte of a TLS record that carries a handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Serves one connection from accept to close.
+pub async fn serve(
+    worker: Rc<Worker>,
+    listener: Arc<ListenerPlan>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: Option<Counted>,
+) {
+    let shard = worker.metrics.worker(worker.index);
+    shard.accepted.add(1);
+    worker.shared.live.begins();
+    let _ended = Ending {
+        worker: worker.clone(),
+        _place: place,
+    };
+    // Small writes must not wait for acknowledgements; a failure here only costs latency.
+    let _ = stream.set_nodelay(true);
+    let deadline = Instant::now() + listener.limits.handshake;
+    // Cancelled by its deadline, which closes the socket.
+    match tokio::time::timeout_at(deadline, secure(&listener, stream, peer)).await {
+        Ok(Ok(Secured {
+            downstream,
+            io,
+            alpn,
+        })) => {
+            speak(worker, Rc::new(downstream), io, alpn).await;
+        }
+        Ok(Err((kind, why))) => {
+            shard.handshake_errors.add(1);
+            tracing::debug!(%peer, listener = %listener.name, why, "handshake");
+            unread(&worker, listener, peer, kind);
+        }
+        Err(_) => {
+            shard.handshake_errors.add(1);
+            unread(&worker, listener, peer, ErrorKind::HeadTimeout);
+        }
+    }
+}
+
+/// Counts a connection until it is dropped.
+struct Ending {
+    worker: Rc<Worker>,
+    _place: Option<Counted>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.worker.metrics.worker(self.worker.index).closed.add(1);
+        self.worker.shared.live.ends();
+    }
+}
+
+fn unread(worker: &Worker, listener: Arc<ListenerPlan>, peer: SocketAddr, kind: ErrorKind) {
+    let snapshot = worker.snapshot();
+    let downstream = facts(listener, peer, 0);
+    Record::unread(&snapshot, worker.index, &downstream).fail_with(kind);
+}
+
+/// What the protocol is known from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alpn {
+    Http1,
+    Http2,
+    /// The first bytes tell.
+    None,
+}
+
+struct Secured {
+    downstream: Downstream,
+    io: Io,
+    alpn: Alpn,
+}
+
+fn facts(listener: Arc<ListenerPlan>, peer: SocketAddr, local_port: u16) -> Downstream {
+    Downstream {
+        listener,
+        peer,
+        local_port,
+        address_text: peer.ip().to_canonical().to_string().into(),
+        identity: None,
+        client_cert_stamp: None,
+        is_tls: false,
+        server_name: None,
+    }
+}
+
+/// TLS, where the listener wants it.
+async fn secure(
+    listener: &Arc<ListenerPlan>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<Secured, (ErrorKind, String)> {
+    let io_error = |error: std::io::Error| (ErrorKind::ClientGone, error.to_string());
+    let port = stream.local_addr().map_or(0, |a| a.port());
+    let mut downstream = facts(listener.clone(), peer, port);
+    let (tls, permissive) = match &listener.security {
+        ListenerSecurity::Plain => (None, true),
+        ListenerSecurity::Tls(tls) => (Some(tls), false),
+        ListenerSecurity::Mesh { tls, permissive } => (Some(tls), *permissive),
+    };
+    let tls = match tls {
+        Some(tls) if permissive => {
+            let mut first = [0];
+            let n = stream.peek(&mut first).await.map_err(io_error)?;
+            (n > 0 && first == [TLS_HANDSHAKE]).then_some(tls)
+        }
+        other => other,
+    };
+    let Some(tls) = tls else {
+        return Ok(Secured {
+            downstream,
+            io: Io::plain(stream),
+            alpn: Alpn::None,
+        });
+    };
+    let accepted = tls::accept(tls, stream)
+        .await
+        .map_err(|error| (ErrorKind::BadRequest, error.to_string()))?;
+    let session = accepted.get_ref().1;
+    let alpn = match session.alpn_protocol() {
+        Some(b"h2" | tls::MESH_HTTP) => Alpn::Http2,
+        Some(_) => Alpn::Http1,
+        None => Alpn::None,
+    };
+    downstream.is_tls = true;
+    downstream.server_name = session
+        .server_name()
+        .map(|name| name.to_ascii_lowercase().into());
+    if let Some(id) = tls::peer_id(session) {
+        let own = tls.own_id().unwrap_or_default();
+        downstream.client_cert_stamp = Some(format!("By={own};URI={id}").into());
+        downstream.identity = Some(id);
+    }
+    Ok(Secured {
+        downstream,
+        io: Io::tls(accepted),
+        alpn,
+    })
+}
+
+async fn speak(worker: Rc<Worker>, downstream: Rc<Downstream>, mut io: Io, alpn: Alpn) {
+    let http2 = match alpn {
+        Alpn::Http1 => false,
+        Alpn::Http2 => true,
+        Alpn::None => match sniff(&mut io, &downstream).await {
+            Ok(http2) => http2,
+            Err(kind) => {
+                let snapshot = worker.snapshot();
+                Record::unread(&snapshot, worker.index, &downstream).fail_with(kind);
+                return;
+            }
+        },
+    };
+    if http2 {
+        http2::server::serve(worker, downstream, io).await;
+    } else {
+        http1::server::serve(worker, downstream, io).await;
+    }
+}
+
+/// Tells HTTP/2 with prior knowledge from HTTP/1 by as few bytes as that takes: no method begins
+/// with all of `PRI * `, and most do not even begin with `P`.
+async fn sniff(io: &mut Io, downstream: &Downstream) -> Result<bool, ErrorKind> {
+    let mut seen = BytesMut::with_capacity(4 << 10);
+    let deadline = Instant::now() + downstream.listener.limits.header_read;
+    loop {
+        // Cancelled by its deadline; what was read is lost with the connection.
+        match tokio::time::timeout_at(deadline, io.read_buf(&mut seen)).await {
+            Err(_) => return Err(ErrorKind::HeadTimeout),
+            Ok(Ok(0) | Err(_)) if seen.is_empty() => return Err(ErrorKind::ClientGone),
+            Ok(Ok(0) | Err(_)) => break,
+            Ok(Ok(_)) => {}
+        }
+        let n = seen.len().min(PREFACE.len());
+        let matches = seen.get(..n) == PREFACE.get(..n);
+        if !matches || n == PREFACE.len() {
+            let http2 = matches;
+            io.unread(seen);
+            return Ok(http2);
+        }
+    }
+    io.unread(seen);
+    Ok(false)
+}

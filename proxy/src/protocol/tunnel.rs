@@ -1,0 +1,156 @@
+//! Bytes after a switch of protocols: copied both ways until both sides have ended.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::error::ErrorKind;
+use crate::protocol::http1::SharedConn;
+use crate::protocol::http1::chunked::{Decoder, Encoder};
+use crate::protocol::http2::Stream;
+use crate::timer::{self, Timer};
+use crate::upstream::pool::Permit;
+
+/// One end of a tunnel.
+#[derive(Debug)]
+pub enum TunnelEnd {
+    /// An HTTP/1 connection, with what was read behind the head.
+    Http1(SharedConn, Option<Permit>),
+    /// An HTTP/2 stream of an extended CONNECT.
+    Http2(Stream),
+}
+
+impl TunnelEnd {
+    /// Gives bytes; `None` when this side has ended.
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ErrorKind>> {
+        match self {
+            Self::Http1(conn, _) => {
+                let mut conn = conn.borrow_mut();
+                if conn.input.is_empty() {
+                    match conn.poll_read(cx) {
+                        Poll::Ready(Ok(0)) => return Poll::Ready(Ok(None)),
+                        Poll::Ready(Ok(_)) => {}
+                        Poll::Ready(Err(_)) => return Poll::Ready(Err(ErrorKind::UpstreamReset)),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                Poll::Ready(Ok(Some(conn.input.split().freeze())))
+            }
+            Self::Http2(stream) => stream.poll_take(cx),
+        }
+    }
+
+    fn has_room(&mut self) -> bool {
+        match self {
+            Self::Http1(conn, _) => conn.borrow().has_room(),
+            Self::Http2(stream) => stream.has_room(),
+        }
+    }
+
+    fn put(&mut self, bytes: Bytes) {
+        match self {
+            Self::Http1(conn, _) => conn.borrow_mut().push_chunk(bytes, Encoder::UntilClose),
+            Self::Http2(stream) => stream.put(bytes),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorKind>> {
+        match self {
+            Self::Http1(conn, _) => conn
+                .borrow_mut()
+                .poll_flush(cx)
+                .map_err(|_| ErrorKind::UpstreamReset),
+            Self::Http2(stream) => stream.poll_flush(cx),
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorKind>> {
+        match self {
+            Self::Http1(conn, _) => conn
+                .borrow_mut()
+                .poll_shutdown(cx)
+                .map_err(|_| ErrorKind::UpstreamReset),
+            Self::Http2(stream) => stream.poll_end(),
+        }
+    }
+
+    /// Whatever the last message was, what follows is not HTTP.
+    pub fn detach(&self) {
+        if let Self::Http1(conn, _) = self {
+            conn.borrow_mut().decoder = Decoder::UntilClose;
+        }
+    }
+}
+
+/// One direction of a tunnel.
+#[derive(Debug, Default)]
+struct Direction {
+    ended: bool,
+    finished: bool,
+    bytes: u64,
+}
+
+impl Direction {
+    /// Moves what can be moved; says whether anything did.
+    fn advance(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut TunnelEnd,
+        to: &mut TunnelEnd,
+    ) -> Result<bool, ErrorKind> {
+        let before = self.bytes;
+        while !self.finished {
+            if !self.ended && to.has_room() {
+                match from.poll_take(cx)? {
+                    Poll::Ready(Some(bytes)) => {
+                        self.bytes += bytes.len() as u64;
+                        to.put(bytes);
+                        continue;
+                    }
+                    Poll::Ready(None) => self.ended = true,
+                    Poll::Pending => {}
+                }
+            }
+            match to.poll_flush(cx)? {
+                Poll::Pending => break,
+                Poll::Ready(()) if self.ended => match to.poll_end(cx)? {
+                    Poll::Ready(()) => self.finished = true,
+                    Poll::Pending => break,
+                },
+                Poll::Ready(()) if to.has_room() && !self.ended => break,
+                Poll::Ready(()) => {}
+            }
+        }
+        Ok(self.bytes != before)
+    }
+}
+
+/// Copies both ways until both sides have ended, one breaks, or nothing moves for `idle`.
+///
+/// Gives the bytes that went to `b` and to `a`.
+pub async fn run(
+    a: &mut TunnelEnd,
+    b: &mut TunnelEnd,
+    idle: Duration,
+    timer: &mut Timer,
+) -> (u64, u64) {
+    let (mut there, mut back) = (Direction::default(), Direction::default());
+    let mut silent_until = timer::deadline(Instant::now(), idle);
+    poll_fn(|cx| {
+        let moved = there
+            .advance(cx, a, b)
+            .and_then(|first| Ok(back.advance(cx, b, a)? || first));
+        match moved {
+            Err(_) => return Poll::Ready(()),
+            Ok(_) if there.finished && back.finished => return Poll::Ready(()),
+            Ok(true) => silent_until = timer::deadline(Instant::now(), idle),
+            Ok(false) => {}
+        }
+        timer.poll_maybe(cx, silent_until)
+    })
+    .await;
+    (there.bytes, back.bytes)
+}

@@ -1,0 +1,190 @@
+//! Stage 9, respond: from the result of an exchange to what the client gets, and how it ends.
+
+use http::{Method, StatusCode};
+use selvedge_gateway::redirect::{Origin, Redirect};
+
+use crate::accept::Downstream;
+use crate::error::Error;
+use crate::message::{Body, Fields, Known, RequestHead, Response, ResponseHead};
+use crate::protocol::tunnel::TunnelEnd;
+use crate::route::{Backend, Rule};
+use crate::telemetry::Record;
+use crate::upstream::Answer;
+
+/// What goes to the client. Its record ends when this is dropped.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// Head.
+    pub head: ResponseHead,
+    /// Body.
+    pub body: Body,
+    /// After a switch of protocols: where the client's bytes go.
+    pub tunnel: Option<TunnelEnd>,
+    /// Ends with the last byte.
+    pub record: Record<'a>,
+    /// Trailers are of use to this client.
+    pub trailers: bool,
+}
+
+/// What the answer needs to know of the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    grpc: bool,
+    head: bool,
+}
+
+impl Seen {
+    /// Looks at a request.
+    #[must_use]
+    pub fn of(head: &RequestHead) -> Self {
+        let content = head.fields.known(Known::ContentType);
+        Self {
+            grpc: content.is_some_and(|c| c.starts_with(b"application/grpc")),
+            head: head.method == Method::HEAD,
+        }
+    }
+}
+
+/// A response before it is finished.
+#[derive(Debug)]
+pub struct Reply<'a> {
+    response: Response,
+    tunnel: Option<TunnelEnd>,
+    edits: Option<(&'a Rule, Option<&'a Backend>)>,
+}
+
+impl<'a> Reply<'a> {
+    /// What an endpoint answered.
+    #[must_use]
+    pub fn upstream(answer: Answer, rule: &'a Rule, backend: &'a Backend) -> Self {
+        Self {
+            response: answer.response,
+            tunnel: answer.tunnel,
+            edits: Some((rule, Some(backend))),
+        }
+    }
+
+    /// A redirect.
+    #[must_use]
+    pub fn redirect(
+        redirect: &Redirect,
+        rule: &'a Rule,
+        downstream: &Downstream,
+        head: &RequestHead,
+    ) -> Self {
+        let location = redirect.location(Origin {
+            scheme: downstream.scheme(),
+            host: head.host.name(),
+            port: head.host.port(),
+            listener_port: downstream.local_port,
+            path: head.target.path(),
+            query: head.target.query(),
+        });
+        let mut fields = Fields::new();
+        fields.append(b"Location", location.as_bytes());
+        fields.append_known(Known::ContentLength, b"0");
+        Self {
+            response: Response {
+                head: ResponseHead {
+                    status: StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::FOUND),
+                    fields,
+                },
+                body: Body::Empty,
+            },
+            tunnel: None,
+            edits: Some((rule, None)),
+        }
+    }
+}
+
+/// Finishes an exchange: edits of the response, or the answer that an error has.
+pub fn finish<'a>(
+    mut record: Record<'a>,
+    seen: Seen,
+    result: Result<Reply<'a>, Error>,
+) -> Outgoing<'a> {
+    let reply = match result {
+        Ok(reply) => reply,
+        Err(error) => {
+            record.fail(&error);
+            Reply {
+                response: refusal(&error, seen),
+                tunnel: None,
+                edits: None,
+            }
+        }
+    };
+    let Response { mut head, body } = reply.response;
+    if let Some((rule, backend)) = reply.edits {
+        rule.response_edits.apply(&mut head.fields);
+        if let Some(backend) = backend {
+            backend.response_edits.apply(&mut head.fields);
+        }
+    }
+    record.set_status(head.status);
+    Outgoing {
+        head,
+        body,
+        tunnel: reply.tunnel,
+        record,
+        trailers: seen.grpc,
+    }
+}
+
+/// The answer to a request that failed: status, `Proxy-Status`, a line of text. To gRPC a
+/// trailers-only response, which is what its clients understand.
+#[must_use]
+pub fn refusal(error: &Error, seen: Seen) -> Response {
+    let row = error.kind.row();
+    let mut fields = Fields::new();
+    let told = format!("selvedge; error={}; details=\"{}\"", row.token, row.text);
+    fields.append(b"Proxy-Status", told.as_bytes());
+    if seen.grpc {
+        fields.append_known(Known::ContentType, b"application/grpc");
+        fields.append_known(
+            Known::GrpcStatus,
+            itoa::Buffer::new().format(row.grpc).as_bytes(),
+        );
+        fields.append(b"Grpc-Message", row.text.as_bytes());
+        return Response {
+            head: ResponseHead {
+                status: StatusCode::OK,
+                fields,
+            },
+            body: Body::Empty,
+        };
+    }
+    if row.status == 405 {
+        fields.append(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    }
+    let text = format!("{} {}\n", row.status, row.text);
+    fields.append_known(Known::ContentType, b"text/plain; charset=utf-8");
+    fields.append_known(
+        Known::ContentLength,
+        itoa::Buffer::new().format(text.len()).as_bytes(),
+    );
+    let body = if seen.head {
+        Body::Empty
+    } else {
+        Body::Full(text.into())
+    };
+    Response {
+        head: ResponseHead {
+            status: error.kind.status(),
+            fields,
+        },
+        body,
+    }
+}
+
+/// An answer to something that is no request: nothing of it is known.
+#[must_use]
+pub fn refuse_unread(error: &Error) -> Response {
+    refusal(
+        error,
+        Seen {
+            grpc: false,
+            head: false,
+        },
+    )
+}

@@ -1,0 +1,93 @@
+//! Stage 5, route: which rule a request falls under. Compiled at config load, pure at run time.
+
+pub mod edit;
+pub mod matcher;
+pub mod table;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use selvedge_gateway::redirect::Redirect;
+use selvedge_gateway::rewrite::PathEdit;
+
+use crate::balance::Service;
+use crate::policy::Access;
+use crate::telemetry::metrics::RouteMetrics;
+
+pub use edit::Edits;
+pub use matcher::Matcher;
+pub use table::Table;
+
+/// A compiled rule: what happens to the requests that match it.
+#[derive(Debug)]
+pub struct Rule {
+    /// Route and rule, for logs: `shop/0`.
+    pub name: Arc<str>,
+    /// Who may use it.
+    pub access: Vec<Access>,
+    /// Edits of the request, then of the response.
+    pub request_edits: Edits,
+    /// See `request_edits`.
+    pub response_edits: Edits,
+    /// Answer with a redirect instead of forwarding.
+    pub redirect: Option<Redirect>,
+    /// New `Host`.
+    pub rewrite_host: Option<String>,
+    /// New path.
+    pub rewrite_path: Option<PathEdit>,
+    /// Where it goes; cumulated weights, the last is the total.
+    pub backends: Vec<Backend>,
+    /// Whole request; zero = off.
+    pub request_timeout: Duration,
+    /// One try, to its response head; zero = off.
+    pub try_timeout: Duration,
+    /// Retries.
+    pub retry: RetryPolicy,
+    /// Metrics of requests that never reach a backend.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// A backend of a rule.
+#[derive(Debug)]
+pub struct Backend {
+    /// The service.
+    pub service: Arc<Service>,
+    /// Sum of the weights up to and including this one.
+    pub cumulated: u32,
+    /// Edits for this backend only.
+    pub request_edits: Edits,
+    /// See `request_edits`.
+    pub response_edits: Edits,
+    /// Metrics of this pair of rule and service.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// When a request is tried again.
+#[derive(Debug, Clone)]
+pub struct RetryPolicy {
+    /// Tries after the first.
+    pub attempts: u32,
+    /// Statuses to retry, for requests that may be repeated.
+    pub codes: Vec<u16>,
+    /// First pause.
+    pub backoff: Duration,
+    /// Longest pause.
+    pub backoff_max: Duration,
+}
+
+impl Rule {
+    /// Chooses a backend by weight; `random` is uniform over all of `u32`.
+    #[must_use]
+    pub fn backend(&self, random: u32) -> Option<&Backend> {
+        let total = self.backends.last()?.cumulated;
+        match self.backends.as_slice() {
+            [only] => (only.cumulated > 0).then_some(only),
+            _ if total == 0 => None,
+            several => {
+                // Maps onto 0..total without a division, and without a bias that could be seen.
+                let at = (u64::from(random) * u64::from(total)) >> 32;
+                several.iter().find(|b| at < u64::from(b.cumulated))
+            }
+        }
+    }
+}

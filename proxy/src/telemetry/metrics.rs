@@ -1,0 +1,258 @@
+//! Counters of the path. Each worker writes its own shard with plain stores; a scrape adds up.
+//!
+//! Handles are resolved when a snapshot is compiled, and series survive reloads.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use selvedge_contract::defaults::process::SERIES;
+
+use crate::error::ErrorKind;
+
+/// Upper bounds of the duration histogram, in microseconds.
+pub const BUCKETS: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000,
+];
+
+/// A counter that only one thread writes.
+#[derive(Debug, Default)]
+pub struct Lone(AtomicU64);
+
+impl Lone {
+    /// Adds.
+    pub fn add(&self, n: u64) {
+        // No read-modify-write: the shard has one writer.
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Takes away.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One worker's part of a route's counters. Aligned so that workers do not share cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct RouteShard {
+    /// By response class: 1xx to 5xx, and none.
+    pub class: [Lone; 6],
+    /// By end code: index of [`ErrorKind`] plus one; 0 is a good end.
+    pub end: [Lone; ErrorKind::ALL.len() + 1],
+    /// Durations by bucket; the last is everything longer.
+    pub bucket: [Lone; BUCKETS.len() + 1],
+    /// Sum of durations in microseconds.
+    pub duration: Lone,
+    /// In flight.
+    pub in_flight: Lone,
+    /// Tries after the first.
+    pub retries: Lone,
+    /// Body bytes from downstream and to it.
+    pub received: Lone,
+    /// See `received`.
+    pub sent: Lone,
+}
+
+/// Counters of a pair of rule and service.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    /// Route and rule.
+    pub route: Arc<str>,
+    /// Service, or empty.
+    pub service: Arc<str>,
+    shards: Box<[RouteShard]>,
+}
+
+impl RouteMetrics {
+    /// The shard of a worker.
+    #[must_use]
+    pub fn shard(&self, worker: usize) -> &RouteShard {
+        // There is always at least one; an index that is off counts in the last.
+        let last = self.shards.len() - 1;
+        &self.shards[worker.min(last)]
+    }
+
+    /// All shards.
+    #[must_use]
+    pub fn shards(&self) -> &[RouteShard] {
+        &self.shards
+    }
+}
+
+impl Default for RouteShard {
+    fn default() -> Self {
+        Self {
+            class: Default::default(),
+            end: std::array::from_fn(|_| Lone::default()),
+            bucket: Default::default(),
+            duration: Lone::default(),
+            in_flight: Lone::default(),
+            retries: Lone::default(),
+            received: Lone::default(),
+            sent: Lone::default(),
+        }
+    }
+}
+
+impl RouteShard {
+    /// Counts a duration.
+    pub fn observe(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let at = BUCKETS.partition_point(|bound| *bound < micros);
+        if let Some(bucket) = self.bucket.get(at) {
+            bucket.add(1);
+        }
+        self.duration.add(micros);
+    }
+}
+
+/// One worker's counters of connections.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerShard {
+    /// Accepted downstream connections.
+    pub accepted: Lone,
+    /// Closed ones.
+    pub closed: Lone,
+    /// Refused for a cap.
+    pub refused: Lone,
+    /// Failed accepts.
+    pub accept_errors: Lone,
+    /// Failed TLS handshakes.
+    pub handshake_errors: Lone,
+    /// Upstream connections opened.
+    pub connected: Lone,
+    /// Upstream connects that failed.
+    pub connect_errors: Lone,
+    /// Pooled connections used again.
+    pub reused: Lone,
+    /// Connections ended for an HTTP/2 abuse.
+    pub http2_abuse: Lone,
+}
+
+/// Counters that are not written on the path.
+#[derive(Debug, Default)]
+pub struct ProcessCounters {
+    /// Reloads that took effect.
+    pub reloads: AtomicU64,
+    /// Reloads that were refused.
+    pub reload_failures: AtomicU64,
+    /// Access-log lines dropped.
+    pub log_drops: AtomicU64,
+    /// Spans dropped.
+    pub span_drops: AtomicU64,
+    /// Certificates obtained.
+    pub renewals: AtomicU64,
+    /// Attempts to obtain one that failed.
+    pub renewal_failures: AtomicU64,
+    /// End of the present certificate's life, Unix seconds; 0 = none.
+    pub certificate_expiry: AtomicU64,
+    /// Generation of the configuration in force.
+    pub generation: AtomicU64,
+}
+
+/// Every metric of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    workers: Box<[WorkerShard]>,
+    /// See there.
+    pub process: ProcessCounters,
+    routes: Mutex<BTreeMap<(Arc<str>, Arc<str>), Arc<RouteMetrics>>>,
+}
+
+impl Metrics {
+    /// For this many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            workers: shards(workers),
+            process: ProcessCounters::default(),
+            routes: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    /// The shard of a worker.
+    #[must_use]
+    pub fn worker(&self, index: usize) -> &WorkerShard {
+        let last = self.workers.len() - 1;
+        &self.workers[index.min(last)]
+    }
+
+    /// All workers' shards.
+    #[must_use]
+    pub fn workers(&self) -> &[WorkerShard] {
+        &self.workers
+    }
+
+    /// The counters of a pair of route and service; the same ones for the same names. Past
+    /// [`SERIES`] pairs, those named `overflow`.
+    #[must_use]
+    pub fn route(&self, route: &str, service: &str) -> Arc<RouteMetrics> {
+        let mut routes = self.lock();
+        let full = routes.len() >= SERIES;
+        let mut key: (Arc<str>, Arc<str>) = (route.into(), service.into());
+        if full && !routes.contains_key(&key) {
+            key = ("overflow".into(), "overflow".into());
+        }
+        routes
+            .entry(key.clone())
+            .or_insert_with(|| {
+                Arc::new(RouteMetrics {
+                    route: key.0,
+                    service: key.1,
+                    shards: shards(self.workers.len()),
+                })
+            })
+            .clone()
+    }
+
+    /// All routes' counters.
+    #[must_use]
+    pub fn routes(&self) -> Vec<Arc<RouteMetrics>> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Arc<str>, Arc<str>), Arc<RouteMetrics>>> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn shards<T: Default>(workers: usize) -> Box<[T]> {
+    (0..workers.max(1)).map(|_| T::default()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_fall_into_their_buckets() {
+        let shard = RouteShard::default();
+        for micros in [0, 500, 501, 10_000_000, 10_000_001] {
+            shard.observe(Duration::from_micros(micros));
+        }
+        let counts: Vec<u64> = shard.bucket.iter().map(Lone::value).collect();
+        assert_eq!((counts[0], counts[1], counts[13], counts[14]), (2, 1, 1, 1));
+    }
+
+    #[test]
+    fn series_are_bounded_and_survive() {
+        let metrics = Metrics::new(2);
+        let first = metrics.route("a", "b");
+        assert!(Arc::ptr_eq(&first, &metrics.route("a", "b")));
+        for at in 0..SERIES + 5 {
+            let _ = metrics.route(&format!("r{at}"), "s");
+        }
+        assert_eq!(metrics.route("new", "s").route.as_ref(), "overflow");
+        assert!(metrics.routes().len() <= SERIES + 1);
+    }
+}

@@ -1,0 +1,155 @@
+//! One timer a task, moved as rarely as possible.
+//!
+//! Arming a timer costs more than reading the clock, and nearly every deadline of a request is
+//! never reached. So a timer that is set to an earlier time than asked for is left alone: when it
+//! fires too early, it moves on to what is asked for by then.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    /// A timer that is not set.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { sleep: None }
+    }
+
+    /// Ready once `at` has come.
+    pub fn poll_at(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if sleep.deadline() > at {
+            sleep.as_mut().reset(at);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= at {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(at);
+        }
+    }
+
+    /// Ready once `at` has come; never without one.
+    pub fn poll_maybe(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
+        at.map_or(Poll::Pending, |at| self.poll_at(cx, at))
+    }
+
+    /// Runs a future until it is ready or `at` has come, which drops it and gives `None`.
+    pub async fn within<F: Future>(&mut self, at: Option<Instant>, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => self.poll_maybe(cx, at).map(|()| None),
+        })
+        .await
+    }
+
+    /// Waits; not at all for zero.
+    pub async fn pause(&mut self, length: Duration) {
+        if let Some(at) = deadline(Instant::now(), length) {
+            poll_fn(|cx| self.poll_at(cx, at)).await;
+        }
+    }
+}
+
+/// Bytes a second below which a sender is not slow but hostile.
+const FLOOR: u64 = 256;
+/// How long a sender may be under the floor before it counts.
+const FLOOR_AFTER: Duration = Duration::from_secs(10);
+
+/// Watches a sender: ends a silence that lasts too long, and a trickle under [`FLOOR`].
+///
+/// Only time spent waiting for the sender counts, not time in which nobody asked it.
+#[derive(Debug)]
+pub struct Stall {
+    timer: Timer,
+    idle: Duration,
+    since: Option<Instant>,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Stall {
+    /// A watch that allows silences of `idle`; zero allows any.
+    #[must_use]
+    pub const fn new(idle: Duration) -> Self {
+        Self {
+            timer: Timer::new(),
+            idle,
+            since: None,
+            waited: Duration::ZERO,
+            bytes: 0,
+        }
+    }
+
+    /// Something came.
+    pub fn moved(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        if let Some(since) = self.since.take() {
+            self.waited += since.elapsed();
+        }
+    }
+
+    /// Nothing came: ready once that has gone on too long.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.idle.is_zero() {
+            return Poll::Pending;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let earned = Duration::from_secs(self.bytes / FLOOR).max(FLOOR_AFTER);
+        let rate = earned.saturating_sub(self.waited);
+        self.timer.poll_at(cx, since + rate.min(self.idle))
+    }
+}
+
+/// `now + after`, or never for zero, which is how a limit is switched off.
+#[must_use]
+pub fn deadline(now: Instant, after: Duration) -> Option<Instant> {
+    if after.is_zero() {
+        None
+    } else {
+        now.checked_add(after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn fires_at_what_was_asked_last() {
+        let start = Instant::now();
+        let mut timer = Timer::new();
+        let soon = start + Duration::from_secs(1);
+        let late = start + Duration::from_secs(5);
+        // Armed for 1 s, then asked for 5 s: fires at 5 s, not at 1 s.
+        poll_fn(|cx| {
+            assert!(timer.poll_at(cx, soon).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        poll_fn(|cx| timer.poll_at(cx, late)).await;
+        assert_eq!(start.elapsed().as_secs(), 5);
+        // Asked for an earlier time than it is armed for: fires at the earlier one.
+        let (early, later) = (
+            start + Duration::from_secs(7),
+            start + Duration::from_secs(90),
+        );
+        poll_fn(|cx| {
+            assert!(timer.poll_at(cx, later).is_pending());
+            timer.poll_at(cx, early)
+        })
+        .await;
+        assert_eq!(start.elapsed().as_secs(), 7);
+    }
+}

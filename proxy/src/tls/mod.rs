@@ -1,0 +1,130 @@
+//! Stage 2, tls: sessions with clients, and everything certificates are read from.
+
+pub mod connect;
+pub mod files;
+pub mod store;
+pub mod verify;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{NoServerSessionStorage, ServerConnection};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+pub use connect::{mesh_client, server_client};
+pub use files::FileCertificates;
+pub use store::{Identity, IdentityStore};
+
+/// ALPN of the mesh hop: ordinary HTTP/2, between two Selvedge proxies that know each other.
+pub const MESH_HTTP: &[u8] = b"selvedge-h2";
+
+/// The one provider, named wherever a configuration is built. `prefer-post-quantum` puts
+/// X25519MLKEM768 first.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// TLS of a listener.
+#[derive(Clone)]
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    files: Option<Arc<FileCertificates>>,
+    store: Option<Arc<IdentityStore>>,
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.store.is_some() {
+            "Mesh"
+        } else {
+            "Files"
+        })
+    }
+}
+
+impl ServerTls {
+    /// TLS with certificates from files, chosen by SNI; HTTP/2 and HTTP/1.1 by ALPN.
+    ///
+    /// # Errors
+    /// When the provider does not support the versions asked for.
+    pub fn with_files(
+        files: Arc<FileCertificates>,
+        tls13_only: bool,
+    ) -> Result<Self, rustls::Error> {
+        let versions: &[&rustls::SupportedProtocolVersion] = if tls13_only {
+            &[&rustls::version::TLS13]
+        } else {
+            &[&rustls::version::TLS13, &rustls::version::TLS12]
+        };
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)?
+            .with_no_client_auth()
+            .with_cert_resolver(files.clone());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        Ok(Self {
+            config: Arc::new(config),
+            files: Some(files),
+            store: None,
+        })
+    }
+
+    /// Mutual TLS of the mesh: TLS 1.3, a client certificate always, no tickets, since a session
+    /// must not outlive the certificate that it was opened with.
+    ///
+    /// # Errors
+    /// When the provider does not support TLS 1.3.
+    pub fn mesh(store: Arc<IdentityStore>) -> Result<Self, rustls::Error> {
+        let verifier = verify::SpiffeVerifier::new(store.clone(), None);
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(store.clone());
+        config.alpn_protocols = vec![MESH_HTTP.to_vec(), b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self {
+            config: Arc::new(config),
+            files: None,
+            store: Some(store),
+        })
+    }
+
+    /// SPIFFE ID of this proxy, on a mesh listener.
+    #[must_use]
+    pub fn own_id(&self) -> Option<Arc<str>> {
+        self.store
+            .as_ref()?
+            .current()
+            .map(|identity| identity.id.clone())
+    }
+
+    /// Whether the certificate shown for `server_name` is also good for `host` (RFC 9110 7.4).
+    #[must_use]
+    pub fn covers(&self, server_name: &str, host: &str) -> bool {
+        self.files
+            .as_ref()
+            .is_none_or(|files| files.covers(server_name, host))
+    }
+}
+
+/// The server side of a handshake. The caller bounds its time.
+///
+/// # Errors
+/// What the handshake failed with.
+pub async fn accept(tls: &ServerTls, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    TlsAcceptor::from(tls.config.clone()).accept(stream).await
+}
+
+/// SPIFFE ID that the peer's certificate carries. The verifier has checked it already.
+#[must_use]
+pub fn peer_id(session: &ServerConnection) -> Option<Arc<str>> {
+    let leaf = session.peer_certificates()?.first()?;
+    verify::spiffe_id(leaf).ok().map(|id| id.as_str().into())
+}

@@ -1,0 +1,148 @@
+//! The workload's own certificate and the trust bundle, swapped while handshakes go on.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::RootCertStore;
+use rustls::client::ResolvesClientCert;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
+use selvedge_contract::identity::TrustDomain;
+
+/// A certificate with its key and what it says.
+#[derive(Debug)]
+pub struct Identity {
+    /// Chain and key.
+    pub key: Arc<CertifiedKey>,
+    /// SPIFFE ID.
+    pub id: Arc<str>,
+    /// Beginning and end of its life.
+    pub not_before: SystemTime,
+    /// See `not_before`.
+    pub not_after: SystemTime,
+}
+
+/// See the module. Handshakes read it; renewal writes it.
+#[derive(Debug)]
+pub struct IdentityStore {
+    trust_domain: TrustDomain,
+    identity: ArcSwapOption<Identity>,
+    bundle: ArcSwap<RootCertStore>,
+    bundle_pem: RwLock<String>,
+}
+
+impl IdentityStore {
+    /// An empty store: nothing can be shown and nobody is trusted.
+    #[must_use]
+    pub fn new(trust_domain: TrustDomain) -> Arc<Self> {
+        Arc::new(Self {
+            trust_domain,
+            identity: ArcSwapOption::empty(),
+            bundle: ArcSwap::from_pointee(RootCertStore::empty()),
+            bundle_pem: RwLock::new(String::new()),
+        })
+    }
+
+    /// The trust domain that peers must belong to.
+    #[must_use]
+    pub const fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// Whether there is a certificate that has not ended.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.identity
+            .load()
+            .as_ref()
+            .is_some_and(|i| SystemTime::now() < i.not_after)
+    }
+
+    /// The certificate in use.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<Identity>> {
+        self.identity.load_full()
+    }
+
+    /// Uses another certificate from the next handshake on.
+    pub fn replace(&self, identity: Identity) {
+        self.identity.store(Some(Arc::new(identity)));
+    }
+
+    /// The roots that peers must chain to.
+    #[must_use]
+    pub fn bundle(&self) -> Arc<RootCertStore> {
+        self.bundle.load_full()
+    }
+
+    /// The same as PEM.
+    #[must_use]
+    pub fn bundle_pem(&self) -> String {
+        self.bundle_pem
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Trusts another bundle from the next handshake on.
+    ///
+    /// # Errors
+    /// When the text holds no certificate, or one that is not well formed: the old bundle stays.
+    pub fn replace_bundle(&self, pem: &str) -> Result<(), BundleError> {
+        use rustls_pki_types::pem::PemObject;
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+            let certificate = certificate.map_err(|e| BundleError(e.to_string()))?;
+            roots
+                .add(certificate)
+                .map_err(|e| BundleError(e.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(BundleError("no certificate in it".into()));
+        }
+        self.bundle.store(Arc::new(roots));
+        pem.clone_into(
+            &mut self
+                .bundle_pem
+                .write()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        Ok(())
+    }
+
+    fn shown(&self) -> Option<Arc<CertifiedKey>> {
+        let identity = self.identity.load();
+        // An expired certificate is worse than none: the peer would log an attack.
+        let identity = identity
+            .as_ref()
+            .filter(|i| SystemTime::now() < i.not_after)?;
+        Some(identity.key.clone())
+    }
+}
+
+/// Why a trust bundle was refused.
+#[derive(Debug, thiserror::Error)]
+#[error("trust bundle: {0}")]
+pub struct BundleError(String);
+
+impl ResolvesServerCert for IdentityStore {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.shown()
+    }
+}
+
+impl ResolvesClientCert for IdentityStore {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        _sigschemes: &[rustls::SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        self.shown()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.identity.load().is_some()
+    }
+}

@@ -1,0 +1,80 @@
+//! Connecting to an endpoint: TCP, then TLS where the service asks for it, within one time-out.
+
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::balance::Lease;
+use crate::error::{Error, ErrorKind};
+use crate::protocol::io::Io;
+use crate::worker::Worker;
+
+use super::security::Security;
+
+/// A connection to the lease's endpoint, offering these protocols by ALPN where there is TLS.
+///
+/// # Errors
+/// [`ErrorKind::ConnectFailed`], [`ErrorKind::ConnectTimeout`], [`ErrorKind::UpstreamTls`],
+/// [`ErrorKind::UpstreamIdentity`], [`ErrorKind::NoIdentity`].
+pub async fn connect(worker: &Rc<Worker>, lease: &Lease) -> Result<Io, Error> {
+    let spec = &lease.service().spec;
+    let attempt = establish(lease, &spec.security);
+    let result = tokio::time::timeout(spec.connect_timeout, attempt)
+        .await
+        .unwrap_or_else(|_| Err(ErrorKind::ConnectTimeout.into()));
+    let shard = worker.metrics.worker(worker.index);
+    match &result {
+        Ok(_) => shard.connected.add(1),
+        Err(error) => {
+            shard.connect_errors.add(1);
+            tracing::debug!(service = %spec.name, endpoint = %lease.endpoint().address, %error, "connect");
+        }
+    }
+    result
+}
+
+async fn establish(lease: &Lease, security: &Security) -> Result<Io, Error> {
+    let address = lease.endpoint().address;
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|error| Error::with(ErrorKind::ConnectFailed, error))?;
+    // Small writes must not wait for acknowledgements; a failure here only costs latency.
+    let _ = stream.set_nodelay(true);
+    let (config, name) = match security {
+        Security::Plain => return Ok(Io::plain(stream)),
+        Security::Tls(tls) => (tls.config.clone(), tls.name.clone()),
+        Security::Mesh(mesh) => {
+            if !mesh.store.is_ready() {
+                return Err(ErrorKind::NoIdentity.into());
+            }
+            let ip = rustls_pki_types::ServerName::from(address.ip());
+            (mesh.config.clone(), ip)
+        }
+    };
+    let tls = TlsConnector::from(config)
+        .connect(name, stream)
+        .await
+        .map_err(tls_error)?;
+    let speaks_h2 = lease.service().spec.speaks == crate::balance::service::Speaks::Http2;
+    let alpn = tls.get_ref().1.alpn_protocol();
+    if speaks_h2 && !matches!(alpn, Some(b"h2" | crate::tls::MESH_HTTP)) {
+        return Err(Error::with(
+            ErrorKind::UpstreamTls,
+            "the endpoint did not choose HTTP/2",
+        ));
+    }
+    Ok(Io::tls(tls))
+}
+
+/// Tells a peer that is someone else from one that speaks no TLS.
+fn tls_error(error: std::io::Error) -> Error {
+    let inner = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>());
+    let kind = match inner {
+        Some(rustls::Error::InvalidCertificate(_)) => ErrorKind::UpstreamIdentity,
+        _ => ErrorKind::UpstreamTls,
+    };
+    Error::with(kind, error)
+}

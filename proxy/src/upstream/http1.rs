@@ -1,0 +1,305 @@
+//! One request over HTTP/1.1 to an endpoint.
+
+use std::future::poll_fn;
+use std::io::Write;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut, BytesMut};
+use http::{Method, StatusCode};
+use selvedge_contract::defaults::{Limits, Role, upstream as defaults};
+use tokio::time::Instant;
+
+use crate::balance::Lease;
+use crate::error::{Error, ErrorKind};
+use crate::message::{
+    Body, BodyLength, Fields, Known, RequestHead, Response, ResponseHead, Version,
+};
+use crate::protocol::http1::chunked::{ChunkLimits, Decoder, Encoder};
+use crate::protocol::http1::framing::{self, ResponseLength};
+use crate::protocol::http1::parse::{self, HeadEnd};
+use crate::protocol::http1::{Conn, Http1Body, SharedConn, Upload};
+use crate::protocol::tunnel::TunnelEnd;
+use crate::protocol::websocket;
+use crate::worker::Worker;
+
+use super::pool::{self, Permit, Pool, Turn};
+use super::{Answer, Failure, Interim, connect};
+
+/// What is held of a connection in each direction.
+const BUFFER: usize = Limits::of(Role::Gateway).buffer;
+
+const CHUNKS: ChunkLimits = ChunkLimits {
+    extension: Limits::of(Role::Gateway).chunk_extension,
+    trailer_block: Limits::of(Role::Gateway).trailer_block,
+    trailer_count: Limits::of(Role::Gateway).trailer_count,
+};
+
+/// See [`super::send`].
+///
+/// # Errors
+/// As there.
+pub async fn send(
+    worker: &Rc<Worker>,
+    lease: &Lease,
+    head: &RequestHead,
+    body: Body,
+    interim: &dyn Interim,
+) -> Result<Answer, Failure> {
+    let pool = worker.pools.of(lease);
+    let (conn, permit, reused) = match checkout(worker, lease, &pool).await {
+        Ok(found) => found,
+        Err(error) => return Err(Failure::untouched(error, body)),
+    };
+    if reused {
+        worker.metrics.worker(worker.index).reused.add(1);
+    }
+    let encoder = {
+        let mut conn = conn.borrow_mut();
+        write_head(conn.output(), head, &body)
+    };
+    let mut upload = Some(Upload::new(body, encoder));
+    let found = poll_fn(|cx| poll_head(&conn, &mut upload, &head.method, interim, cx)).await;
+    match found {
+        Ok(reply) => Ok(accept(worker, reply, conn, permit, upload, pool)),
+        Err(mut error) => {
+            // Nothing came back on a connection that had been idle: the endpoint closed it.
+            if reused && error.kind == ErrorKind::UpstreamReset && conn.borrow().received == 0 {
+                error.kind = ErrorKind::UpstreamStale;
+            }
+            let body = upload.map_or(Body::Empty, Upload::into_body);
+            Err(Failure::after(error, body))
+        }
+    }
+}
+
+/// A connection that is ready: idle, or new, or the next that comes free.
+async fn checkout(
+    worker: &Rc<Worker>,
+    lease: &Lease,
+    pool: &Rc<Pool>,
+) -> Result<(SharedConn, Permit, bool), Error> {
+    if let Some((conn, permit)) = pool.take_idle() {
+        conn.borrow_mut().received = 0;
+        return Ok((conn, permit, true));
+    }
+    match pool::wait_for_turn(pool, lease.service()).await? {
+        Turn::Idle(conn, permit) => {
+            conn.borrow_mut().received = 0;
+            Ok((conn, permit, true))
+        }
+        Turn::New(permit) => {
+            let io = connect::connect(worker, lease).await?;
+            let conn = Rc::new(std::cell::RefCell::new(Conn::new(io, BUFFER)));
+            Ok((conn, permit, false))
+        }
+    }
+}
+
+/// Queues the head, and says how the body is written.
+fn write_head(out: &mut BytesMut, head: &RequestHead, body: &Body) -> Encoder {
+    let target = head.target.text();
+    out.reserve(target.len() + head.host.as_str().len() + 64);
+    out.put_slice(head.method.as_str().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(target);
+    out.put_slice(b" HTTP/1.1\r\nHost: ");
+    out.put_slice(head.host.as_str().as_bytes());
+    out.put_slice(b"\r\n");
+    head.fields.write_http1(out);
+    if let Some(protocol) = &head.upgrade {
+        out.put_slice(b"Connection: upgrade\r\nUpgrade: ");
+        out.put_slice(protocol);
+        out.put_slice(b"\r\n");
+        // A client of HTTP/2 has no key to send (RFC 8441 section 5).
+        if head.version == Version::Http2 && head.fields.known(Known::SecWebSocketKey).is_none() {
+            out.put_slice(b"Sec-WebSocket-Key: ");
+            out.put_slice(websocket::new_key().as_bytes());
+            out.put_slice(b"\r\n");
+        }
+    }
+    let encoder = match body.length() {
+        BodyLength::Exact(length) => {
+            let expects_body = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+            if length > 0 || expects_body {
+                put_length(out, length);
+            }
+            Encoder::Length(length)
+        }
+        BodyLength::Unknown => {
+            out.put_slice(b"Transfer-Encoding: chunked\r\n");
+            Encoder::Chunked
+        }
+    };
+    out.put_slice(b"\r\n");
+    encoder
+}
+
+/// Writes a `Content-Length` line.
+pub(crate) fn put_length(out: &mut BytesMut, length: u64) {
+    out.put_slice(b"Content-Length: ");
+    out.put_slice(itoa::Buffer::new().format(length).as_bytes());
+    out.put_slice(b"\r\n");
+}
+
+/// A response head with what it says about the connection.
+struct Reply {
+    status: StatusCode,
+    fields: Fields,
+    length: ResponseLength,
+    persists: bool,
+}
+
+/// Drives the upload and reads until the final head is there.
+fn poll_head(
+    conn: &SharedConn,
+    upload: &mut Option<Upload>,
+    method: &Method,
+    interim: &dyn Interim,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Reply, Error>> {
+    if let Some(sending) = upload
+        && let Poll::Ready(done) = sending.poll(conn, cx)
+    {
+        // The body stays in `upload` on an error: it may be wanted for another try.
+        done?;
+        *upload = None;
+    }
+    let mut conn = conn.borrow_mut();
+    let mut interims = 0;
+    loop {
+        match conn.find_head_end() {
+            HeadEnd::At(end) if end <= defaults::HEADER_BLOCK => {
+                let reply = read_head(&mut conn, end, method)?;
+                if !reply.status.is_informational()
+                    || reply.status == StatusCode::SWITCHING_PROTOCOLS
+                {
+                    return Poll::Ready(Ok(reply));
+                }
+                interims += 1;
+                if interims > defaults::INTERIM {
+                    return Poll::Ready(Err(Error::with(
+                        ErrorKind::BadResponse,
+                        "too many interim responses",
+                    )));
+                }
+                // 100 answers an `Expect` that this proxy has answered itself.
+                if reply.status != StatusCode::CONTINUE {
+                    interim.interim(ResponseHead {
+                        status: reply.status,
+                        fields: reply.fields,
+                    });
+                }
+                continue;
+            }
+            HeadEnd::Partial(_) if conn.input.len() <= defaults::HEADER_BLOCK => {}
+            HeadEnd::Malformed => {
+                return Poll::Ready(Err(Error::with(
+                    ErrorKind::BadResponse,
+                    "a line does not end in CRLF",
+                )));
+            }
+            HeadEnd::At(_) | HeadEnd::Partial(_) => {
+                return Poll::Ready(Err(Error::with(
+                    ErrorKind::BadResponse,
+                    "the head is too large",
+                )));
+            }
+        }
+        match ready!(conn.poll_read(cx)) {
+            Ok(0) => {
+                let why = "the connection closed before the response head was complete";
+                return Poll::Ready(Err(Error::with(ErrorKind::UpstreamReset, why)));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                return Poll::Ready(Err(Error::with(ErrorKind::UpstreamReset, error)));
+            }
+        }
+    }
+}
+
+fn read_head(conn: &mut Conn, end: usize, method: &Method) -> Result<Reply, Error> {
+    let head = conn.input.split_to(end).freeze();
+    let line = memchr::memchr(b'\r', &head).unwrap_or(0);
+    let (version, status) = parse::status_line(head.get(..line).unwrap_or_default())
+        .map_err(|kind| Error::with(kind, "the status line"))?;
+    let bad = ErrorKind::BadResponse;
+    let mut fields = parse::fields(head, line + 2, defaults::HEADER_COUNT, bad, bad)
+        .map_err(|kind| Error::with(kind, "a field"))?;
+    let length = framing::response_length(method, status, &fields, version)
+        .map_err(|kind| Error::with(kind, "the length of the body"))?;
+    let upgrade = fields.known(Known::Upgrade).map(<[u8]>::to_vec);
+    let options = framing::take_connection(&mut fields);
+    if status == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(protocol) = upgrade
+    {
+        fields.append_known(Known::Upgrade, &protocol);
+    }
+    let persists = options.persists(version) && length != ResponseLength::UntilClose;
+    Ok(Reply {
+        status,
+        fields,
+        length,
+        persists: persists && version >= Version::Http10,
+    })
+}
+
+/// Turns a head into an answer, and sees to the connection's future.
+fn accept(
+    worker: &Rc<Worker>,
+    reply: Reply,
+    conn: SharedConn,
+    permit: Permit,
+    upload: Option<Upload>,
+    pool: Rc<Pool>,
+) -> Answer {
+    let head = ResponseHead {
+        status: reply.status,
+        fields: reply.fields,
+    };
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let response = Response {
+            head,
+            body: Body::Empty,
+        };
+        return Answer {
+            response,
+            tunnel: Some(TunnelEnd::Http1(conn, Some(permit))),
+        };
+    }
+    let (decoder, length) = match reply.length {
+        ResponseLength::Exact(length) => (Decoder::Length(length), BodyLength::Exact(length)),
+        ResponseLength::Chunked => (Decoder::chunked(CHUNKS), BodyLength::Unknown),
+        ResponseLength::UntilClose => (Decoder::UntilClose, BodyLength::Unknown),
+    };
+    let empty = decoder.is_done() && upload.is_none();
+    conn.borrow_mut().decoder = decoder;
+    let worker = worker.clone();
+    let persists = reply.persists;
+    let release = move |conn: SharedConn| {
+        // Bytes behind a response that nobody asked for: this connection is not to be trusted.
+        let clean = conn.borrow().input.is_empty() && !worker.is_stopping();
+        if clean && persists {
+            pool.put_idle(conn, permit, Instant::now());
+        }
+    };
+    let body = if empty {
+        release(conn);
+        Body::Empty
+    } else {
+        Body::Http1(Http1Body::upstream(conn, length, upload, Box::new(release)))
+    };
+    Answer {
+        response: Response { head, body },
+        tunnel: None,
+    }
+}
+
+/// Writes a response head for an HTTP/1 client.
+pub(crate) fn write_status(out: &mut BytesMut, status: StatusCode) {
+    out.put_slice(b"HTTP/1.1 ");
+    let reason = status.canonical_reason().unwrap_or("");
+    // Writing to a `BytesMut` cannot fail.
+    let _ = write!(out.writer(), "{} {reason}\r\n", status.as_str());
+}

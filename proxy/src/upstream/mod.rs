@@ -1,0 +1,83 @@
+//! Stage 8, upstream: one request to one endpoint, and the head of its response.
+//!
+//! [`send`] needs a [`Lease`], which only `balance::pick` gives.
+
+pub mod connect;
+pub mod http1;
+pub mod http2;
+pub mod pool;
+pub mod security;
+
+use std::rc::Rc;
+
+use crate::balance::Lease;
+use crate::balance::service::Speaks;
+use crate::error::Error;
+use crate::message::{Body, RequestHead, Response, ResponseHead};
+use crate::protocol::tunnel::TunnelEnd;
+use crate::worker::Worker;
+
+pub use pool::Pools;
+pub use security::Security;
+
+/// What an endpoint answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Head and body.
+    pub response: Response,
+    /// After a switch of protocols: the bytes behind it.
+    pub tunnel: Option<TunnelEnd>,
+}
+
+/// A try that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Why.
+    pub error: Error,
+    /// The request body, as far as it can be sent again.
+    pub body: Option<Body>,
+}
+
+/// Where interim responses (103 and its like) go as they arrive.
+pub trait Interim {
+    /// Hands one on. May drop it.
+    fn interim(&self, head: ResponseHead);
+}
+
+/// Sends a request and waits for the head of the response.
+///
+/// Dropping the future gives the request up: an HTTP/1 connection is closed, an HTTP/2 stream
+/// reset.
+///
+/// # Errors
+/// [`Failure`], with the body where it may be sent again.
+pub async fn send(
+    worker: &Rc<Worker>,
+    lease: &Lease,
+    head: &RequestHead,
+    body: Body,
+    interim: &dyn Interim,
+) -> Result<Answer, Failure> {
+    match lease.service().spec.speaks {
+        Speaks::Http1 => http1::send(worker, lease, head, body, interim).await,
+        Speaks::Http2 => http2::send(worker, lease, head, body, interim).await,
+    }
+}
+
+impl Failure {
+    /// A failure before anything of the body was read.
+    pub fn untouched(error: impl Into<Error>, body: Body) -> Self {
+        Self {
+            error: error.into(),
+            body: Some(body),
+        }
+    }
+
+    /// A failure after some of the body may have been read.
+    pub fn after(error: impl Into<Error>, body: Body) -> Self {
+        Self {
+            error: error.into(),
+            body: body.rewind(),
+        }
+    }
+}

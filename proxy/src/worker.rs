@@ -1,0 +1,189 @@
+//! One worker: a thread with its own runtime, listeners, pools and buffers. Workers share nothing
+//! but the snapshot, atomics and counters.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::accept::{Census, Live};
+use crate::config::Snapshot;
+use crate::drain::Phase;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Pools;
+
+/// What all workers and the control runtime share.
+#[derive(Debug)]
+pub struct Shared {
+    snapshot: ArcSwap<Snapshot>,
+    generation: AtomicU64,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    failed_reload: Mutex<Option<String>>,
+    /// How far the drain is.
+    pub drain: watch::Sender<Phase>,
+    /// Connections of each listener and address, for the caps.
+    pub census: Census,
+    /// Downstream connections that live, over all workers.
+    pub live: Live,
+}
+
+impl Shared {
+    /// Starts with a first snapshot.
+    #[must_use]
+    pub fn new(snapshot: Snapshot, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            generation: AtomicU64::new(snapshot.generation),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            metrics,
+            failed_reload: Mutex::new(None),
+            drain: watch::Sender::new(Phase::Serving),
+            census: Census::default(),
+            live: Live::default(),
+        })
+    }
+
+    /// The snapshot in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Notes how the last reload went.
+    pub fn last_reload(&self, failure: Option<String>) {
+        *self
+            .failed_reload
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
+    /// Why the last reload failed, if it did.
+    #[must_use]
+    pub fn reload_failure(&self) -> Option<String> {
+        self.failed_reload
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Puts another snapshot in force: requests that begin from now on see it.
+    pub fn publish(&self, snapshot: Snapshot) {
+        let generation = snapshot.generation;
+        self.snapshot.store(Arc::new(snapshot));
+        // After the snapshot: whoever sees the generation finds the snapshot.
+        self.generation.store(generation, Ordering::Release);
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Worker {
+    /// Index, from 0.
+    pub index: usize,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Upstream connections.
+    pub pools: Pools,
+    /// What it shares.
+    pub shared: Arc<Shared>,
+    cached: RefCell<Rc<Cached>>,
+    /// Set with the drain, so that the path reads no shared state for it.
+    stopping: Cell<bool>,
+    wakers: RefCell<HashMap<u64, Waker>>,
+    next_waker: Cell<u64>,
+}
+
+/// A connection's place among those that are woken when the drain begins.
+#[derive(Debug)]
+pub struct DrainWaker {
+    worker: Rc<Worker>,
+    key: u64,
+    set: Cell<bool>,
+}
+
+impl DrainWaker {
+    /// Registers the task, once: a task's waker stays the same.
+    pub fn set(&self, cx: &Context<'_>) {
+        if !self.set.replace(true) {
+            let waker = cx.waker().clone();
+            self.worker.wakers.borrow_mut().insert(self.key, waker);
+        }
+    }
+}
+
+impl Drop for DrainWaker {
+    fn drop(&mut self) {
+        self.worker.wakers.borrow_mut().remove(&self.key);
+    }
+}
+
+/// A worker's own handle on a snapshot: cloning it touches no line that others write.
+#[derive(Debug)]
+pub struct Cached(Arc<Snapshot>);
+
+impl std::ops::Deref for Cached {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+impl Worker {
+    /// A worker with nothing on it.
+    #[must_use]
+    pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+        Rc::new(Self {
+            index,
+            metrics: shared.metrics.clone(),
+            pools: Pools::default(),
+            cached: RefCell::new(Rc::new(Cached(shared.snapshot()))),
+            shared,
+            stopping: Cell::new(false),
+            wakers: RefCell::default(),
+            next_waker: Cell::new(0),
+        })
+    }
+
+    /// A place among those that are woken when the drain begins.
+    #[must_use]
+    pub fn register(self: &Rc<Self>) -> DrainWaker {
+        let key = self.next_waker.get();
+        self.next_waker.set(key + 1);
+        DrainWaker {
+            worker: self.clone(),
+            key,
+            set: Cell::new(false),
+        }
+    }
+
+    /// Connections end from now on: wakes those that are idle.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+        self.pools.clear();
+        for waker in self.wakers.borrow().values() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The snapshot in force. One relaxed load while it has not changed.
+    #[must_use]
+    pub fn snapshot(&self) -> Rc<Cached> {
+        let mut cached = self.cached.borrow_mut();
+        if self.shared.generation.load(Ordering::Acquire) != cached.generation {
+            *cached = Rc::new(Cached(self.shared.snapshot()));
+        }
+        cached.clone()
+    }
+
+    /// Whether connections should be closed as soon as they are idle.
+    #[must_use]
+    pub const fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+}
