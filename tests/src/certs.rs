@@ -1,0 +1,95 @@
+//! Throw-away certificates: a CA, server leaves with DNS names, SVIDs with a SPIFFE ID.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
+};
+
+/// A CA of one test.
+pub struct TestCa {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: Certificate,
+}
+
+/// A leaf with its key, as PEM.
+#[derive(Debug, Clone)]
+pub struct Leaf {
+    /// Certificate.
+    pub certificate: String,
+    /// Key.
+    pub key: String,
+}
+
+impl Leaf {
+    /// Writes both into a directory; gives the paths of certificate and key.
+    #[must_use]
+    pub fn write(&self, dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let paths = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
+        std::fs::write(&paths.0, &self.certificate).unwrap();
+        std::fs::write(&paths.1, &self.key).unwrap();
+        paths
+    }
+}
+
+impl TestCa {
+    /// A new CA.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "a fresh CA is no default of anything")]
+    pub fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).unwrap();
+        Self {
+            issuer: Issuer::new(params, key),
+            certificate,
+        }
+    }
+
+    /// The CA's certificate, PEM.
+    #[must_use]
+    pub fn bundle(&self) -> String {
+        self.certificate.pem()
+    }
+
+    /// A leaf with these names.
+    #[must_use]
+    pub fn leaf(&self, names: Vec<SanType>) -> Leaf {
+        self.leaf_with(names, |_| {})
+    }
+
+    /// The same with something changed before it is signed.
+    #[must_use]
+    pub fn leaf_with(&self, names: Vec<SanType>, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Leaf {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// A server's leaf.
+    #[must_use]
+    pub fn server(&self, names: &[&str]) -> Leaf {
+        let name = |name: &&str| SanType::DnsName((*name).try_into().unwrap());
+        self.leaf(names.iter().map(name).collect())
+    }
+
+    /// A workload's leaf.
+    #[must_use]
+    pub fn svid(&self, id: &str) -> Leaf {
+        self.leaf(vec![SanType::URI(id.try_into().unwrap())])
+    }
+}

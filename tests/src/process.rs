@@ -1,0 +1,265 @@
+//! The binary under test, started with a configuration and found by what it logs.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use crate::PATIENCE;
+
+/// A running process. Killed when dropped.
+pub struct Selvedge {
+    child: Child,
+    dir: TempDir,
+    ports: HashMap<String, SocketAddr>,
+    log: Arc<Mutex<Vec<String>>>,
+    lines: Receiver<String>,
+}
+
+/// A gateway with this configuration. `admin` and `health` are opened unless the text says else.
+#[must_use]
+pub fn gateway(config: &str) -> Selvedge {
+    Selvedge::start("gateway", config)
+}
+
+/// A sidecar with this configuration.
+#[must_use]
+pub fn sidecar(config: &str) -> Selvedge {
+    Selvedge::start("sidecar", config)
+}
+
+/// Where the binary is; built first, so that no test runs against an old one.
+#[must_use]
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "-p", "selvedge", "--bin", "selvedge"])
+            .current_dir(root)
+            .status()
+            .unwrap();
+        assert!(built.success(), "the binary does not build");
+        let deps = std::env::current_exe().unwrap();
+        deps.parent().unwrap().parent().unwrap().join("selvedge")
+    })
+}
+
+impl Selvedge {
+    /// Starts with `mode` and waits until everything the configuration asks for listens.
+    #[must_use]
+    pub fn start(mode: &str, config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(dir, mode, config, 1)
+    }
+
+    /// The same in a directory that the test has filled, with this many workers.
+    #[must_use]
+    pub fn start_in(dir: TempDir, mode: &str, config: &str, workers: usize) -> Self {
+        let file = dir.path().join("config.yaml");
+        let mut text = config.replace("$DIR", &dir.path().display().to_string());
+        if !text.contains("\nadmin:") {
+            text.push_str("\nadmin: { bind: \"127.0.0.1:0\", health: \"127.0.0.1:0\" }\n");
+        }
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(binary());
+        command
+            .arg(mode)
+            .arg("--config")
+            .arg(&file)
+            .args(["--workers", &workers.to_string(), "--log", "info"]);
+        Self::spawn(command, dir, &["admin", "health"])
+    }
+
+    /// Runs any command of the binary and waits until `wanted` are listening.
+    #[must_use]
+    pub fn spawn(mut command: Command, dir: TempDir, wanted: &[&str]) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (sender, lines) = channel();
+        let err = child.stderr.take().unwrap();
+        let out = child.stdout.take().unwrap();
+        for pipe in [
+            Box::new(err) as Box<dyn std::io::Read + Send>,
+            Box::new(out),
+        ] {
+            let (sender, log) = (sender.clone(), log.clone());
+            std::thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    log.lock().unwrap().push(line.clone());
+                    let _ = sender.send(line);
+                }
+            });
+        }
+        let mut this = Self {
+            child,
+            dir,
+            ports: HashMap::new(),
+            log,
+            lines,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !wanted.iter().all(|name| this.ports.contains_key(*name)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = this.lines.recv_timeout(left) else {
+                panic!("did not start:\n{}", this.log().join("\n"));
+            };
+            this.note(&line);
+        }
+        this
+    }
+
+    fn note(&mut self, line: &str) {
+        let word = |key: &str| {
+            let rest = line.split_once(key)?.1;
+            Some(rest.split_whitespace().next().unwrap_or("").to_owned())
+        };
+        let Some(address) = word("address=").and_then(|a| a.parse().ok()) else {
+            return;
+        };
+        let name = word("listener=").or_else(|| {
+            ["admin", "health", "certificate authority"]
+                .into_iter()
+                .find(|name| line.contains(&format!(" {name} ")))
+                .map(str::to_owned)
+        });
+        if let Some(name) = name {
+            self.ports.insert(name, address);
+        }
+    }
+
+    /// Address of a listener, of `admin` or of `health`.
+    #[must_use]
+    pub fn address(&self, name: &str) -> SocketAddr {
+        *self
+            .ports
+            .get(name)
+            .unwrap_or_else(|| panic!("`{name}` does not listen:\n{}", self.log().join("\n")))
+    }
+
+    /// Its directory; `config.yaml` is in it.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its process ID.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for a line that holds this text.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        if let Some(line) = self.log().into_iter().find(|line| line.contains(text)) {
+            return line;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("no line with `{text}`:\n{}", self.log().join("\n"));
+            };
+            self.note(&line);
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Waits for the next line that holds this text, from now on.
+    pub fn wait_for_next(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("no line with `{text}`:\n{}", self.log().join("\n"));
+            };
+            self.note(&line);
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Forgets lines that were not waited for.
+    pub fn skip_log(&mut self) {
+        while let Ok(line) = self.lines.try_recv() {
+            self.note(&line);
+        }
+    }
+
+    /// Sends a signal by name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &self.pid().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE * 2;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "does not end");
+            // Its pipes close with it: that is what is waited for.
+            let _ = self.lines.recv_timeout(std::time::Duration::from_millis(20));
+        }
+    }
+
+    /// A GET to health or admin; gives status and body.
+    #[must_use]
+    pub fn get(&self, what: &str, path: &str) -> (u16, String) {
+        let mut raw = crate::Raw::connect(self.address(what));
+        raw.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        ));
+        let reply = raw.reply();
+        (reply.status, String::from_utf8_lossy(&reply.body).into_owned())
+    }
+
+    /// The value of a metric with these labels in its line, summed over series; 0 where none is.
+    #[must_use]
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, text) = self.get("health", "/metrics");
+        text.lines()
+            .filter(|line| line.starts_with(name) && labels.iter().all(|l| line.contains(l)))
+            .filter(|line| {
+                let rest = line.strip_prefix(name).unwrap();
+                rest.starts_with(['{', ' '])
+            })
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+}
+
+impl Drop for Selvedge {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of {}\n{}", self.pid(), self.log().join("\n"));
+        }
+    }
+}
