@@ -1,9 +1,8 @@
 //! Stage 4, the spine: one request through route, policy, balance, upstream and respond. Only
 //! this file calls those stages, and they never call each other.
 
+use std::pin::pin;
 use std::rc::Rc;
-
-use tokio::time::Instant;
 
 use crate::accept::{Downstream, ListenerPlan};
 use crate::config::Snapshot;
@@ -46,15 +45,9 @@ pub async fn handle<'a>(
     timer: &mut Timer,
     interim: &dyn Interim,
 ) -> Outgoing<'a> {
-    let start = Instant::now();
+    let start = context.worker.now();
     let (worker, downstream) = (context.worker, context.downstream);
-    let mut record = Record::begin(
-        context.snapshot,
-        worker.index,
-        downstream,
-        &request.head,
-        start,
-    );
+    let mut record = Record::begin(context.snapshot, worker, downstream, &request.head, start);
     let seen = respond::Seen::of(&request.head);
     let result = forward(context, &mut record, request, timer, interim).await;
     respond::finish(record, seen, result)
@@ -92,9 +85,11 @@ async fn forward<'a>(
         let lease = balance::pick(&permit, &backend.service, tries.avoid(), tries.now())?;
         record.tries(&lease, tries.count());
         tries.mark(&mut request.head.fields);
-        let sent = upstream::send(worker, &lease, &request.head, body, interim);
-        let sent = timer.within(tries.deadline(), sent).await;
-        match tries.judge(sent, lease) {
+        let sent = {
+            let send = pin!(upstream::send(worker, &lease, &request.head, body, interim));
+            timer.within(tries.deadline(), send).await
+        };
+        match tries.judge(sent, lease, worker) {
             Next::Answer(answer, lease) => {
                 record.lease = Some(lease);
                 return Ok(Reply::upstream(answer, rule, backend));
@@ -103,7 +98,7 @@ async fn forward<'a>(
             Next::Again(again, pause) => {
                 body = again;
                 timer.pause(pause).await;
-                tries.renew(Instant::now());
+                tries.renew(worker.now());
             }
         }
     }

@@ -5,7 +5,7 @@
 //! fires too early, it moves on to what is asked for by then.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -44,9 +44,13 @@ impl Timer {
         at.map_or(Poll::Pending, |at| self.poll_at(cx, at))
     }
 
-    /// Runs a future until it is ready or `at` has come, which drops it and gives `None`.
-    pub async fn within<F: Future>(&mut self, at: Option<Instant>, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
+    /// Runs a future until it is ready; `None` once `at` has come. Takes it pinned, since futures
+    /// of the path are large and must not be moved a request.
+    pub async fn within<F: Future>(
+        &mut self,
+        at: Option<Instant>,
+        mut future: Pin<&mut F>,
+    ) -> Option<F::Output> {
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
             Poll::Pending => self.poll_maybe(cx, at).map(|()| None),

@@ -10,6 +10,7 @@ use std::task::{Context, Waker};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::accept::{Census, Live};
 use crate::config::Snapshot;
@@ -92,6 +93,8 @@ pub struct Worker {
     /// What it shares.
     pub shared: Arc<Shared>,
     cached: RefCell<Rc<Cached>>,
+    /// The time as it was last read: near enough for idle connections, and free.
+    clock: Cell<Instant>,
     /// Set with the drain, so that the path reads no shared state for it.
     stopping: Cell<bool>,
     wakers: RefCell<HashMap<u64, Waker>>,
@@ -144,10 +147,24 @@ impl Worker {
             pools: Pools::default(),
             cached: RefCell::new(Rc::new(Cached(shared.snapshot()))),
             shared,
+            clock: Cell::new(Instant::now()),
             stopping: Cell::new(false),
             wakers: RefCell::default(),
             next_waker: Cell::new(0),
         })
+    }
+
+    /// Reads the clock.
+    pub fn now(&self) -> Instant {
+        let now = Instant::now();
+        self.clock.set(now);
+        now
+    }
+
+    /// The time as it was last read on this worker, at most a request or a second ago.
+    #[must_use]
+    pub const fn recently(&self) -> Instant {
+        self.clock.get()
     }
 
     /// A place among those that are woken when the drain begins.

@@ -26,7 +26,10 @@ impl Leaf {
     /// Writes both into a directory; gives the paths of certificate and key.
     #[must_use]
     pub fn write(&self, dir: &Path, name: &str) -> (PathBuf, PathBuf) {
-        let paths = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
+        let paths = (
+            dir.join(format!("{name}.pem")),
+            dir.join(format!("{name}.key")),
+        );
         std::fs::write(&paths.0, &self.certificate).unwrap();
         std::fs::write(&paths.1, &self.key).unwrap();
         paths
@@ -36,7 +39,10 @@ impl Leaf {
 impl TestCa {
     /// A new CA.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "a fresh CA is no default of anything")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a fresh CA is no default of anything"
+    )]
     pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
@@ -63,7 +69,11 @@ impl TestCa {
 
     /// The same with something changed before it is signed.
     #[must_use]
-    pub fn leaf_with(&self, names: Vec<SanType>, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
+    pub fn leaf_with(
+        &self,
+        names: Vec<SanType>,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Leaf {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.subject_alt_names = names;
@@ -92,4 +102,14 @@ impl TestCa {
     pub fn svid(&self, id: &str) -> Leaf {
         self.leaf(vec![SanType::URI(id.try_into().unwrap())])
     }
+}
+
+/// A new key with a certificate request for it, both PEM.
+#[must_use]
+pub fn request() -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let request = CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
+    (request.pem().unwrap(), key.serialize_pem())
 }

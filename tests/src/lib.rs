@@ -2,6 +2,8 @@
 //! upstreams that record every byte. Blocking sockets with time-outs, no sleeps.
 
 pub mod certs;
+pub mod hostile;
+pub mod http2;
 pub mod process;
 pub mod raw;
 pub mod upstream;

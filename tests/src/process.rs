@@ -69,11 +69,12 @@ impl Selvedge {
         }
         std::fs::write(&file, text).unwrap();
         let mut command = Command::new(binary());
-        command
-            .arg(mode)
-            .arg("--config")
-            .arg(&file)
-            .args(["--workers", &workers.to_string(), "--log", "info"]);
+        command.arg(mode).arg("--config").arg(&file).args([
+            "--workers",
+            &workers.to_string(),
+            "--log",
+            "info",
+        ]);
         Self::spawn(command, dir, &["admin", "health"])
     }
 
@@ -224,7 +225,9 @@ impl Selvedge {
             }
             assert!(Instant::now() < deadline, "does not end");
             // Its pipes close with it: that is what is waited for.
-            let _ = self.lines.recv_timeout(std::time::Duration::from_millis(20));
+            let _ = self
+                .lines
+                .recv_timeout(std::time::Duration::from_millis(20));
         }
     }
 
@@ -236,7 +239,10 @@ impl Selvedge {
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         ));
         let reply = raw.reply();
-        (reply.status, String::from_utf8_lossy(&reply.body).into_owned())
+        (
+            reply.status,
+            String::from_utf8_lossy(&reply.body).into_owned(),
+        )
     }
 
     /// The value of a metric with these labels in its line, summed over series; 0 where none is.

@@ -28,7 +28,10 @@ impl Reply {
     /// The first field of a name, in any case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        let found = self
+            .headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name));
         found.map(|(_, v)| v.as_str())
     }
 
@@ -121,7 +124,11 @@ impl Raw {
     /// When the connection ends before the answer does.
     pub fn try_reply_to(&mut self, method: &str) -> io::Result<Reply> {
         let line = self.line()?;
-        let status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+        let status = line
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .unwrap_or(0);
         let headers = self.fields()?;
         let mut reply = Reply {
             status,

@@ -16,6 +16,13 @@ services: {{ app: {{ endpoints: [\"{}\"] }} }}",
         let reply = client.get("/x");
         assert_eq!((reply.status, reply.text().as_str()), (200, "hello"));
     }
-    assert_eq!(upstream.seen().len(), 1, "one upstream connection is used again");
-    assert_eq!(proxy.metric("selvedge_requests_total", &["class=\"2xx\""]), 3.0);
+    assert_eq!(
+        upstream.seen().len(),
+        1,
+        "one upstream connection is used again"
+    );
+    assert_eq!(
+        proxy.metric("selvedge_requests_total", &["class=\"2xx\""]),
+        3.0
+    );
 }

@@ -227,10 +227,17 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64
     metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
+/// Name, help, and how to read it off a service.
+type ServiceGauge = (
+    &'static str,
+    &'static str,
+    fn(&crate::balance::Service) -> u64,
+);
+
 impl Snapshot {
     fn services(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.0.snapshot();
-        let gauges: [(&str, &str, fn(&crate::balance::Service) -> u64); 4] = [
+        let gauges: [ServiceGauge; 4] = [
             ("service_endpoints", "Endpoints", |s| {
                 s.endpoints.load().all.len() as u64
             }),

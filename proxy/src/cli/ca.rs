@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{complain, logging, say};
 
 #[derive(Debug, clap::Args)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
     #[command(flatten)]
     serve: Option<Serve>,

@@ -30,7 +30,7 @@ pub struct Environment {
 #[command(
     name = "selvedge",
     about = "Sidecar, edge gateway, CA and laptop mesh in one binary.",
-    disable_version_flag = true
+    version
 )]
 struct Arguments {
     /// Log filter, such as `info` or `selvedge=debug`.
@@ -94,17 +94,10 @@ pub fn main(environment: Environment) -> ExitCode {
         .log
         .or(environment.log)
         .unwrap_or_else(|| "info".to_owned());
-    let workers = match environment
-        .workers
-        .as_deref()
-        .map(str::parse::<usize>)
-        .transpose()
-    {
-        Ok(workers) => workers,
-        Err(_) => {
-            complain("error: SELVEDGE_WORKERS: expected a number");
-            return ExitCode::from(2);
-        }
+    let given = environment.workers.as_deref().map(str::parse::<usize>);
+    let Ok(workers) = given.transpose() else {
+        complain("error: SELVEDGE_WORKERS: expected a number");
+        return ExitCode::from(2);
     };
     let serve = |mode, serve: Serve| {
         let options = Options {

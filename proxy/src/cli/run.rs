@@ -63,11 +63,12 @@ async fn serve(options: Options, level: Level) -> Result<(), StartError> {
         interrupt: signal(SignalKind::interrupt())?,
         hangup: signal(SignalKind::hangup())?,
     };
+    let mut watch = Watch::start(options.config.paths());
     let mut app = App::start(options).await?;
+    watch.set_paths(app.watched());
     let (requests, mut asked) = mpsc::channel(4);
     let source = app.shared.snapshot().source.admin.clone();
     admin::start(&source, &app.shared, app.store().cloned(), level, requests).await?;
-    let mut watch = Watch::start(app.watched());
     loop {
         let next = tokio::select! {
             _ = signals.terminate.recv() => Next::Drain,
@@ -86,7 +87,7 @@ async fn serve(options: Options, level: Level) -> Result<(), StartError> {
                 }
                 // What went wrong is logged, counted, and shown by `/ready`.
                 let _ = app.reload().await;
-                watch = Watch::start(app.watched());
+                watch.set_paths(app.watched());
             }
             Next::Drain => break,
         }

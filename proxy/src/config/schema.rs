@@ -312,14 +312,14 @@ fn type_names(schema: &Value) -> Vec<&str> {
 }
 
 const fn has_type(name: &str, node: &Node) -> bool {
-    match (name.as_bytes(), &node.kind) {
+    matches!(
+        (name.as_bytes(), &node.kind),
         (b"object", Kind::Map(_))
-        | (b"array", Kind::List(_))
-        | (b"string", Kind::Text(_))
-        | (b"boolean", Kind::Bool(_))
-        | (b"integer" | b"number", Kind::Number(_)) => true,
-        _ => false,
-    }
+            | (b"array", Kind::List(_))
+            | (b"string", Kind::Text(_))
+            | (b"boolean", Kind::Bool(_))
+            | (b"integer" | b"number", Kind::Number(_))
+    )
 }
 
 fn words_for(name: &str) -> &str {

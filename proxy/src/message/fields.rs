@@ -52,14 +52,21 @@ impl Fields {
         Self::default()
     }
 
-    /// An empty list over the bytes of a head; [`Fields::push_parsed`] fills it.
+    /// An empty list; [`Fields::push_parsed`] fills it, [`Fields::over`] gives it its head.
     #[must_use]
-    pub fn over(head: Bytes) -> Self {
+    pub(crate) fn with_room() -> Self {
         Self {
-            head,
+            head: Bytes::new(),
             added: Vec::new(),
             entries: Vec::with_capacity(16),
         }
+    }
+
+    /// Sets the bytes that the parsed fields stand in.
+    #[must_use]
+    pub(crate) fn over(mut self, head: Bytes) -> Self {
+        self.head = head;
+        self
     }
 
     /// The bytes of the head this list was parsed from.
@@ -220,12 +227,40 @@ impl Fields {
             .map(|e| e.name.len as usize + e.value.len as usize + 4)
             .sum();
         out.reserve(size + 2);
+        // Lines that stood together in the head, in the form in which they would be written, are
+        // copied together: most heads are one or two runs.
+        let mut run = 0..0;
         for entry in &self.entries {
+            if let Some(line) = self.line_in_head(entry) {
+                if line.start != run.end {
+                    out.put_slice(self.head.get(run).unwrap_or_default());
+                    run = line.start..line.start;
+                }
+                run.end = line.end;
+                continue;
+            }
+            out.put_slice(self.head.get(std::mem::take(&mut run)).unwrap_or_default());
             out.put_slice(self.bytes(entry.name));
             out.put_slice(b": ");
             out.put_slice(self.bytes(entry.value));
             out.put_slice(b"\r\n");
         }
+        out.put_slice(self.head.get(run).unwrap_or_default());
+    }
+
+    /// Where a field's line stands in the head, if it stands there as `name: value CRLF`.
+    fn line_in_head(&self, entry: &Entry) -> Option<std::ops::Range<usize>> {
+        let Entry { name, value, .. } = entry;
+        if name.at & ADDED != 0 || name.at + name.len + 2 != value.at {
+            return None;
+        }
+        let (colon, end) = (
+            (name.at + name.len) as usize,
+            (value.at + value.len) as usize,
+        );
+        let plain = self.head.get(colon..colon + 2) == Some(b": ")
+            && self.head.get(end..end + 2) == Some(b"\r\n");
+        plain.then_some(name.at as usize..end + 2)
     }
 
     /// The map that the `h2` crate sends. Fields that do not exist in HTTP/2 are left out; the
@@ -307,6 +342,18 @@ mod tests {
             &out[..],
             b"Host: a\r\nX-Own: 1\r\ncookie: a=1\r\nx-own: 2\r\n"
         );
+    }
+
+    #[test]
+    fn lines_are_copied_in_runs_and_in_one_form() {
+        let head = Bytes::from_static(b"A: 1\r\nB:2\r\nC: 3 \r\nD: 4\r\nE: 5\r\n\r\n");
+        let error = crate::error::ErrorKind::BadRequest;
+        let mut fields = crate::protocol::http1::parse::fields(head, 0, 9, error, error).unwrap();
+        fields.remove(b"d");
+        fields.append(b"F", b"6");
+        let mut out = BytesMut::new();
+        fields.write_http1(&mut out);
+        assert_eq!(&out[..], b"A: 1\r\nB: 2\r\nC: 3\r\nE: 5\r\nF: 6\r\n");
     }
 
     #[test]

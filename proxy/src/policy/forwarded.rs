@@ -3,6 +3,7 @@
 
 use crate::accept::{Downstream, ListenerRole};
 use crate::message::{Known, RequestHead};
+use crate::telemetry::trace;
 
 /// Removes what a client may not assert, and writes what this proxy knows.
 ///
@@ -22,8 +23,7 @@ pub fn stamp(downstream: &Downstream, head: &mut RequestHead) {
                 .known(Known::XRequestId)
                 .is_none_or(|id| id.len() > 128)
             {
-                let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-                fields.set_known(Known::XRequestId, id.as_bytes());
+                fields.set_known(Known::XRequestId, &trace::hex32(fastrand::u128(..)));
             }
         }
         ListenerRole::Inbound | ListenerRole::Outbound => {

@@ -14,6 +14,7 @@ use crate::message::{Body, BodyLength, Fields, Known, RequestHead};
 use crate::route::Rule;
 use crate::timer;
 use crate::upstream::{Answer, Failure};
+use crate::worker::Worker;
 
 /// The tries of one request.
 #[derive(Debug)]
@@ -149,8 +150,17 @@ impl<'a> Tries<'a> {
     }
 
     /// Judges a try; `None` is a try that its deadline ended.
-    pub fn judge(&mut self, sent: Option<Result<Answer, Failure>>, mut lease: Lease) -> Next {
-        let now = Instant::now();
+    pub fn judge(
+        &mut self,
+        sent: Option<Result<Answer, Failure>>,
+        mut lease: Lease,
+        worker: &Worker,
+    ) -> Next {
+        // Only what failed needs to be dated exactly.
+        let now = match sent {
+            Some(Ok(_)) => worker.recently(),
+            _ => worker.now(),
+        };
         self.end_retry();
         match sent {
             Some(Ok(answer)) => {

@@ -10,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use super::socket::Socket;
+
 /// A connection's bytes, and what was read ahead of it while the protocol was told apart.
 #[derive(Debug)]
 pub struct Io {
@@ -19,8 +21,8 @@ pub struct Io {
 
 #[derive(Debug)]
 enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Io {
@@ -28,14 +30,14 @@ impl Io {
     #[must_use]
     pub fn plain(stream: TcpStream) -> Self {
         Self {
-            stream: Stream::Plain(stream),
+            stream: Stream::Plain(Socket::new(stream)),
             ahead: BytesMut::new(),
         }
     }
 
     /// A TLS connection.
     #[must_use]
-    pub fn tls(stream: impl Into<TlsStream<TcpStream>>) -> Self {
+    pub fn tls(stream: impl Into<TlsStream<Socket>>) -> Self {
         Self {
             stream: Stream::Tls(Box::new(stream.into())),
             ahead: BytesMut::new(),
@@ -56,8 +58,8 @@ impl Io {
     #[must_use]
     pub fn socket(&self) -> &TcpStream {
         match &self.stream {
-            Stream::Plain(stream) => stream,
-            Stream::Tls(stream) => stream.get_ref().0,
+            Stream::Plain(stream) => stream.stream(),
+            Stream::Tls(stream) => stream.get_ref().0.stream(),
         }
     }
 }

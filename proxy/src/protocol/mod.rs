@@ -5,6 +5,7 @@ pub mod http1;
 pub mod http2;
 pub mod io;
 pub mod serve;
+pub mod socket;
 pub mod tunnel;
 pub mod websocket;
 

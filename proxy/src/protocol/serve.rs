@@ -80,7 +80,7 @@ impl Drop for Ending {
 fn unread(worker: &Worker, listener: Arc<ListenerPlan>, peer: SocketAddr, kind: ErrorKind) {
     let snapshot = worker.snapshot();
     let downstream = facts(listener, peer, 0);
-    Record::unread(&snapshot, worker.index, &downstream).fail_with(kind);
+    Record::unread(&snapshot, worker, &downstream).fail_with(kind);
 }
 
 /// What the protocol is known from.
@@ -173,7 +173,7 @@ async fn speak(worker: Rc<Worker>, downstream: Rc<Downstream>, mut io: Io, alpn:
             Ok(http2) => http2,
             Err(kind) => {
                 let snapshot = worker.snapshot();
-                Record::unread(&snapshot, worker.index, &downstream).fail_with(kind);
+                Record::unread(&snapshot, &worker, &downstream).fail_with(kind);
                 return;
             }
         },

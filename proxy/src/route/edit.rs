@@ -2,11 +2,13 @@
 
 use crate::message::Fields;
 
+type NameValue = (Box<[u8]>, Box<[u8]>);
+
 /// Edits of one direction.
 #[derive(Debug, Clone, Default)]
 pub struct Edits {
-    set: Vec<(Box<[u8]>, Box<[u8]>)>,
-    add: Vec<(Box<[u8]>, Box<[u8]>)>,
+    set: Vec<NameValue>,
+    add: Vec<NameValue>,
     remove: Vec<Box<[u8]>>,
 }
 

@@ -162,52 +162,11 @@ mod otlp {
         #[must_use]
         pub fn of(line: &Line, context: TraceContext, parent: Option<u64>) -> Self {
             let detail = &line.detail;
-            let (path, query) = detail
-                .target
-                .split_once('?')
-                .unwrap_or((&detail.target, ""));
             let method = detail
                 .method
                 .as_ref()
                 .map_or_else(|| "_OTHER".to_owned(), ToString::to_string);
-            let mut attributes = vec![
-                KeyValue::new("http.request.method", method.clone()),
-                KeyValue::new("url.path", path.to_owned()),
-                KeyValue::new("server.address", detail.host.clone()),
-                KeyValue::new("client.address", detail.peer.ip().to_string()),
-                KeyValue::new("network.protocol.version", version(detail.version)),
-                KeyValue::new("http.route", line.route.to_string()),
-                KeyValue::new("selvedge.listener", detail.listener.to_string()),
-            ];
-            let mut optional = |key: &'static str, value: Option<String>| {
-                attributes.extend(value.map(|value| KeyValue::new(key, value)));
-            };
-            optional("url.query", (!query.is_empty()).then(|| query.to_owned()));
-            optional(
-                "selvedge.service",
-                (!line.service.is_empty()).then(|| line.service.to_string()),
-            );
-            optional("selvedge.upstream", detail.upstream.map(|a| a.to_string()));
-            optional(
-                "tls.client.spiffe_id",
-                detail.peer_id.as_deref().map(str::to_owned),
-            );
-            optional(
-                "error.type",
-                line.end.map(|kind| kind.row().token.to_owned()),
-            );
-            if let Some(status) = line.status {
-                attributes.push(KeyValue::new(
-                    "http.response.status_code",
-                    i64::from(status.as_u16()),
-                ));
-            }
-            if line.retries > 0 {
-                attributes.push(KeyValue::new(
-                    "http.request.resend_count",
-                    i64::from(line.retries),
-                ));
-            }
+            let attributes = attributes(line, &method);
             let failed = line.end.is_some_and(|kind| kind.side() != Side::Downstream)
                 || line.status.is_some_and(|s| s.is_server_error());
             let start = detail.time;
@@ -245,6 +204,54 @@ mod otlp {
                     .build(),
             }))
         }
+    }
+
+    /// OpenTelemetry's HTTP conventions, and what only a mesh knows.
+    fn attributes(line: &Line, method: &str) -> Vec<KeyValue> {
+        let detail = &line.detail;
+        let (path, query) = detail
+            .target
+            .split_once('?')
+            .unwrap_or((&detail.target, ""));
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", method.to_owned()),
+            KeyValue::new("url.path", path.to_owned()),
+            KeyValue::new("server.address", detail.host.clone()),
+            KeyValue::new("client.address", detail.peer.ip().to_string()),
+            KeyValue::new("network.protocol.version", version(detail.version)),
+            KeyValue::new("http.route", line.route.to_string()),
+            KeyValue::new("selvedge.listener", detail.listener.to_string()),
+        ];
+        let mut optional = |key: &'static str, value: Option<String>| {
+            attributes.extend(value.map(|value| KeyValue::new(key, value)));
+        };
+        optional("url.query", (!query.is_empty()).then(|| query.to_owned()));
+        optional(
+            "selvedge.service",
+            (!line.service.is_empty()).then(|| line.service.to_string()),
+        );
+        optional("selvedge.upstream", detail.upstream.map(|a| a.to_string()));
+        optional(
+            "tls.client.spiffe_id",
+            detail.peer_id.as_deref().map(str::to_owned),
+        );
+        optional(
+            "error.type",
+            line.end.map(|kind| kind.row().token.to_owned()),
+        );
+        if let Some(status) = line.status {
+            attributes.push(KeyValue::new(
+                "http.response.status_code",
+                i64::from(status.as_u16()),
+            ));
+        }
+        if line.retries > 0 {
+            attributes.push(KeyValue::new(
+                "http.request.resend_count",
+                i64::from(line.retries),
+            ));
+        }
+        attributes
     }
 
     fn version(text: &'static str) -> &'static str {

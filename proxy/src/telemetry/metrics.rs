@@ -160,13 +160,16 @@ pub struct ProcessCounters {
     pub generation: AtomicU64,
 }
 
+/// By route and service.
+type Routes = BTreeMap<(Arc<str>, Arc<str>), Arc<RouteMetrics>>;
+
 /// Every metric of the process.
 #[derive(Debug)]
 pub struct Metrics {
     workers: Box<[WorkerShard]>,
     /// See there.
     pub process: ProcessCounters,
-    routes: Mutex<BTreeMap<(Arc<str>, Arc<str>), Arc<RouteMetrics>>>,
+    routes: Mutex<Routes>,
 }
 
 impl Metrics {
@@ -221,7 +224,7 @@ impl Metrics {
         self.lock().values().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Arc<str>, Arc<str>), Arc<RouteMetrics>>> {
+    fn lock(&self) -> MutexGuard<'_, Routes> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,6 +14,8 @@ use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Fields, RequestHead};
 
+use crate::worker::Worker;
+
 use super::access_log::Line;
 use super::export::SpanData;
 use super::metrics::RouteMetrics;
@@ -23,7 +25,7 @@ use super::trace::{self, Form, TraceContext};
 #[derive(Debug)]
 pub struct Record<'a> {
     snapshot: &'a Snapshot,
-    worker: usize,
+    worker: &'a Worker,
     metrics: &'a RouteMetrics,
     /// When the head was complete.
     pub start: Instant,
@@ -75,7 +77,7 @@ impl<'a> Record<'a> {
     #[must_use]
     pub fn begin(
         snapshot: &'a Snapshot,
-        worker: usize,
+        worker: &'a Worker,
         downstream: &Downstream,
         head: &RequestHead,
         start: Instant,
@@ -84,7 +86,7 @@ impl<'a> Record<'a> {
         let sampled = trace.is_some_and(|(context, ..)| context.sampled);
         let wanted = snapshot.access_log.is_some() || sampled;
         let metrics: &RouteMetrics = &snapshot.unrouted;
-        metrics.shard(worker).in_flight.add(1);
+        metrics.shard(worker.index).in_flight.add(1);
         Self {
             snapshot,
             worker,
@@ -104,15 +106,15 @@ impl<'a> Record<'a> {
 
     /// Something that is no request, or a connection that brought none.
     #[must_use]
-    pub fn unread(snapshot: &'a Snapshot, worker: usize, downstream: &Downstream) -> Self {
+    pub fn unread(snapshot: &'a Snapshot, worker: &'a Worker, downstream: &Downstream) -> Self {
         let metrics: &RouteMetrics = &snapshot.unrouted;
-        metrics.shard(worker).in_flight.add(1);
+        metrics.shard(worker.index).in_flight.add(1);
         let detail = || Box::new(Detail::unread(downstream));
         Self {
             snapshot,
             worker,
             metrics,
-            start: Instant::now(),
+            start: worker.now(),
             status: None,
             end: None,
             complete: false,
@@ -127,9 +129,9 @@ impl<'a> Record<'a> {
 
     /// The rule, and later the backend, whose counters this request belongs to.
     pub fn counts_for(&mut self, metrics: &'a RouteMetrics) {
-        self.metrics.shard(self.worker).in_flight.sub(1);
+        self.metrics.shard(self.worker.index).in_flight.sub(1);
         self.metrics = metrics;
-        metrics.shard(self.worker).in_flight.add(1);
+        metrics.shard(self.worker.index).in_flight.add(1);
     }
 
     /// The status that goes to the client.
@@ -177,7 +179,7 @@ impl<'a> Record<'a> {
             (None, false) => Some(ErrorKind::ClientGone),
         };
         let duration = now.saturating_duration_since(self.start);
-        let shard = self.metrics.shard(self.worker);
+        let shard = self.metrics.shard(self.worker.index);
         shard.in_flight.sub(1);
         shard.observe(duration);
         shard.received.add(self.received);
@@ -225,7 +227,7 @@ impl<'a> Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        self.finish(Instant::now());
+        self.finish(self.worker.now());
     }
 }
 

@@ -104,10 +104,18 @@ fn format_traceparent(context: TraceContext) -> [u8; 55] {
     out
 }
 
+/// 128 bits as 32 digits.
+#[must_use]
+pub fn hex32(value: u128) -> [u8; 32] {
+    let mut out = [0; 32];
+    put_hex(&mut out, value);
+    out
+}
+
 fn put_hex(out: &mut [u8], mut value: u128) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for place in out.iter_mut().rev() {
-        let digit = u32::try_from(value & 0xf).unwrap_or(0);
-        *place = char::from_digit(digit, 16).map_or(b'0', |c| c as u8);
+        *place = DIGITS.get((value & 0xf) as usize).copied().unwrap_or(b'0');
         value >>= 4;
     }
 }

@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::protocol::socket::Socket;
+
 pub use connect::{mesh_client, server_client};
 pub use files::FileCertificates;
 pub use store::{Identity, IdentityStore};
@@ -118,8 +120,9 @@ impl ServerTls {
 ///
 /// # Errors
 /// What the handshake failed with.
-pub async fn accept(tls: &ServerTls, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-    TlsAcceptor::from(tls.config.clone()).accept(stream).await
+pub async fn accept(tls: &ServerTls, stream: TcpStream) -> io::Result<TlsStream<Socket>> {
+    let socket = Socket::new(stream);
+    TlsAcceptor::from(tls.config.clone()).accept(socket).await
 }
 
 /// SPIFFE ID that the peer's certificate carries. The verifier has checked it already.

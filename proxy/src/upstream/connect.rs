@@ -8,6 +8,7 @@ use tokio_rustls::TlsConnector;
 use crate::balance::Lease;
 use crate::error::{Error, ErrorKind};
 use crate::protocol::io::Io;
+use crate::protocol::socket::Socket;
 use crate::worker::Worker;
 
 use super::security::Security;
@@ -53,7 +54,7 @@ async fn establish(lease: &Lease, security: &Security) -> Result<Io, Error> {
         }
     };
     let tls = TlsConnector::from(config)
-        .connect(name, stream)
+        .connect(name, Socket::new(stream))
         .await
         .map_err(tls_error)?;
     let speaks_h2 = lease.service().spec.speaks == crate::balance::service::Speaks::Http2;

@@ -1,14 +1,12 @@
 //! One request over HTTP/1.1 to an endpoint.
 
 use std::future::poll_fn;
-use std::io::Write;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, BytesMut};
 use http::{Method, StatusCode};
 use selvedge_contract::defaults::{Limits, Role, upstream as defaults};
-use tokio::time::Instant;
 
 use crate::balance::Lease;
 use crate::error::{Error, ErrorKind};
@@ -83,13 +81,14 @@ async fn checkout(
         conn.borrow_mut().received = 0;
         return Ok((conn, permit, true));
     }
-    match pool::wait_for_turn(pool, lease.service()).await? {
+    // Boxed, both: a new connection is rare, and its future large.
+    match Box::pin(pool::wait_for_turn(pool, lease.service())).await? {
         Turn::Idle(conn, permit) => {
             conn.borrow_mut().received = 0;
             Ok((conn, permit, true))
         }
         Turn::New(permit) => {
-            let io = connect::connect(worker, lease).await?;
+            let io = Box::pin(connect::connect(worker, lease)).await?;
             let conn = Rc::new(std::cell::RefCell::new(Conn::new(io, BUFFER)));
             Ok((conn, permit, false))
         }
@@ -281,7 +280,7 @@ fn accept(
         // Bytes behind a response that nobody asked for: this connection is not to be trusted.
         let clean = conn.borrow().input.is_empty() && !worker.is_stopping();
         if clean && persists {
-            pool.put_idle(conn, permit, Instant::now());
+            pool.put_idle(conn, permit, worker.recently());
         }
     };
     let body = if empty {
@@ -299,7 +298,8 @@ fn accept(
 /// Writes a response head for an HTTP/1 client.
 pub(crate) fn write_status(out: &mut BytesMut, status: StatusCode) {
     out.put_slice(b"HTTP/1.1 ");
-    let reason = status.canonical_reason().unwrap_or("");
-    // Writing to a `BytesMut` cannot fail.
-    let _ = write!(out.writer(), "{} {reason}\r\n", status.as_str());
+    out.put_slice(status.as_str().as_bytes());
+    out.put_slice(b" ");
+    out.put_slice(status.canonical_reason().unwrap_or("").as_bytes());
+    out.put_slice(b"\r\n");
 }

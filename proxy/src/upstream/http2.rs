@@ -12,19 +12,18 @@ use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::ext::Protocol;
 use h2::{PingPong, RecvStream, SendStream};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, StatusCode, Uri, header};
+use http::{Method, Uri, header};
 use selvedge_contract::defaults::upstream::{HEADER_BLOCK, PENDING_WAIT, STREAMS};
 use selvedge_contract::defaults::{Limits, Role, http2 as defaults};
 use tokio::time::Instant;
 
 use crate::balance::Lease;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Body, BodyLength, Fields, Known, RequestHead, Response, ResponseHead};
-use crate::protocol::http2::{Http2Body, Stream, Writer};
-use crate::protocol::tunnel::TunnelEnd;
-use crate::protocol::websocket;
+use crate::message::{Body, BodyLength, Fields, RequestHead, Response, ResponseHead};
+use crate::protocol::http2::{Http2Body, Writer};
 use crate::worker::Worker;
 
+use super::http2_tunnel::{extended_connect, switch};
 use super::pool::{Permit, Pool, Turn, wait_for_turn};
 use super::security::Security;
 use super::{Answer, Failure, Interim, connect};
@@ -32,10 +31,13 @@ use super::{Answer, Failure, Interim, connect};
 /// Windows towards an endpoint: a sidecar's, for responses come in bulk.
 const WINDOWS: Limits = Limits::of(Role::Sidecar);
 
+/// Connections on their way out that one request may meet before it gives up.
+const MAX_TURNED_AWAY: u32 = 3;
+
 /// A connection that carries many streams.
 pub struct Shared {
-    send: SendRequest<Bytes>,
-    ping: RefCell<Option<PingPong>>,
+    pub(super) send: SendRequest<Bytes>,
+    pub(super) ping: RefCell<Option<PingPong>>,
     live: Cell<u32>,
     closed: Cell<bool>,
     idle_since: Cell<Option<Instant>>,
@@ -68,7 +70,7 @@ impl Shared {
 }
 
 /// Counts a stream as live until it is dropped.
-struct Active {
+pub(super) struct Active {
     shared: Rc<Shared>,
     pool: Rc<Pool>,
 }
@@ -112,32 +114,46 @@ pub async fn send(
     interim: &dyn Interim,
 ) -> Result<Answer, Failure> {
     let pool = worker.pools.of(lease);
-    let shared = match checkout(worker, lease, &pool).await {
-        Ok(shared) => shared,
-        Err(error) => return Err(Failure::untouched(error, body)),
-    };
-    let active = Active::begin(shared, pool);
-    let opened = async {
-        if head.upgrade.is_some() {
-            extended_connect(&active.shared).await?;
-        }
-        let request = request(lease, head, &body)?;
-        let mut send = active.shared.send.clone().ready().await.map_err(h2_error)?;
-        let ended = body.is_empty() && head.upgrade.is_none();
-        send.send_request(request, ended).map_err(h2_error)
-    }
-    .await;
-    let (response, stream) = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            active.shared.closed.set(true);
-            return Err(Failure::untouched(error, body));
+    let mut turned_away = 0;
+    let (active, (response, stream)) = loop {
+        let shared = match checkout(worker, lease, &pool).await {
+            Ok(shared) => shared,
+            Err(error) => return Err(Failure::untouched(error, body)),
+        };
+        let active = Active::begin(shared, pool.clone());
+        match open_stream(&active, lease, head, &body).await {
+            Ok(opened) => break (active, opened),
+            Err(error) => {
+                active.shared.closed.set(true);
+                // A connection on its way out (GOAWAY) takes no new stream: nothing was sent, so
+                // this is no retry, and the next connection will do.
+                turned_away += 1;
+                if error.kind != ErrorKind::UpstreamRefused || turned_away > MAX_TURNED_AWAY {
+                    return Err(Failure::untouched(error, body));
+                }
+            }
         }
     };
     if head.upgrade.is_some() {
-        return switch(head, response, stream, active).await;
+        return Box::pin(switch(head, response, stream, active)).await;
     }
     exchange(response, stream, body, active, interim).await
+}
+
+/// Opens a stream with the head of a request.
+async fn open_stream(
+    active: &Active,
+    lease: &Lease,
+    head: &RequestHead,
+    body: &Body,
+) -> Result<(ResponseFuture, SendStream<Bytes>), Error> {
+    if head.upgrade.is_some() {
+        Box::pin(extended_connect(&active.shared)).await?;
+    }
+    let request = request(lease, head, body)?;
+    let mut send = active.shared.send.clone().ready().await.map_err(h2_error)?;
+    let ended = body.is_empty() && head.upgrade.is_none();
+    send.send_request(request, ended).map_err(h2_error)
 }
 
 /// Drives upload and response until the head is there.
@@ -189,7 +205,11 @@ fn poll_response(
     Pin::new(response).poll(cx).map_err(h2_error)
 }
 
-fn accept(received: http::Response<RecvStream>, upload: Option<Writer>, active: Active) -> Answer {
+pub(super) fn accept(
+    received: http::Response<RecvStream>,
+    upload: Option<Writer>,
+    active: Active,
+) -> Answer {
     let (parts, stream) = received.into_parts();
     let length = match parts.headers.get(header::CONTENT_LENGTH) {
         _ if stream.is_end_stream() => BodyLength::Exact(0),
@@ -230,11 +250,13 @@ async fn checkout(
             return Ok(shared.clone());
         }
         if !pool.connecting.get() {
-            return open(worker, lease, pool).await;
+            // Boxed: a new connection is rare, and its future large.
+            return Box::pin(open(worker, lease, pool)).await;
         }
         let changed = pool.changed.notified();
         // Cancelled with the request; whoever connects goes on without it.
-        if tokio::time::timeout(PENDING_WAIT, changed).await.is_err() {
+        let changed = tokio::time::timeout(PENDING_WAIT, changed);
+        if Box::pin(changed).await.is_err() {
             return Err(ErrorKind::PendingTimeout.into());
         }
     }
@@ -333,7 +355,7 @@ fn request(lease: &Lease, head: &RequestHead, body: &Body) -> Result<http::Reque
 }
 
 /// What an error of the protocol library means for the request.
-fn h2_error(error: h2::Error) -> Error {
+pub(super) fn h2_error(error: h2::Error) -> Error {
     let refused = error.is_remote()
         && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM));
     let kind = if refused {
@@ -345,60 +367,4 @@ fn h2_error(error: h2::Error) -> Error {
         ErrorKind::UpstreamReset
     };
     Error::with(kind, error)
-}
-
-/// Makes sure that the endpoint's settings have come, and allow extended CONNECT.
-async fn extended_connect(shared: &Rc<Shared>) -> Result<(), Error> {
-    let enabled = || shared.send.is_extended_connect_protocol_enabled();
-    if enabled() {
-        return Ok(());
-    }
-    // Settings come before the answer to a PING. One ping at a time: others see its result.
-    let taken = shared.ping.borrow_mut().take();
-    if let Some(mut ping) = taken {
-        let pong = ping.ping(h2::Ping::opaque()).await;
-        shared.ping.replace(Some(ping));
-        pong.map_err(h2_error)?;
-    }
-    if enabled() {
-        return Ok(());
-    }
-    let why = "the endpoint does not allow extended CONNECT";
-    Err(Error::with(ErrorKind::BadResponse, why))
-}
-
-/// Opens a tunnel (RFC 8441): what HTTP/2 answers with 200, HTTP/1.1 calls 101.
-async fn switch(
-    head: &RequestHead,
-    response: ResponseFuture,
-    stream: SendStream<Bytes>,
-    active: Active,
-) -> Result<Answer, Failure> {
-    let received = response
-        .await
-        .map_err(|error| Failure::untouched(h2_error(error), Body::Empty))?;
-    if !received.status().is_success() {
-        return Ok(accept(received, None, active));
-    }
-    let (parts, recv) = received.into_parts();
-    let mut fields = Fields::from_map(&parts.headers);
-    let protocol = head.upgrade.clone().unwrap_or_default();
-    fields.set_known(Known::Upgrade, &protocol);
-    if let Some(key) = head.fields.known(Known::SecWebSocketKey) {
-        fields.set_known(
-            Known::SecWebSocketAccept,
-            websocket::accept_for(key).as_bytes(),
-        );
-    }
-    let guard: Box<dyn fmt::Debug> = Box::new(active);
-    Ok(Answer {
-        response: Response {
-            head: ResponseHead {
-                status: StatusCode::SWITCHING_PROTOCOLS,
-                fields,
-            },
-            body: Body::Empty,
-        },
-        tunnel: Some(TunnelEnd::Http2(Stream::new(recv, stream, Some(guard)))),
-    })
 }

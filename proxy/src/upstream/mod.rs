@@ -5,6 +5,7 @@
 pub mod connect;
 pub mod http1;
 pub mod http2;
+mod http2_tunnel;
 pub mod pool;
 pub mod security;
 

@@ -195,7 +195,7 @@ pub async fn reap_forever(worker: Rc<Worker>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let now = tick.tick().await;
-        worker.pools.reap(now);
+        tick.tick().await;
+        worker.pools.reap(worker.now());
     }
 }

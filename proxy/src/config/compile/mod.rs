@@ -2,6 +2,7 @@
 //! errors at once; what is unchanged since the last snapshot keeps its state.
 
 mod listeners;
+mod matches;
 mod policies;
 mod routes;
 mod services;

@@ -182,7 +182,8 @@ mod tests {
         use ErrorKind::{BadFraming, UnknownCoding};
         let te = "Transfer-Encoding";
         let cl = "Content-Length";
-        let cases: &[(&[(&str, &str)], Result<BodyLength, ErrorKind>)] = &[
+        type Case<'a> = (&'a [(&'a str, &'a str)], Result<BodyLength, ErrorKind>);
+        let cases: &[Case<'_>] = &[
             (&[], Ok(BodyLength::Exact(0))),
             (&[(cl, "5")], Ok(BodyLength::Exact(5))),
             (&[(cl, "005")], Ok(BodyLength::Exact(5))),

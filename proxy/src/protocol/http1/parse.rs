@@ -185,14 +185,13 @@ pub fn fields(
     bad: ErrorKind,
     too_many: ErrorKind,
 ) -> Result<Fields, ErrorKind> {
-    let bytes = head.clone();
-    let mut fields = Fields::over(head);
+    let mut fields = Fields::with_room();
     let mut at = from;
     loop {
-        let rest = bytes.get(at..).unwrap_or_default();
+        let rest = head.get(at..).unwrap_or_default();
         // An empty line ends the head; `find_end` has seen it.
         if rest.len() <= 2 {
-            return Ok(fields);
+            return Ok(fields.over(head));
         }
         if fields.len() == max_count {
             return Err(too_many);

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -80,13 +80,13 @@ impl Session {
                 }
                 return false;
             }
-            Err(NoRequest::Refused(kind)) => return self.refuse(kind).await,
+            Err(NoRequest::Refused(kind)) => return Box::pin(self.refuse(kind)).await,
         };
         self.requests += 1;
         let head = self.conn.borrow_mut().input.split_to(head_end).freeze();
         match parse_request(head, &self.downstream.listener) {
             Ok(parsed) => self.exchange(parsed).await,
-            Err(kind) => self.refuse(kind).await,
+            Err(kind) => Box::pin(self.refuse(kind)).await,
         }
     }
 
@@ -94,7 +94,12 @@ impl Session {
     async fn await_head(&mut self) -> Result<usize, NoRequest> {
         let limits = &self.downstream.listener.limits;
         let first = self.requests == 0;
-        let started = Instant::now();
+        // Between requests the clock was read a moment ago, at the end of the last one.
+        let started = if first {
+            self.worker.now()
+        } else {
+            self.worker.recently()
+        };
         // A connection that has said nothing yet gets no longer than one that has begun.
         let wait = if first {
             limits.header_read
@@ -158,21 +163,7 @@ impl Session {
         let version = head.version;
         let method = head.method.clone();
         let limits = &self.downstream.listener.limits;
-        let body = match length {
-            BodyLength::Exact(0) => Body::Empty,
-            length => {
-                self.conn.borrow_mut().decoder = match length {
-                    BodyLength::Exact(length) => Decoder::Length(length),
-                    BodyLength::Unknown => Decoder::chunked(respond_http1::chunk_limits(limits)),
-                };
-                Body::Http1(Http1Body::downstream(
-                    self.conn.clone(),
-                    length,
-                    expects_continue,
-                    limits.stream_idle,
-                ))
-            }
-        };
+        let body = self.request_body(length, expects_continue);
         let snapshot = self.worker.snapshot();
         let context = exchange::Context {
             worker: &self.worker,
@@ -184,8 +175,16 @@ impl Session {
             wanted: version == Version::Http11,
         };
         let request = Request { head, body };
-        let handled = exchange::handle(context, request, &mut self.timer, &interim);
-        let Some(mut outgoing) = until_gone(&self.conn, handled).await else {
+        let handled = {
+            let exchange = pin!(exchange::handle(
+                context,
+                request,
+                &mut self.timer,
+                &interim
+            ));
+            until_gone(&self.conn, exchange).await
+        };
+        let Some(mut outgoing) = handled else {
             return false;
         };
         let closing = !persists
@@ -222,7 +221,7 @@ impl Session {
         match ended {
             Ended::Clean if persists => self.conn.borrow().decoder.is_done(),
             Ended::Clean => {
-                self.linger().await;
+                linger(&self.conn, &mut self.timer).await;
                 false
             }
             Ended::Broken => {
@@ -232,12 +231,25 @@ impl Session {
         }
     }
 
+    /// The body of the request whose head was just read.
+    fn request_body(&self, length: BodyLength, expects_continue: bool) -> Body {
+        let limits = &self.downstream.listener.limits;
+        let decoder = match length {
+            BodyLength::Exact(0) => return Body::Empty,
+            BodyLength::Exact(length) => Decoder::Length(length),
+            BodyLength::Unknown => Decoder::chunked(respond_http1::chunk_limits(limits)),
+        };
+        self.conn.borrow_mut().decoder = decoder;
+        let (conn, idle) = (self.conn.clone(), limits.stream_idle);
+        Body::Http1(Http1Body::downstream(conn, length, expects_continue, idle))
+    }
+
     /// Answers something that is no request, and closes.
     async fn refuse(&mut self, kind: ErrorKind) -> bool {
         let response = respond::refuse_unread(&kind.into());
         let snapshot = self.worker.snapshot();
         let status = response.head.status;
-        let mut record = Record::unread(&snapshot, self.worker.index, &self.downstream);
+        let mut record = Record::unread(&snapshot, &self.worker, &self.downstream);
         record.fail(&Error::from(kind));
         record.set_status(status);
         let outgoing = Outgoing {
@@ -254,39 +266,15 @@ impl Session {
             stall: self.downstream.listener.limits.stream_idle,
         };
         let _ = respond_http1::write(&self.conn, outgoing, reply, &mut self.timer).await;
-        self.linger().await;
+        linger(&self.conn, &mut self.timer).await;
         false
     }
 
     /// A connection that ended without a request has a line of its own.
     fn record_unread(&self, kind: ErrorKind) {
         let snapshot = self.worker.snapshot();
-        let mut record = Record::unread(&snapshot, self.worker.index, &self.downstream);
+        let mut record = Record::unread(&snapshot, &self.worker, &self.downstream);
         record.fail_with(kind);
-    }
-
-    /// Ends our side, then reads on for a moment: a reset would take the answer out of the
-    /// client's hands (RFC 9112 section 9.6).
-    async fn linger(&mut self) {
-        let until = timer::deadline(Instant::now(), respond_http1::LINGER);
-        let mut ended = false;
-        let mut room = respond_http1::LINGER_BYTES;
-        poll_fn(|cx| {
-            let mut conn = self.conn.borrow_mut();
-            if !ended && conn.poll_shutdown(cx).is_ready() {
-                ended = true;
-            }
-            loop {
-                conn.input.clear();
-                match conn.poll_read(cx) {
-                    Poll::Ready(Ok(n)) if n > 0 && n < room => room -= n,
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => break,
-                }
-            }
-            self.timer.poll_maybe(cx, until)
-        })
-        .await;
     }
 
     /// Resets the connection: what was sent must not look complete.
@@ -295,6 +283,30 @@ impl Session {
         let _ =
             socket2::SockRef::from(conn.io().socket()).set_linger(Some(std::time::Duration::ZERO));
     }
+}
+
+/// Ends our side, then reads on for a moment: a reset would take the answer out of the
+/// client's hands (RFC 9112 section 9.6).
+async fn linger(conn: &SharedConn, timer: &mut Timer) {
+    let until = timer::deadline(Instant::now(), respond_http1::LINGER);
+    let mut ended = false;
+    let mut room = respond_http1::LINGER_BYTES;
+    poll_fn(|cx| {
+        let mut conn = conn.borrow_mut();
+        if !ended && conn.poll_shutdown(cx).is_ready() {
+            ended = true;
+        }
+        loop {
+            conn.input.clear();
+            match conn.poll_read(cx) {
+                Poll::Ready(Ok(n)) if n > 0 && n < room => room -= n,
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        timer.poll_maybe(cx, until)
+    })
+    .await;
 }
 
 /// Switches protocols: head, then bytes both ways. The connection does not live on.
@@ -347,8 +359,7 @@ impl Interim for EarlyHints<'_> {
 }
 
 /// Runs an exchange until it is done, or the client is gone: then it is given up.
-async fn until_gone<F: Future>(conn: &SharedConn, exchange: F) -> Option<F::Output> {
-    let mut exchange = pin!(exchange);
+async fn until_gone<F: Future>(conn: &SharedConn, mut exchange: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|cx| {
         if let Poll::Ready(output) = exchange.as_mut().poll(cx) {
             return Poll::Ready(Some(output));

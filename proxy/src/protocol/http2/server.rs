@@ -52,13 +52,14 @@ pub async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Io) {
     let now = Instant::now();
     let (tap, alarm) = Tap::new(io, now);
     let mut timer = Timer::new();
-    let handshake = builder(limits).handshake::<_, Bytes>(tap);
-    let begun = timer
-        .within(timer::deadline(now, limits.header_read), handshake)
-        .await;
+    let begun = {
+        let handshake = pin!(builder(limits).handshake::<_, Bytes>(tap));
+        let until = timer::deadline(now, limits.header_read);
+        timer.within(until, handshake).await
+    };
     let Some(Ok(mut connection)) = begun else {
         let snapshot = worker.snapshot();
-        let mut record = Record::unread(&snapshot, worker.index, &downstream);
+        let mut record = Record::unread(&snapshot, &worker, &downstream);
         record.fail_with(if begun.is_none() {
             ErrorKind::HeadTimeout
         } else {
@@ -190,7 +191,7 @@ async fn stream(
     let (request, tunnelled) = match read_request(request, &downstream.listener) {
         Ok(request) => request,
         Err(kind) => {
-            let mut record = Record::unread(&snapshot, worker.index, &downstream);
+            let mut record = Record::unread(&snapshot, &worker, &downstream);
             let response = respond::refuse_unread(&Error::from(kind));
             record.fail_with(kind);
             record.set_status(response.head.status);

@@ -1,98 +1,29 @@
 //! Wires a process together: control runtime, workers, listeners, reload, drain. The only place
 //! that knows all parts.
 
+mod options;
+mod threads;
+
 use std::collections::HashMap;
-use std::future::Future;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
-use selvedge_contract::config::{Config, IdentitySpec};
-use selvedge_contract::defaults::process::SPARE_DESCRIPTORS;
-use tokio::runtime::{Builder, LocalOptions};
+use selvedge_contract::config::IdentitySpec;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::load::{Loaded, load};
-use crate::config::tree::Node;
 use crate::config::{Compiler, Mode, Report, Snapshot};
-use crate::drain::Phase;
 use crate::identity::Source;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::IdentityStore;
-use crate::worker::{Shared, Worker};
-use crate::{accept, discover, identity, protocol, upstream};
+use crate::worker::Shared;
+use crate::{accept, discover, identity};
 
-/// How a process is started.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// What it is.
-    pub mode: Mode,
-    /// Where the configuration is.
-    pub config: ConfigInput,
-    /// Worker threads; `None` is the default of the mode.
-    pub workers: Option<usize>,
-    /// Where certificates come from instead of what the configuration says; for dev mode.
-    pub source: Option<Source>,
-    /// The ports are held by whoever starts this: they need not be free.
-    pub held_ports: bool,
-}
-
-/// Where a configuration is.
-#[derive(Debug, Clone)]
-pub enum ConfigInput {
-    /// In files and directories, merged.
-    Files(Vec<PathBuf>),
-    /// Here already.
-    Memory(Box<Config>),
-}
-
-impl ConfigInput {
-    fn load(&self) -> Result<Loaded<Config>, Report> {
-        match self {
-            Self::Files(paths) => load(paths),
-            Self::Memory(config) => Ok(Loaded {
-                config: (**config).clone(),
-                tree: Node::empty(0),
-                report: Report::default(),
-            }),
-        }
-    }
-
-    fn paths(&self) -> Vec<PathBuf> {
-        match self {
-            Self::Files(paths) => paths.clone(),
-            Self::Memory(_) => Vec::new(),
-        }
-    }
-}
-
-/// Why a process cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration.
-    #[error("the configuration has errors:\n\n{}", .0.to_text())]
-    Config(Report),
-    /// A port.
-    #[error("cannot listen on {address} ({name}): {source}")]
-    Bind {
-        /// Listener.
-        name: String,
-        /// Address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The identity.
-    #[error("identity: {0}")]
-    Identity(#[from] identity::IdentityError),
-    /// A thread or a runtime.
-    #[error("{0}")]
-    System(#[from] io::Error),
-}
+pub use options::{ConfigInput, Options, StartError};
+use threads::{Listen, start_worker};
 
 /// Threads by default: a gateway takes the machine, a sidecar leaves it to its application.
 #[must_use]
@@ -102,14 +33,6 @@ pub fn default_workers(mode: Mode) -> usize {
         Mode::Gateway => cores,
         Mode::Sidecar => cores.min(2),
     }
-}
-
-/// What a worker is told.
-#[derive(Debug)]
-struct Listen {
-    name: Arc<str>,
-    socket: TcpListener,
-    removed: CancellationToken,
 }
 
 /// A listener that is open.
@@ -382,105 +305,4 @@ async fn start_identity(
         (None, None) => None,
     };
     Ok(keeper)
-}
-
-fn start_worker(
-    index: usize,
-    shared: Arc<Shared>,
-) -> io::Result<(mpsc::Sender<Listen>, JoinHandle<()>)> {
-    let (sender, commands) = mpsc::channel(16);
-    let thread = std::thread::Builder::new()
-        .name(format!("worker-{index}"))
-        .spawn(move || {
-            let runtime = Builder::new_current_thread()
-                .enable_io()
-                .enable_time()
-                .build_local(LocalOptions::default());
-            match runtime {
-                Ok(runtime) => runtime.block_on(run_worker(index, shared, commands)),
-                Err(error) => tracing::error!(%error, "a worker cannot start"),
-            }
-        })?;
-    Ok((sender, thread))
-}
-
-/// A worker's life. When it returns, the runtime is dropped, and with it all that still runs.
-async fn run_worker(index: usize, shared: Arc<Shared>, mut commands: mpsc::Receiver<Listen>) {
-    let worker = Worker::new(index, shared.clone());
-    let mut drain = shared.drain.subscribe();
-    tokio::task::spawn_local(upstream::pool::reap_forever(worker.clone()));
-    let ceiling = connection_ceiling();
-    loop {
-        // Both are safe to cancel: a command or a phase not seen now is seen next time.
-        tokio::select! {
-            Some(listen) = commands.recv() => {
-                tokio::task::spawn_local(serve_listener(worker.clone(), listen, ceiling));
-            }
-            changed = drain.changed() => {
-                let phase = *drain.borrow_and_update();
-                if phase >= Phase::Draining {
-                    worker.stop();
-                }
-                if phase == Phase::Ended || changed.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-fn serve_listener(
-    worker: std::rc::Rc<Worker>,
-    listen: Listen,
-    ceiling: usize,
-) -> impl Future<Output = ()> {
-    let Listen {
-        name,
-        socket,
-        removed,
-    } = listen;
-    async move {
-        let serve = {
-            let worker = worker.clone();
-            let name = name.clone();
-            move |stream: tokio::net::TcpStream, peer: SocketAddr| {
-                let snapshot = worker.snapshot();
-                let Some(plan) = snapshot.listener(&name).cloned() else {
-                    return;
-                };
-                let place = worker
-                    .shared
-                    .census
-                    .admit(&name, peer.ip(), &plan.limits, ceiling);
-                if place.is_none() {
-                    // Closed at once, by dropping it: an answer would cost what the cap saves.
-                    worker.metrics.worker(worker.index).refused.add(1);
-                    return;
-                }
-                tokio::task::spawn_local(protocol::serve(
-                    worker.clone(),
-                    plan,
-                    stream,
-                    peer,
-                    place,
-                ));
-            }
-        };
-        if let Err(error) = accept::accept_forever(worker, socket, removed, serve).await {
-            tracing::error!(listener = %name, %error, "listener failed");
-        }
-    }
-}
-
-/// Connections that the descriptors of this process allow: each may need one upstream, and some
-/// are kept for files, admin and health.
-fn connection_ceiling() -> usize {
-    let limit = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let files = limit
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|soft| soft.parse::<usize>().ok())
-        .unwrap_or(1024);
-    (files.saturating_sub(SPARE_DESCRIPTORS) * 4 / 5).max(16)
 }

@@ -1,0 +1,1 @@
+"""The parts of bench/run, the harness that measures Selvedge beside other proxies."""

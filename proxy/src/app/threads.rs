@@ -1,0 +1,126 @@
+//! The worker threads: each a runtime of its own, told over a channel what to listen on.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use selvedge_contract::defaults::process::SPARE_DESCRIPTORS;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::drain::Phase;
+use crate::worker::{Shared, Worker};
+use crate::{accept, protocol, upstream};
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(super) struct Listen {
+    pub(super) name: Arc<str>,
+    pub(super) socket: TcpListener,
+    pub(super) removed: CancellationToken,
+}
+
+/// Starts a worker's thread; it ends with the drain.
+pub(super) fn start_worker(
+    index: usize,
+    shared: Arc<Shared>,
+) -> io::Result<(mpsc::Sender<Listen>, JoinHandle<()>)> {
+    let (sender, commands) = mpsc::channel(16);
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            let runtime = Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(run_worker(index, shared, commands)),
+                Err(error) => tracing::error!(%error, "a worker cannot start"),
+            }
+        })?;
+    Ok((sender, thread))
+}
+
+/// A worker's life. When it returns, the runtime is dropped, and with it all that still runs.
+async fn run_worker(index: usize, shared: Arc<Shared>, mut commands: mpsc::Receiver<Listen>) {
+    let worker = Worker::new(index, shared.clone());
+    let mut drain = shared.drain.subscribe();
+    tokio::task::spawn_local(upstream::pool::reap_forever(worker.clone()));
+    let ceiling = connection_ceiling();
+    loop {
+        // Both are safe to cancel: a command or a phase not seen now is seen next time.
+        tokio::select! {
+            Some(listen) = commands.recv() => {
+                tokio::task::spawn_local(serve_listener(worker.clone(), listen, ceiling));
+            }
+            changed = drain.changed() => {
+                let phase = *drain.borrow_and_update();
+                if phase >= Phase::Draining {
+                    worker.stop();
+                }
+                if phase == Phase::Ended || changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn serve_listener(
+    worker: std::rc::Rc<Worker>,
+    listen: Listen,
+    ceiling: usize,
+) -> impl Future<Output = ()> {
+    let Listen {
+        name,
+        socket,
+        removed,
+    } = listen;
+    async move {
+        let serve = {
+            let worker = worker.clone();
+            let name = name.clone();
+            move |stream: tokio::net::TcpStream, peer: SocketAddr| {
+                let snapshot = worker.snapshot();
+                let Some(plan) = snapshot.listener(&name).cloned() else {
+                    return;
+                };
+                let place = worker
+                    .shared
+                    .census
+                    .admit(&name, peer.ip(), &plan.limits, ceiling);
+                if place.is_none() {
+                    // Closed at once, by dropping it: an answer would cost what the cap saves.
+                    worker.metrics.worker(worker.index).refused.add(1);
+                    return;
+                }
+                tokio::task::spawn_local(protocol::serve(
+                    worker.clone(),
+                    plan,
+                    stream,
+                    peer,
+                    place,
+                ));
+            }
+        };
+        if let Err(error) = accept::accept_forever(worker, socket, removed, serve).await {
+            tracing::error!(listener = %name, %error, "listener failed");
+        }
+    }
+}
+
+/// Connections that the descriptors of this process allow: each may need one upstream, and some
+/// are kept for files, admin and health.
+fn connection_ceiling() -> usize {
+    let limit = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let files = limit
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|soft| soft.parse::<usize>().ok())
+        .unwrap_or(1024);
+    (files.saturating_sub(SPARE_DESCRIPTORS) * 4 / 5).max(16)
+}

@@ -1,0 +1,143 @@
+//! A TCP socket for the path: tokio's readiness, the kernel's calls without the C library between.
+//!
+//! The C library makes every read and write of a threaded process a cancellation point, which
+//! costs about as much as parsing a head. Going round it saves some 5 % of a small request.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Socket(TcpStream);
+
+impl Socket {
+    /// Takes over a stream.
+    #[must_use]
+    pub const fn new(stream: TcpStream) -> Self {
+        Self(stream)
+    }
+
+    /// The stream.
+    #[must_use]
+    pub const fn stream(&self) -> &TcpStream {
+        &self.0
+    }
+
+    /// One call, when the socket is ready for it. A call that did less than it was asked for has
+    /// emptied or filled the kernel's buffer: readiness is given up at once, which saves the call
+    /// that would only have said so (epoll is edge-triggered; new bytes raise it again).
+    fn attempt(
+        &self,
+        interest: Interest,
+        asked: usize,
+        mut call: impl FnMut() -> rustix::io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        let mut done = None;
+        let tried = self.0.try_io(interest, || {
+            let n = call()?;
+            done = Some(n);
+            if n < asked && n > 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        match (done, tried) {
+            (Some(n), _) => Ok(Some(n)),
+            (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            (None, Err(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            (None, Err(error)) => Err(error),
+            (None, Ok(())) => Ok(None),
+        }
+    }
+
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        asked: usize,
+        mut call: impl FnMut(&TcpStream) -> rustix::io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            if let Some(n) = self.attempt(Interest::WRITABLE, asked, || call(&self.0))? {
+                return Poll::Ready(Ok(n));
+            }
+        }
+    }
+}
+
+/// Tells a buffer how much of it a system call has filled.
+#[expect(unsafe_code, reason = "the one place; the proof is below")]
+fn filled(buf: &mut ReadBuf<'_>, n: usize) {
+    // SAFETY: `recv` reports as initialised exactly the first `n` bytes of the unfilled part that
+    // it was given, and nothing has touched the buffer since.
+    unsafe { buf.assume_init(n) };
+    buf.advance(n);
+}
+
+/// The part of a buffer that a system call may fill.
+#[expect(unsafe_code, reason = "the one place; the proof is below")]
+fn unfilled<'a>(buf: &'a mut ReadBuf<'_>) -> &'a mut [MaybeUninit<u8>] {
+    // SAFETY: the slice goes to `recv` only, which writes to it and never de-initialises a byte.
+    unsafe { buf.unfilled_mut() }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let asked = buf.remaining();
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            let spare = unfilled(buf);
+            let call = || {
+                let (_, n) = recv(&self.0, &mut *spare, RecvFlags::empty())?;
+                Ok(n)
+            };
+            if let Some(n) = self.attempt(Interest::READABLE, asked, call)? {
+                filled(buf, n);
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, buf.len(), |stream| {
+            send(stream, buf, SendFlags::NOSIGNAL)
+        })
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let asked = bufs.iter().map(|buf| buf.len()).sum();
+        self.poll_send(cx, asked, |stream| rustix::io::writev(stream, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

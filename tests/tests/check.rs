@@ -1,0 +1,174 @@
+//! `selvedge check`: every mistake at once, each with place and remedy.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use selvedge_tests::process::binary;
+
+fn check(text: &str, arguments: &[&str]) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gateway.yaml");
+    std::fs::write(&file, text).unwrap();
+    Command::new(binary())
+        .arg("check")
+        .args(arguments)
+        .arg(&file)
+        .output()
+        .unwrap()
+}
+
+/// Ten mistakes, one a line that ends in its number.
+const MISTAKES: &str = r#"listeners:
+  - { name: web, port: 8080, protcol: HTTP } # 1 unknown key
+  - { name: web, port: 8081 } # 2 the name is taken
+routes:
+  - hostnames: ["shop example"] # 3 not a host name
+    rules:
+      - matches: [{ path: { type: Prefix, value: /a } }] # 4 unknown word
+        backendRefs: [{ service: ordrs }] # 5 no such service
+        timeouts: { request: 10 } # 6 not a duration
+      - matches: [{ path: b }] # 7 not a path
+        policies: [nobody] # 8 no such policy
+        backendRefs: [{ service: orders, weight: 2000000 }] # 9 out of range
+services:
+  orders: { endpoints: ["orders:8080"] } # 10 not an address
+"#;
+
+#[test]
+fn ten_mistakes_are_named_with_place_and_remedy() {
+    // What is wrong in form is said first; with that put right, what is wrong in meaning.
+    let form = check(MISTAKES, &["--format", "json"]);
+    assert_eq!(form.status.code(), Some(1));
+    let repaired = MISTAKES
+        .replace("protcol", "protocol")
+        .replace("type: Prefix", "type: PathPrefix")
+        .replace("request: 10 ", "request: 10s ");
+    let meaning = check(&repaired, &["--format", "json"]);
+    let mut lines = Vec::new();
+    for output in [form, meaning] {
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        for finding in found.as_array().unwrap() {
+            assert_ne!(finding["remedy"], "", "{finding}");
+            assert!(finding["column"].as_u64().unwrap() > 1, "{finding}");
+            lines.push(finding["line"].as_u64().unwrap());
+        }
+    }
+    lines.sort_unstable();
+    assert_eq!(lines, [2, 3, 5, 7, 8, 9, 10, 11, 12, 14]);
+}
+
+#[test]
+fn findings_read_like_a_compiler_s() {
+    let output = check("listners:\n  - { name: web, port: 80 }\n", &[]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("error: unknown key `listners`"), "{text}");
+    assert!(text.contains("gateway.yaml:1:1"), "{text}");
+    assert!(text.contains("did you mean `listeners`?"), "{text}");
+    assert!(text.contains("1 | listners:"), "{text}");
+}
+
+#[test]
+fn what_else_is_refused() {
+    for (text, wanted) in [
+        (
+            "listeners: [{ name: a, port: 1 }]\nlisteners: []\n",
+            "is there twice",
+        ),
+        ("listeners: [{ name: a, port: 70000 }]\n", "out of range"),
+        ("listeners: [{ port: 80 }]\n", "`name` is missing"),
+        ("listeners: { name: a }\n", "expected a list"),
+        ("a: [b\n", "not valid YAML"),
+        ("", "a gateway needs a listener"),
+        (
+            "listeners: [{ name: a, port: 443, protocol: HTTPS }]\n",
+            "needs `tls`",
+        ),
+        (
+            "limits: { body: 10Mb }\nlisteners: [{ name: a, port: 1 }]\n",
+            "expected a size",
+        ),
+        (
+            "listeners: [{ name: a, port: 1 }]\nservices: { s: { endpoints: [\"1.2.3.4:5\"], mesh: {} } }\n",
+            "identity",
+        ),
+        (
+            "listeners: [{ name: a, port: 1 }]\nroutes: [{ rules: [{ filters: [{ type: RequestRedirec }] }] }]\n",
+            "did you mean `RequestRedirect`?",
+        ),
+    ] {
+        let output = check(text, &[]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(said.contains(wanted), "{text}\n{said}");
+    }
+}
+
+#[test]
+fn shadowed_rules_are_a_warning() {
+    let text = "listeners: [{ name: a, port: 1 }]
+routes: [{ rules: [{ matches: [{ path: /a }], backendRefs: [{ service: s }] }, { matches: [{ path: /a/ }], backendRefs: [{ service: s }] }] }]
+services: { s: { endpoints: [\"1.2.3.4:5\"] } }
+";
+    let output = check(text, &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("warning: this match is never reached"),
+        "{said}"
+    );
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+#[test]
+fn every_example_is_right() {
+    let mut checked = 0;
+    for example in std::fs::read_dir(root().join("examples")).unwrap() {
+        let dir = example.unwrap().path();
+        if !dir.is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()) {
+            if file.extension().is_some_and(|e| e == "yaml") {
+                let output = Command::new(binary())
+                    .arg("check")
+                    .arg(&file)
+                    .output()
+                    .unwrap();
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(output.status.success(), "{}: {said}", file.display());
+                assert!(
+                    output.stdout.starts_with(b"ok:"),
+                    "{}: one line",
+                    file.display()
+                );
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 3);
+}
+
+#[test]
+fn generated_documents_are_fresh() {
+    for (what, file) in [
+        ("config", "docs/config.md"),
+        ("schema", "docs/selvedge.schema.json"),
+    ] {
+        let output = Command::new(binary())
+            .args(["docs", what])
+            .output()
+            .unwrap();
+        let fresh = String::from_utf8_lossy(&output.stdout).into_owned();
+        let kept = std::fs::read_to_string(root().join(file)).unwrap();
+        assert!(
+            fresh == kept,
+            "{file} is stale: `selvedge docs {what} > {file}`"
+        );
+    }
+}

@@ -1,0 +1,427 @@
+//! Hostile HTTP/1, rows H1-16 to H1-27 of the battery: what happens between messages.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use selvedge_tests::hostile::{Case, ROLES, Role, Stage, Want, both, echo, target};
+use selvedge_tests::{Raw, Upstream};
+
+/// A bell that one thread rings and another waits for.
+#[derive(Clone, Default)]
+struct Bell(Arc<(Mutex<u32>, Condvar)>);
+
+impl Bell {
+    fn ring(&self) {
+        *self.0.0.lock().unwrap() += 1;
+        self.0.1.notify_all();
+    }
+
+    fn wait(&self) {
+        let rung = self.0.0.lock().unwrap();
+        *self.0.1.wait_while(rung, |rung| *rung == 0).unwrap() -= 1;
+    }
+}
+
+const UPGRADE: &str = "GET /hostile HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+#[test]
+fn h1_16_bytes_behind_an_upgrade_wait_for_101() {
+    for role in ROLES {
+        for protocol in ["websocket", "unknown/1"] {
+            let (bell, early) = (Bell::default(), Arc::new(AtomicBool::new(false)));
+            let (rung, saw_early) = (bell.clone(), early.clone());
+            let upstream = Upstream::scripted(move |connection| {
+                let Some(request) = connection.request() else {
+                    return;
+                };
+                if !target(&request).starts_with("/hostile") {
+                    return echo(connection, &request);
+                }
+                connection.send("HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n");
+                rung.wait();
+                // Whatever was let through has had a whole round trip to arrive.
+                connection.stream().set_nonblocking(true).unwrap();
+                let mut byte = [0];
+                let held = connection.stream().peek(&mut byte).is_err();
+                connection.stream().set_nonblocking(false).unwrap();
+                saw_early.store(!held, Ordering::SeqCst);
+                connection.send(
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+                );
+                let early = connection.exactly(5).unwrap_or_default();
+                connection.send([b"got ", &early[..]].concat());
+                connection.drain();
+            });
+            let stage = Stage::over(role, "", upstream);
+            let mut client = stage.client();
+            let head = UPGRADE.replace("websocket", protocol);
+            client.send(format!("{head}EARLY"));
+            assert_eq!(client.reply().status, 103, "{role:?} {protocol}");
+            bell.ring();
+            assert_eq!(client.reply().status, 101, "{role:?} {protocol}");
+            client.shutdown_write();
+            assert_eq!(client.rest(), b"got EARLY", "{role:?} {protocol}");
+            assert!(
+                !early.load(Ordering::SeqCst),
+                "{role:?} {protocol}: sent before 101"
+            );
+            stage.canary().unwrap();
+        }
+    }
+}
+
+#[test]
+fn h1_16_an_upgrade_that_is_declined_stays_http() {
+    both(|stage| {
+        let mark = stage.mark();
+        let mut client = stage.client();
+        client.send(format!(
+            "{UPGRADE}GET /own/second HTTP/1.1\r\nHost: a\r\n\r\n"
+        ));
+        let bodies = [client.reply().text(), client.reply().text()];
+        assert_eq!(bodies, ["/hostile", "/own/second"]);
+        assert_eq!(stage.complete(&mark).len(), 1);
+
+        client = stage.client();
+        client.send(format!("{UPGRADE}\u{81}\u{5}hello\r\n\r\n"));
+        assert_eq!(client.reply().text(), "/hostile");
+        let second = client.reply();
+        assert_eq!(
+            (second.status, second.header("connection")),
+            (400, Some("close"))
+        );
+        assert!(client.is_closed());
+        stage.canary().unwrap();
+
+        for (id, lines) in [
+            ("no Connection", "Upgrade: websocket\r\n"),
+            (
+                "a body",
+                "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n",
+            ),
+            (
+                "a chunked body",
+                "Connection: upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n",
+            ),
+        ] {
+            let body = match lines {
+                l if l.contains("Length") => "hello",
+                l if l.contains("chunked") => "5\r\nhello\r\n0\r\n\r\n",
+                _ => "",
+            };
+            let bytes = format!("POST /hostile HTTP/1.1\r\nHost: a\r\n{lines}\r\n{body}");
+            let got = stage.served(&Case::new(id, bytes, Want::Served));
+            assert!(!got.to_lowercase().contains("upgrade"), "{id}: {got:?}");
+        }
+        let two = UPGRADE.replace("Upgrade: websocket", "Upgrade: websocket\r\nUpgrade: other");
+        stage.run(
+            "H1-16",
+            &[Case::new("two Upgrades", two, Want::Refused(400))],
+        );
+    });
+}
+
+#[test]
+fn h1_18_http2_by_other_ways_and_connect() {
+    both(|stage| {
+        let settings = "HTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+        for (id, lines, body) in [
+            (
+                "h2c",
+                format!("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n{settings}"),
+                "",
+            ),
+            (
+                "h2c, no nomination",
+                format!("Connection: Upgrade\r\nUpgrade: h2c\r\n{settings}"),
+                "",
+            ),
+            (
+                "H2C",
+                format!("Connection: upgrade\r\nUpgrade: H2C\r\n{settings}"),
+                "",
+            ),
+            (
+                "h2",
+                format!("Connection: upgrade\r\nUpgrade: h2\r\n{settings}"),
+                "",
+            ),
+            (
+                "websocket, h2c",
+                format!("Connection: upgrade\r\nUpgrade: websocket, h2c\r\n{settings}"),
+                "",
+            ),
+            (
+                "h2c, a body",
+                format!("Connection: upgrade\r\nUpgrade: h2c\r\n{settings}Content-Length: 5\r\n"),
+                "hello",
+            ),
+        ] {
+            let bytes = format!("GET /hostile HTTP/1.1\r\nHost: a\r\n{lines}\r\n{body}");
+            let got = stage
+                .served(&Case::new(id, bytes, Want::Served))
+                .to_lowercase();
+            assert!(
+                !got.contains("h2c") && !got.contains("upgrade") && !got.contains("http2-settings"),
+                "{id}: {got:?}"
+            );
+            assert!(got.ends_with(&format!("\r\n\r\n{body}")), "{id}: {got:?}");
+        }
+        let own = stage.proxy.address("admin");
+        let upstream = stage.upstream.address();
+        let mut cases = vec![
+            Case::new(
+                "PRI without SM",
+                "PRI * HTTP/2.0\r\n\r\nhostile\r\n\r\n",
+                Want::Refused(505),
+            ),
+            Case::new(
+                "PRI with fields",
+                "PRI * HTTP/2.0\r\nHost: a\r\n\r\n",
+                Want::Refused(505),
+            ),
+            Case::new(
+                "PRI as HTTP/1.1",
+                "PRI * HTTP/1.1\r\nHost: a\r\nX: hostile\r\n\r\n",
+                Want::Refused(400),
+            ),
+            Case::new(
+                "CONNECT without Host",
+                "CONNECT hostile:443 HTTP/1.1\r\n\r\n",
+                Want::Refused(405),
+            ),
+            Case::new(
+                "CONNECT with a body",
+                "CONNECT hostile:443 HTTP/1.1\r\nHost: hostile:443\r\nContent-Length: 5\r\n\r\nhello",
+                Want::Refused(405),
+            ),
+            Case::new(
+                "CONNECT with a path",
+                "CONNECT /hostile HTTP/1.1\r\nHost: a\r\n\r\n",
+                Want::Refused(405),
+            ),
+        ];
+        for to in [
+            "hostile:443",
+            "127.0.0.1:22",
+            "169.254.169.254:80",
+            "[::1]:22",
+            &own.to_string(),
+            &upstream.to_string(),
+        ] {
+            let bytes = format!(
+                "CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+            );
+            cases.push(Case::new(
+                format!("CONNECT {to}"),
+                bytes,
+                Want::Refused(405),
+            ));
+        }
+        stage.run("H1-18", &cases);
+    });
+}
+
+#[test]
+fn h1_20_expectations() {
+    both(|stage| {
+        let post = |lines: &str, body: &str| {
+            format!("POST /hostile HTTP/1.1\r\nHost: a\r\n{lines}\r\n{body}")
+        };
+        let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+        stage.run(
+            "H1-20",
+            &[
+                Case::new(
+                    "unknown",
+                    post("Expect: hostile\r\nContent-Length: 5\r\n", "hello"),
+                    Want::Refused(417),
+                ),
+                Case::new(
+                    "100-continuex",
+                    post("Expect: 100-continuex\r\nContent-Length: 5\r\n", smuggled),
+                    Want::Refused(417),
+                ),
+                Case::new(
+                    "empty",
+                    post("Expect:\r\nContent-Length: 5\r\n", smuggled),
+                    Want::Refused(417),
+                ),
+                Case::new(
+                    "a list",
+                    post(
+                        "Expect: 100-continue, hostile\r\nContent-Length: 5\r\n",
+                        smuggled,
+                    ),
+                    Want::Refused(417),
+                ),
+                Case::new(
+                    "two lines",
+                    post(
+                        "Expect: 100-continue\r\nExpect: hostile\r\nContent-Length: 5\r\n",
+                        "hello",
+                    ),
+                    Want::Refused(417),
+                ),
+                Case::new(
+                    "a body that did not wait",
+                    post("Expect: 100-continue\r\nContent-Length: 5\r\n", "hello"),
+                    Want::Served,
+                ),
+                Case::new(
+                    "no body",
+                    post("Expect: 100-continue\r\n", ""),
+                    Want::Served,
+                ),
+                Case::new(
+                    "HTTP/1.0",
+                    post("Expect: 100-continue\r\nContent-Length: 5\r\n", "hello")
+                        .replace("HTTP/1.1", "HTTP/1.0"),
+                    Want::ServedLast,
+                ),
+            ],
+        );
+        for (lines, body) in [
+            ("Expect: 100-continue\r\nContent-Length: 5\r\n", "hello"),
+            (
+                "Expect: 100-CONTINUE\r\nTransfer-Encoding: chunked\r\n",
+                "5\r\nhello\r\n0\r\n\r\n",
+            ),
+        ] {
+            let mark = stage.mark();
+            let mut client = stage.client();
+            client.send(post(lines, ""));
+            assert_eq!(client.reply().status, 100, "{lines}");
+            client.send(format!("{body}GET /own/next HTTP/1.1\r\nHost: a\r\n\r\n"));
+            let bodies = [client.reply().text(), client.reply().text()];
+            assert_eq!(bodies, ["/hostile", "/own/next"], "{lines}");
+            let got = stage.complete(&mark);
+            let got = String::from_utf8_lossy(&got[0]);
+            assert!(
+                !got.contains("Expect") && got.ends_with(body),
+                "{lines}: {got:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn h1_20_a_final_answer_before_the_body() {
+    for role in ROLES {
+        let upstream = Upstream::scripted(|connection| {
+            while let Some(head) = connection.until(b"\r\n\r\n") {
+                if target(&head).starts_with("/own/") {
+                    echo(connection, &head);
+                    continue;
+                }
+                // A 100 that nobody asked for, then a refusal without a look at the body.
+                connection.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+                connection.drain();
+            }
+        });
+        let stage = Stage::over(role, "", upstream);
+        for body in ["", "GET /own/smuggled HTTP/1.1\r\nHost: a\r\n\r\n"] {
+            let mut client = stage.client();
+            client.send(format!(
+                "POST /hostile HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 500\r\n\r\n{body}"
+            ));
+            let mut reply = client.reply();
+            if reply.status == 100 {
+                assert!(
+                    body.is_empty(),
+                    "{role:?}: 100 to a client that did not wait"
+                );
+                reply = client.reply();
+            }
+            assert_eq!(
+                (reply.status, reply.text().as_str()),
+                (403, "no"),
+                "{role:?}"
+            );
+            // The rest of the body is not there: nothing that follows may be read as a request.
+            assert_eq!(reply.header("connection"), Some("close"), "{role:?}");
+            client.send("GET /own/smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert!(client.is_closed(), "{role:?}");
+            stage.canary().unwrap();
+            let smuggled = stage
+                .upstream
+                .seen()
+                .iter()
+                .any(|s| s.text().starts_with("GET /own/smuggled"));
+            assert!(!smuggled, "{role:?}");
+        }
+    }
+}
+
+#[test]
+fn h1_27_one_bad_request_among_a_hundred() {
+    both(|stage| {
+        for (id, bad, status) in [
+            ("bare LF", "GET /hostile HTTP/1.1\nHost: a\r\n\r\n".to_owned(), 400),
+            ("CL and TE", "POST /hostile HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 400),
+            ("no Host", "GET /hostile HTTP/1.1\r\n\r\n".to_owned(), 400),
+            ("version", "GET /hostile HTTP/1.2\r\nHost: a\r\n\r\n".to_owned(), 505),
+            ("101 fields", format!("GET /hostile HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: 1\r\n".repeat(100)), 431),
+            ("bad chunk", "POST /hostile HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\n".to_owned(), 400),
+            ("CONNECT", "CONNECT hostile:443 HTTP/1.1\r\nHost: hostile:443\r\n\r\n".to_owned(), 405),
+        ] {
+            let mark = stage.mark();
+            let get = |n: usize| format!("GET /piped/{n} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let first: String = (0..50).map(get).collect();
+            let last: String = (51..100).map(get).collect();
+            let mut client = stage.client();
+            client.send(first + &bad + &last);
+            for n in 0..50 {
+                let reply = client.reply();
+                assert_eq!((reply.status, reply.text()), (200, format!("/piped/{n}")), "{id}");
+            }
+            let reply = client.reply();
+            assert_eq!((reply.status, reply.header("connection")), (status, Some("close")), "{id}");
+            assert!(client.is_closed(), "{id}: an answer behind the bad one");
+            stage.canary().unwrap_or_else(|why| panic!("{id}: {why}"));
+            let seen: Vec<String> = stage.complete(&mark).iter().map(|r| target(r)).collect();
+            let want: Vec<String> = (0..50).map(|n| format!("/piped/{n}")).collect();
+            assert_eq!(seen, want, "{id}");
+        }
+        let mut client = Raw::connect(stage.address());
+        client.send("GET /own/a HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
+        assert!((0..100).all(|_| client.reply().text() == "/own/a"));
+    });
+}
+
+#[test]
+fn h1_27_a_head_over_its_limit() {
+    both(|stage| {
+        let (block, uri) = match stage.role {
+            Role::Gateway => (32 << 10, 8 << 10),
+            Role::Sidecar => (60 << 10, 16 << 10),
+        };
+        let field = "a".repeat(block);
+        let long = "a".repeat(uri);
+        stage.run(
+            "head limits",
+            &[
+                Case::new(
+                    "block",
+                    format!("GET /hostile HTTP/1.1\r\nHost: a\r\nX: {field}\r\n\r\n"),
+                    Want::Refused(431),
+                ),
+                Case::new(
+                    "target",
+                    format!("GET /hostile{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
+                    Want::Refused(414),
+                ),
+                Case::new(
+                    "a target without an end",
+                    format!("GET /hostile{field}"),
+                    Want::Refused(414),
+                ),
+                Case::new(
+                    "a target at the limit",
+                    format!("GET /hostile{} HTTP/1.1\r\nHost: a\r\n\r\n", &long[8..]),
+                    Want::Served,
+                ),
+            ],
+        );
+    });
+}
