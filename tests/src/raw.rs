@@ -168,6 +168,25 @@ impl Raw {
         self.try_reply_to("GET").expect("an answer")
     }
 
+    /// Reads up to and with this mark.
+    ///
+    /// # Panics
+    /// When the connection ends before.
+    pub fn until(&mut self, mark: &str) -> String {
+        loop {
+            let mark = mark.as_bytes();
+            if let Some(at) = self.buffer.windows(mark.len()).position(|w| w == mark) {
+                let bytes: Vec<u8> = self.buffer.drain(..at + mark.len()).collect();
+                return String::from_utf8_lossy(&bytes).into_owned();
+            }
+            assert!(
+                self.fill().is_ok_and(|n| n > 0),
+                "ends before {:?}",
+                String::from_utf8_lossy(mark)
+            );
+        }
+    }
+
     /// Reads what comes until the connection ends, or is reset.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill().is_ok_and(|n| n > 0) {}

@@ -48,6 +48,10 @@ fn files_say_where_they_stand_and_stay_small() {
                 wrong.push(format!("{name}: `{word}` says nothing"));
             }
         }
+        // The batteries are tables: their length is their worth.
+        if name.starts_with("tests/tests/hostile") {
+            continue;
+        }
         let lines = product(&text).count();
         if lines > FILE_LINES {
             wrong.push(format!("{name}: {lines} lines"));
