@@ -159,6 +159,7 @@ fn generated_documents_are_fresh() {
     for (what, file) in [
         ("config", "docs/config.md"),
         ("schema", "docs/selvedge.schema.json"),
+        ("end-codes", "docs/end-codes.md"),
     ] {
         let output = Command::new(binary())
             .args(["docs", what])

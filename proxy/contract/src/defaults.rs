@@ -56,7 +56,8 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Bytes held for a connection in each direction.
     pub buffer: usize,
-    /// Whole request, from its head to its last byte out; 0 = off. Streams are exempt.
+    /// From the head of a request to the head of its response; 0 = off. Not to the last byte: a
+    /// large download is no fault, and a stalled one ends by `stream_idle`.
     pub request: Duration,
 }
 

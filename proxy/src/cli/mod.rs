@@ -57,7 +57,7 @@ enum Command {
     /// Print generated documentation.
     #[command(hide = true)]
     Docs {
-        /// `config` or `schema`.
+        /// `config`, `schema` or `end-codes`.
         what: String,
     },
     /// Print the version.
@@ -130,9 +130,10 @@ fn docs(what: &str) -> ExitCode {
     match what {
         "config" => say(document::reference().trim_end()),
         "schema" => say(document::json_schema().trim_end()),
+        "end-codes" => say(document::end_codes().trim_end()),
         other => {
             complain(format_args!(
-                "error: `{other}`: expected `config` or `schema`"
+                "error: `{other}`: expected `config`, `schema` or `end-codes`"
             ));
             return ExitCode::from(2);
         }

@@ -339,7 +339,8 @@ pub struct LimitsSpec {
     /// Connections of one address, 0 = no bound. Default: 1000, none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections_per_address: Option<u32>,
-    /// Whole request; 0s = off. Default: 15s, off. Over it: 504. Upgrades and streams are exempt.
+    /// From the head of a request to the head of its response, all retries included; 0s = off.
+    /// Default: 15s, off. Over it: 504. Bodies and streams are bounded by `streamIdle` instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<Duration>,
 }

@@ -278,7 +278,7 @@ impl BackendRef {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RouteTimeouts {
-    /// Whole request with all retries; `0s` = off. Default: that of `limits`.
+    /// To the head of the response, all retries included; `0s` = off. Default: that of `limits`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<Duration>,
     /// One try, to the head of its response. Default: none but `request`.
