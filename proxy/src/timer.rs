@@ -71,7 +71,7 @@ const FLOOR: u64 = 256;
 /// How long a sender may be under the floor before it counts.
 const FLOOR_AFTER: Duration = Duration::from_secs(10);
 
-/// Watches a sender: ends a silence that lasts too long, and a trickle under [`FLOOR`].
+/// Watches a sender: ends a silence that lasts too long, and a trickle under 256 bytes a second.
 ///
 /// Only time spent waiting for the sender counts, not time in which nobody asked it.
 #[derive(Debug)]

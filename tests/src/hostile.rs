@@ -2,6 +2,12 @@
 //! and echoes, a case that says what must become of some bytes, and another user who must not
 //! notice any of it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a rig fails where a test would"
+)]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};

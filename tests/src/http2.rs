@@ -1,6 +1,8 @@
 //! HTTP/2 by hand: any frame, well-formed or not, and as much of a reader as it takes to see how
 //! a stream or a connection ended. No dynamic table, no Huffman but the digits of a status.
 
+#![expect(clippy::unwrap_used, reason = "a rig fails where a test would")]
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
