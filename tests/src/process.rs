@@ -245,6 +245,24 @@ impl Selvedge {
         )
     }
 
+    /// Waits until a metric has this value: it is counted a moment after the client has its answer.
+    ///
+    /// # Panics
+    /// When it has not within [`PATIENCE`].
+    pub fn wait_for_metric(&self, name: &str, labels: &[&str], value: f64) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = self.metric(name, labels);
+            if (now - value).abs() < 0.5 {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{name} {labels:?}: {now} instead of {value}"
+            );
+        }
+    }
+
     /// The value of a metric with these labels in its line, summed over series; 0 where none is.
     #[must_use]
     pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {

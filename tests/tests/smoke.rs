@@ -21,8 +21,5 @@ services: {{ app: {{ endpoints: [\"{}\"] }} }}",
         1,
         "one upstream connection is used again"
     );
-    assert_eq!(
-        proxy.metric("selvedge_requests_total", &["class=\"2xx\""]),
-        3.0
-    );
+    proxy.wait_for_metric("selvedge_requests_total", &["class=\"2xx\""], 3.0);
 }

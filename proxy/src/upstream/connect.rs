@@ -1,7 +1,9 @@
 //! Connecting to an endpoint: TCP, then TLS where the service asks for it, within one time-out.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -40,8 +42,7 @@ async fn establish(lease: &Lease, security: &Security) -> Result<Io, Error> {
     let stream = TcpStream::connect(address)
         .await
         .map_err(|error| Error::with(ErrorKind::ConnectFailed, error))?;
-    // Small writes must not wait for acknowledgements; a failure here only costs latency.
-    let _ = stream.set_nodelay(true);
+    tune(&stream);
     let (config, name) = match security {
         Security::Plain => return Ok(Io::plain(stream)),
         Security::Tls(tls) => (tls.config.clone(), tls.name.clone()),
@@ -66,6 +67,25 @@ async fn establish(lease: &Lease, security: &Security) -> Result<Io, Error> {
         ));
     }
     Ok(Io::tls(tls))
+}
+
+/// What is acknowledged by nobody for this long was sent to nobody: the connection is given up,
+/// and with it the requests that would otherwise wait for the kernel's quarter of an hour.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
+/// A silent connection is asked for a sign of life this often.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// Sets socket options; a failure costs latency or patience, not correctness.
+fn tune(stream: &TcpStream) {
+    // Small writes must not wait for acknowledgements.
+    let _ = stream.set_nodelay(true);
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    let _ = socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE / 3),
+    );
 }
 
 /// Tells a peer that is someone else from one that speaks no TLS.

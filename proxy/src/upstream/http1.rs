@@ -56,8 +56,8 @@ pub async fn send(
         let mut conn = conn.borrow_mut();
         write_head(conn.output(), head, &body)
     };
-    let mut upload = Some(Upload::new(body, encoder));
-    let found = poll_fn(|cx| poll_head(&conn, &mut upload, &head.method, interim, cx)).await;
+    let mut upload = Upload::new(body, encoder);
+    let found = poll_fn(|cx| poll_head(&conn, &mut upload, head, interim, cx)).await;
     match found {
         Ok(reply) => Ok(accept(worker, reply, conn, permit, upload, pool)),
         Err(mut error) => {
@@ -65,8 +65,8 @@ pub async fn send(
             if reused && error.kind == ErrorKind::UpstreamReset && conn.borrow().received == 0 {
                 error.kind = ErrorKind::UpstreamStale;
             }
-            let body = upload.map_or(Body::Empty, Upload::into_body);
-            Err(Failure::after(error, body))
+            // Also of an upload that was complete: the next try needs all of it again.
+            Err(Failure::after(error, upload.into_body()))
         }
     }
 }
@@ -152,24 +152,24 @@ struct Reply {
 /// Drives the upload and reads until the final head is there.
 fn poll_head(
     conn: &SharedConn,
-    upload: &mut Option<Upload>,
-    method: &Method,
+    upload: &mut Upload,
+    head: &RequestHead,
     interim: &dyn Interim,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Reply, Error>> {
-    if let Some(sending) = upload
-        && let Poll::Ready(done) = sending.poll(conn, cx)
-    {
-        // The body stays in `upload` on an error: it may be wanted for another try.
+    if let Poll::Ready(done) = upload.poll(conn, cx) {
         done?;
-        *upload = None;
     }
     let mut conn = conn.borrow_mut();
     let mut interims = 0;
     loop {
         match conn.find_head_end() {
             HeadEnd::At(end) if end <= defaults::HEADER_BLOCK => {
-                let reply = read_head(&mut conn, end, method)?;
+                let reply = read_head(&mut conn, end, &head.method)?;
+                if reply.status == StatusCode::SWITCHING_PROTOCOLS && head.upgrade.is_none() {
+                    let why = "it switched protocols, which nobody had asked for";
+                    return Poll::Ready(Err(Error::with(ErrorKind::BadResponse, why)));
+                }
                 if !reply.status.is_informational()
                     || reply.status == StatusCode::SWITCHING_PROTOCOLS
                 {
@@ -250,9 +250,10 @@ fn accept(
     reply: Reply,
     conn: SharedConn,
     permit: Permit,
-    upload: Option<Upload>,
+    upload: Upload,
     pool: Rc<Pool>,
 ) -> Answer {
+    let upload = (!upload.is_done()).then_some(upload);
     let head = ResponseHead {
         status: reply.status,
         fields: reply.fields,

@@ -97,7 +97,10 @@ impl Http1Body {
         if let Some(upload) = &mut self.upload
             && let Poll::Ready(done) = upload.poll(&self.conn, cx)
         {
-            self.upload = None;
+            // One that was not read stays: its connection must not be used again.
+            if upload.is_done() {
+                self.upload = None;
+            }
             done?;
         }
         if self.expects_continue {
@@ -164,6 +167,8 @@ pub struct Upload {
     body: Body,
     encoder: Encoder,
     ended: bool,
+    /// All of it is with the kernel.
+    flushed: bool,
     /// The endpoint stopped reading; its response may still come.
     deaf: bool,
 }
@@ -176,8 +181,15 @@ impl Upload {
             body,
             encoder,
             ended: false,
+            flushed: false,
             deaf: false,
         }
+    }
+
+    /// Whether all of it was sent. One that the endpoint did not read never is.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        self.flushed
     }
 
     /// The body, for another try.
@@ -193,7 +205,7 @@ impl Upload {
     /// tells why.
     pub fn poll(&mut self, conn: &SharedConn, cx: &mut Context<'_>) -> Poll<Result<(), ErrorKind>> {
         loop {
-            if self.deaf {
+            if self.deaf || self.flushed {
                 return Poll::Ready(Ok(()));
             }
             let room = conn.borrow().has_room();
@@ -209,7 +221,7 @@ impl Upload {
             }
             let flushed = conn.borrow_mut().poll_flush(cx);
             match flushed {
-                Poll::Ready(Ok(())) if self.ended => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if self.ended => self.flushed = true,
                 // Flushed, and the body is what we wait for; or the queue has room again.
                 Poll::Ready(Ok(())) if room => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}

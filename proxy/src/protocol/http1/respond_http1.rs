@@ -80,7 +80,9 @@ fn write_head(conn: &mut Conn, outgoing: &mut Outgoing<'_>, reply: Reply) -> Opt
     let told = fields.known(Known::ContentLength).is_some();
     let out = conn.output();
     write_status(out, status);
-    if told && matches!(encoder, Some(Encoder::Chunked | Encoder::UntilClose)) {
+    // A 204 has no length to tell (RFC 9110 section 8.6), a chunked body must not.
+    let unfit = matches!(encoder, Some(Encoder::Chunked | Encoder::UntilClose));
+    if told && (unfit || status == StatusCode::NO_CONTENT) {
         fields.remove_known(Known::ContentLength);
     }
     fields.write_http1(out);
