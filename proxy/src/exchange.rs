@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::accept::{Downstream, ListenerPlan};
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
-use crate::message::Request;
+use crate::message::{Body, Request};
 use crate::policy::retry::{Next, Tries};
 use crate::respond::{self, Outgoing, Reply};
 use crate::telemetry::Record;
@@ -41,7 +41,7 @@ impl<'a> Context<'a> {
 /// Dropping the future gives the request up on both sides.
 pub async fn handle<'a>(
     context: Context<'a>,
-    request: Request,
+    mut request: Request,
     timer: &mut Timer,
     interim: &dyn Interim,
 ) -> Outgoing<'a> {
@@ -49,7 +49,7 @@ pub async fn handle<'a>(
     let (worker, downstream) = (context.worker, context.downstream);
     let mut record = Record::begin(context.snapshot, worker, downstream, &request.head, start);
     let seen = respond::Seen::of(&request.head);
-    let result = forward(context, &mut record, request, timer, interim).await;
+    let result = forward(context, &mut record, &mut request, timer, interim).await;
     respond::finish(record, seen, result)
 }
 
@@ -57,7 +57,7 @@ pub async fn handle<'a>(
 async fn forward<'a>(
     context: Context<'a>,
     record: &mut Record<'a>,
-    mut request: Request,
+    request: &mut Request,
     timer: &mut Timer,
     interim: &dyn Interim,
 ) -> Result<Reply<'a>, Error> {
@@ -80,7 +80,8 @@ async fn forward<'a>(
     record.pass_trace_on(&mut request.head.fields);
 
     let mut tries = Tries::new(rule, &backend.service, &request.head, record.start);
-    let mut body = tries.watch(request.body, plan.limits.body)?;
+    let body = std::mem::replace(&mut request.body, Body::Empty);
+    let mut body = tries.watch(body, plan.limits.body)?;
     loop {
         let lease = balance::pick(&permit, &backend.service, tries.avoid(), tries.now())?;
         record.tries(&lease, tries.count());

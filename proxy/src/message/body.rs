@@ -30,16 +30,17 @@ pub enum Chunk {
     Trailers(Fields),
 }
 
-/// A body in whichever protocol it comes.
+/// A body in whichever protocol it comes. Boxed where it is large: bodies are handed from stage to
+/// stage, and live in every future on the way.
 pub enum Body {
     /// No body.
     Empty,
     /// A body that is here already: an answer of ours, or a replay.
     Full(Bytes),
     /// From an HTTP/1 connection.
-    Http1(Http1Body),
+    Http1(Box<Http1Body>),
     /// From an HTTP/2 stream.
-    Http2(Http2Body),
+    Http2(Box<Http2Body>),
     /// One of these, counted and kept for a replay.
     Watched(Box<Watched>),
 }

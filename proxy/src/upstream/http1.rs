@@ -288,7 +288,12 @@ fn accept(
         release(conn);
         Body::Empty
     } else {
-        Body::Http1(Http1Body::upstream(conn, length, upload, Box::new(release)))
+        Body::Http1(Box::new(Http1Body::upstream(
+            conn,
+            length,
+            upload,
+            Box::new(release),
+        )))
     };
     Answer {
         response: Response { head, body },

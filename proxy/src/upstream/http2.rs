@@ -226,12 +226,12 @@ pub(super) fn accept(
     let body = if length == BodyLength::Exact(0) && upload.is_none() {
         Body::Empty
     } else {
-        Body::Http2(Http2Body::upstream(
+        Body::Http2(Box::new(Http2Body::upstream(
             stream,
             length,
             upload,
             Box::new(active),
-        ))
+        )))
     };
     Answer {
         response: Response { head, body },

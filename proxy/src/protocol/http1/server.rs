@@ -241,7 +241,12 @@ impl Session {
         };
         self.conn.borrow_mut().decoder = decoder;
         let (conn, idle) = (self.conn.clone(), limits.stream_idle);
-        Body::Http1(Http1Body::downstream(conn, length, expects_continue, idle))
+        Body::Http1(Box::new(Http1Body::downstream(
+            conn,
+            length,
+            expects_continue,
+            idle,
+        )))
     }
 
     /// Answers something that is no request, and closes.

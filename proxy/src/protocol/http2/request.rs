@@ -59,7 +59,11 @@ pub fn read_request(
     }
     let body = match length {
         BodyLength::Exact(0) => Body::Empty,
-        length => Body::Http2(Http2Body::downstream(stream, length, limits.stream_idle)),
+        length => Body::Http2(Box::new(Http2Body::downstream(
+            stream,
+            length,
+            limits.stream_idle,
+        ))),
     };
     Ok((Request { head, body }, None))
 }
