@@ -1,5 +1,10 @@
 //! Hostile HTTP/1, rows H1-08 to H1-14 of the battery: what may stand in a head.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "outside the test function, but part of it"
+)]
+
 use selvedge_tests::hostile::{Case, Role, Want, both};
 
 /// Bytes with `mark` replaced.

@@ -1,6 +1,12 @@
 //! Hostile HTTP/2, rows H2-02 to H2-05 of the battery: floods of streams and blocks. Each ends with the connection, in
 //! a bounded number of frames, and nobody else notices.
 
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "outside the test function, but part of it"
+)]
+
 use selvedge_tests::Upstream;
 use selvedge_tests::hostile::{ROLES, Role, Stage, both, echo, target};
 use selvedge_tests::http2::{
@@ -125,6 +131,9 @@ fn h2_02_a_client_that_changes_its_mind_may() {
     });
 }
 
+/// Frames, and the codes that may answer them.
+type Flood = (&'static str, Vec<Vec<u8>>, &'static [u32]);
+
 /// Frames that make the server reset a stream (or give the connection up), by stream.
 type Provocation = (&'static str, fn(u32) -> Vec<u8>);
 
@@ -215,7 +224,7 @@ fn h2_05_continuations() {
         let open = || frame(HEADERS, END_STREAM, 1, &get());
         let more = |payload: &[u8]| frame(CONTINUATION, 0, 1, payload);
         let field = block(&[("x", &"a".repeat(100))]);
-        let cases: [(&str, Vec<Vec<u8>>, &[u32]); 8] = [
+        let cases: [Flood; 8] = [
             ("endless", vec![more(&field); 1000], &[ENHANCE_YOUR_CALM]),
             ("nine", vec![more(&field); 9], &[ENHANCE_YOUR_CALM]),
             (

@@ -1,8 +1,7 @@
 //! Hostile HTTP/2, row H2-13 of the battery: heads that are not requests.
 
-use selvedge_tests::Upstream;
 use selvedge_tests::hostile::{ROLES, Stage};
-use selvedge_tests::http2::{Outcome, PROTOCOL_ERROR, block, field, headers, request};
+use selvedge_tests::http2::{Outcome, PROTOCOL_ERROR, block, headers, request};
 
 #[test]
 fn h2_13_malformed_heads() {

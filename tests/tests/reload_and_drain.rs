@@ -184,7 +184,7 @@ fn sigterm_with_500_busy_connections_fails_none() {
         }
     });
     let mut config = generation(0, &upstream);
-    let _ = write!(config, "drain: {{ timeout: 30s }}\n");
+    let _ = writeln!(config, "drain: {{ timeout: 30s }}");
     let mut proxy = gateway(&config);
     let address = proxy.address("web");
     let mut idle = Raw::connect(address);

@@ -222,16 +222,15 @@ fn is_local(request: &http::Request<Incoming>) -> bool {
         .get(header::HOST)
         .and_then(|h| h.to_str().ok())
         .unwrap_or_default();
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
+    let host =
+        crate::message::Host::parse(Bytes::copy_from_slice(host.as_bytes())).unwrap_or_default();
+    let name = host.name();
     let foreign = request.headers().contains_key(header::ORIGIN)
         || request
             .headers()
             .get("sec-fetch-site")
             .is_some_and(|s| s != "none" && s != "same-origin");
-    matches!(name, "localhost" | "127.0.0.1" | "::1") && !foreign
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]") && !foreign
 }
 
 fn ready(state: &State) -> Answer {

@@ -23,6 +23,16 @@ impl Level {
     /// # Errors
     /// When it is not one.
     pub fn set(&self, filter: &str) -> Result<(), String> {
+        // The library takes any word for a target's name; a typing error must not end all logging.
+        let known =
+            |level: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&level);
+        let level_of = |part: &'_ str| part.rsplit('=').next().map(str::to_ascii_lowercase);
+        if !filter
+            .split(',')
+            .all(|part| level_of(part).is_some_and(|l| known(&l)))
+        {
+            return Err("expected `info`, or `selvedge=debug,h2=warn`".to_owned());
+        }
         let filter = EnvFilter::try_new(filter).map_err(|e| e.to_string())?;
         self.0.reload(filter).map_err(|e| e.to_string())
     }

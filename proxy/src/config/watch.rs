@@ -100,11 +100,15 @@ impl Watch {
         }
     }
 
+    /// Waits for quiet, but not for ever: somebody else may write into the directory all day.
     async fn settle(&mut self) {
-        while tokio::time::timeout(RELOAD_DEBOUNCE, self.changes.recv())
-            .await
-            .is_ok()
-        {}
+        let quiet = async {
+            while tokio::time::timeout(RELOAD_DEBOUNCE, self.changes.recv())
+                .await
+                .is_ok()
+            {}
+        };
+        let _ = tokio::time::timeout(RELOAD_DEBOUNCE * 10, quiet).await;
     }
 }
 

@@ -175,6 +175,26 @@ impl Fields {
         self.entries.retain(|entry| !drop(entry.known));
     }
 
+    /// Removes fields whose name only spells a known one with `_` for `-`: applications behind CGI
+    /// and its heirs read both as one, and would take a client's word for ours.
+    pub fn remove_lookalikes(&mut self, asserted: impl Fn(Known) -> bool) {
+        let fake = |entry: &Entry| {
+            let name = self.bytes(entry.name);
+            if entry.known != Known::Other || memchr::memchr(b'_', name).is_none() {
+                return false;
+            }
+            let read: Vec<u8> = name
+                .iter()
+                .map(|b| if *b == b'_' { b'-' } else { *b })
+                .collect();
+            asserted(Known::classify(&read))
+        };
+        if self.entries.iter().any(fake) {
+            let kept = self.entries.iter().filter(|e| !fake(e)).copied().collect();
+            self.entries = kept;
+        }
+    }
+
     /// The first field of a known name.
     #[must_use]
     pub fn known(&self, known: Known) -> Option<&[u8]> {
@@ -231,6 +251,10 @@ impl Fields {
         // copied together: most heads are one or two runs.
         let mut run = 0..0;
         for entry in &self.entries {
+            // `TE: trailers` of an HTTP/2 request belongs to that connection.
+            if entry.known == Known::Te {
+                continue;
+            }
             if let Some(line) = self.line_in_head(entry) {
                 if line.start != run.end {
                     out.put_slice(self.head.get(run).unwrap_or_default());

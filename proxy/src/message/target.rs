@@ -155,7 +155,7 @@ fn normalise(path: &[u8], slash: EncodedSlash) -> Result<Vec<u8>, ErrorKind> {
             other => other,
         };
         if byte == b'/' {
-            end_segment(&mut out);
+            end_segment(&mut out)?;
             if out.last() == Some(&b'/') {
                 continue;
             }
@@ -163,15 +163,23 @@ fn normalise(path: &[u8], slash: EncodedSlash) -> Result<Vec<u8>, ErrorKind> {
         out.push(byte);
     }
     // A final dot segment leaves a directory: `/a/..` is `/`.
-    end_segment(&mut out);
+    end_segment(&mut out)?;
     if out.is_empty() {
         out.push(b'/');
     }
     Ok(out)
 }
 
-/// Resolves a dot segment that has just been completed.
-fn end_segment(out: &mut Vec<u8>) {
+/// Resolves a dot segment that has just been completed. One with a parameter (`..;x`) is refused:
+/// some servers cut the parameter off and climb.
+fn end_segment(out: &mut Vec<u8>) -> Result<(), ErrorKind> {
+    let start = memchr::memrchr(b'/', out).map_or(0, |slash| slash + 1);
+    let segment = out.get(start..).unwrap_or_default();
+    let name = segment.split(|b| *b == b';').next().unwrap_or_default();
+    match name {
+        b"." | b".." if name.len() < segment.len() => return Err(ErrorKind::BadTarget),
+        _ => {}
+    }
     if out.ends_with(b"/.") {
         out.pop();
     } else if out.ends_with(b"/..") {
@@ -180,6 +188,7 @@ fn end_segment(out: &mut Vec<u8>) {
         out.truncate(parent);
         out.push(b'/');
     }
+    Ok(())
 }
 
 /// A host name or address in lower case, with its port where one was given.
@@ -306,7 +315,18 @@ mod tests {
     #[test]
     fn refused_targets() {
         for raw in [
-            "/a#b", "/a%00", "/a%2", "/a%zz", "/a\\b", "/a%2fb", "/a%5Cb", "x", "",
+            "/a#b",
+            "/a%00",
+            "/a%2",
+            "/a%zz",
+            "/a\\b",
+            "/a%2fb",
+            "/a%5Cb",
+            "x",
+            "",
+            "/a/..;/b",
+            "/.;x",
+            "/a/%2e%2e;v=1",
         ] {
             assert_eq!(path(raw), Err(ErrorKind::BadTarget), "{raw}");
         }

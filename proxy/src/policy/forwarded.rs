@@ -16,6 +16,9 @@ pub fn stamp(downstream: &Downstream, head: &mut RequestHead) {
     match downstream.listener.role {
         ListenerRole::Gateway => {
             fields.remove_if(asserted_by_client);
+            fields.remove_lookalikes(asserted_by_client);
+            // Read as an environment variable by CGI programs (httpoxy).
+            fields.remove(b"Proxy");
             fields.append_known(Known::XForwardedFor, downstream.address_text.as_bytes());
             fields.append_known(Known::XForwardedProto, downstream.scheme().as_bytes());
             fields.append_known(Known::XForwardedHost, head.host.as_str().as_bytes());
@@ -28,6 +31,7 @@ pub fn stamp(downstream: &Downstream, head: &mut RequestHead) {
         }
         ListenerRole::Inbound | ListenerRole::Outbound => {
             fields.remove_known(Known::XForwardedClientCert);
+            fields.remove_lookalikes(|known| known == Known::XForwardedClientCert);
             if let Some(stamp) = &downstream.client_cert_stamp {
                 fields.append_known(Known::XForwardedClientCert, stamp.as_bytes());
             }

@@ -27,6 +27,8 @@ pub struct Tries<'a> {
     layered: bool,
     /// The request has no body.
     bodiless: bool,
+    /// The deadline is the caller's own: that it passed says nothing about the endpoint.
+    impatient: bool,
     count: u32,
     now: Instant,
     deadline: Option<Instant>,
@@ -65,18 +67,17 @@ impl<'a> Tries<'a> {
                 | Method::DELETE
                 | Method::TRACE
         );
-        let deadline = match asked_timeout(&head.fields) {
-            // A caller may ask for less than the rule gives, never for more.
-            Some(asked) if rule.request_timeout.is_zero() => timer::deadline(now, asked),
-            Some(asked) => timer::deadline(now, asked.min(rule.request_timeout)),
-            None => timer::deadline(now, rule.request_timeout),
-        };
+        // A caller may ask for less than the rule gives, never for more.
+        let asked = asked_timeout(&head.fields)
+            .filter(|asked| rule.request_timeout.is_zero() || *asked < rule.request_timeout);
+        let deadline = timer::deadline(now, asked.unwrap_or(rule.request_timeout));
         Self {
             rule,
             service,
             repeatable: idempotent || head.fields.known(Known::IdempotencyKey).is_some(),
             layered: head.fields.known(Known::XSelvedgeAttempt).is_some(),
             bodiless: true,
+            impatient: asked.is_some(),
             count: 0,
             now,
             deadline: if head.upgrade.is_some() {
@@ -195,8 +196,13 @@ impl<'a> Tries<'a> {
                 }
             }
             None => {
-                lease.report(Verdict::Failure, now);
                 let whole = self.deadline.is_some_and(|at| at <= now);
+                let verdict = if whole && self.impatient {
+                    Verdict::Neutral
+                } else {
+                    Verdict::Failure
+                };
+                lease.report(verdict, now);
                 Next::Fail(if whole {
                     ErrorKind::RequestTimeout.into()
                 } else {
@@ -263,6 +269,11 @@ const fn verdict_of(kind: ErrorKind) -> Verdict {
 /// What the caller gives us: `grpc-timeout` (`<digits><H|M|S|m|u|n>`) or `X-Request-Timeout`
 /// (seconds, or with a unit).
 fn asked_timeout(fields: &Fields) -> Option<Duration> {
+    // Nothing can be done in no time; and zero means "no limit" further on.
+    told_timeout(fields).filter(|asked| !asked.is_zero())
+}
+
+fn told_timeout(fields: &Fields) -> Option<Duration> {
     if let Some(value) = fields.known(Known::GrpcTimeout) {
         let (unit, digits) = value.split_last()?;
         if digits.len() > 8 {
@@ -314,5 +325,7 @@ mod tests {
             Some(Duration::from_millis(500))
         );
         assert_eq!(ask(b"x-request-timeout", b"soon"), None);
+        assert_eq!(ask(b"x-request-timeout", b"0"), None);
+        assert_eq!(ask(b"grpc-timeout", b"0n"), None);
     }
 }

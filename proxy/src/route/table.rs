@@ -122,7 +122,12 @@ impl HostTable {
                 return Some(&candidate.rule);
             }
         }
-        let mut prefix = path.trim_end_matches('/');
+        // `OPTIONS *` is for the server as a whole: a rule for everything takes it.
+        let mut prefix = if path == "*" {
+            ""
+        } else {
+            path.trim_end_matches('/')
+        };
         loop {
             if let Some(list) = self.prefix.get(prefix)
                 && let Some(at) = among(list)

@@ -57,7 +57,19 @@ pub async fn send(
         write_head(conn.output(), head, &body)
     };
     let mut upload = Upload::new(body, encoder);
-    let found = poll_fn(|cx| poll_head(&conn, &mut upload, head, interim, cx)).await;
+    let mut interims = 0;
+    let found = poll_fn(|cx| {
+        let mut count = |early: ResponseHead| {
+            interims += 1;
+            let fine = interims <= defaults::INTERIM;
+            if fine {
+                interim.interim(early);
+            }
+            fine
+        };
+        poll_head(&conn, &mut upload, head, &mut count, cx)
+    })
+    .await;
     match found {
         Ok(reply) => Ok(accept(worker, reply, conn, permit, upload, pool)),
         Err(mut error) => {
@@ -154,14 +166,13 @@ fn poll_head(
     conn: &SharedConn,
     upload: &mut Upload,
     head: &RequestHead,
-    interim: &dyn Interim,
+    early: &mut dyn FnMut(ResponseHead) -> bool,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Reply, Error>> {
     if let Poll::Ready(done) = upload.poll(conn, cx) {
         done?;
     }
     let mut conn = conn.borrow_mut();
-    let mut interims = 0;
     loop {
         match conn.find_head_end() {
             HeadEnd::At(end) if end <= defaults::HEADER_BLOCK => {
@@ -175,19 +186,9 @@ fn poll_head(
                 {
                     return Poll::Ready(Ok(reply));
                 }
-                interims += 1;
-                if interims > defaults::INTERIM {
-                    return Poll::Ready(Err(Error::with(
-                        ErrorKind::BadResponse,
-                        "too many interim responses",
-                    )));
-                }
-                // 100 answers an `Expect` that this proxy has answered itself.
-                if reply.status != StatusCode::CONTINUE {
-                    interim.interim(ResponseHead {
-                        status: reply.status,
-                        fields: reply.fields,
-                    });
+                if !early(interim_head(reply)) {
+                    let why = "too many interim responses";
+                    return Poll::Ready(Err(Error::with(ErrorKind::BadResponse, why)));
                 }
                 continue;
             }
@@ -218,9 +219,19 @@ fn poll_head(
     }
 }
 
+/// An interim response has no body, whatever it says.
+fn interim_head(reply: Reply) -> ResponseHead {
+    let mut fields = reply.fields;
+    fields.remove_known(Known::ContentLength);
+    ResponseHead {
+        status: reply.status,
+        fields,
+    }
+}
+
 fn read_head(conn: &mut Conn, end: usize, method: &Method) -> Result<Reply, Error> {
     let head = conn.input.split_to(end).freeze();
-    let line = memchr::memchr(b'\r', &head).unwrap_or(0);
+    let line = parse::first_line(&head);
     let (version, status) = parse::status_line(head.get(..line).unwrap_or_default())
         .map_err(|kind| Error::with(kind, "the status line"))?;
     let bad = ErrorKind::BadResponse;

@@ -12,14 +12,14 @@ use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::ext::Protocol;
 use h2::{PingPong, RecvStream, SendStream};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Uri, header};
-use selvedge_contract::defaults::upstream::{HEADER_BLOCK, PENDING_WAIT, STREAMS};
+use http::{Method, StatusCode, Uri, header};
+use selvedge_contract::defaults::upstream::{HEADER_BLOCK, INTERIM, PENDING_WAIT, STREAMS};
 use selvedge_contract::defaults::{Limits, Role, http2 as defaults};
 use tokio::time::Instant;
 
 use crate::balance::Lease;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Body, BodyLength, Fields, RequestHead, Response, ResponseHead};
+use crate::message::{Body, BodyLength, Fields, Known, RequestHead, Response, ResponseHead};
 use crate::protocol::http2::{Http2Body, Writer};
 use crate::worker::Worker;
 
@@ -167,6 +167,7 @@ async fn exchange(
     let mut upload =
         (!body.is_empty()).then(|| Writer::new(body, stream, ErrorKind::UpstreamReset, false));
     let mut upload_done = upload.is_none();
+    let mut interims = 0;
     let received = poll_fn(|cx| {
         if !upload_done
             && let Some(writer) = &mut upload
@@ -179,7 +180,7 @@ async fn exchange(
                 Err(kind) => return Poll::Ready(Err(Error::from(kind))),
             }
         }
-        poll_response(&mut response, interim, cx)
+        poll_response(&mut response, &mut interims, interim, cx)
     })
     .await;
     match received {
@@ -193,13 +194,21 @@ async fn exchange(
 
 fn poll_response(
     response: &mut ResponseFuture,
+    interims: &mut u32,
     interim: &dyn Interim,
     cx: &mut Context<'_>,
 ) -> Poll<Result<http::Response<RecvStream>, Error>> {
     while let Poll::Ready(Some(Ok(early))) = response.poll_informational(cx) {
+        *interims += 1;
+        if *interims > INTERIM || early.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let why = "interim responses that HTTP/2 does not have, or too many";
+            return Poll::Ready(Err(Error::with(ErrorKind::BadResponse, why)));
+        }
+        let mut fields = Fields::from_map(early.headers());
+        fields.remove_known(Known::ContentLength);
         interim.interim(ResponseHead {
             status: early.status(),
-            fields: Fields::from_map(early.headers()),
+            fields,
         });
     }
     Pin::new(response).poll(cx).map_err(h2_error)

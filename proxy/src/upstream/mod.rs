@@ -39,7 +39,8 @@ pub struct Failure {
     pub body: Option<Body>,
 }
 
-/// Where interim responses (103 and its like) go as they arrive.
+/// Where interim responses (103 and its like) go as they arrive. 100 goes nowhere: it answers an
+/// `Expect` that this proxy has answered itself.
 pub trait Interim {
     /// Hands one on. May drop it.
     fn interim(&self, head: ResponseHead);

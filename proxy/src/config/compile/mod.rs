@@ -6,6 +6,7 @@ mod matches;
 mod policies;
 mod routes;
 mod services;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -110,6 +111,7 @@ impl Compiler {
         let compiled = self.listeners(&mut pass, &services);
         pass.check_mode(self.mode);
         pass.check_telemetry();
+        pass.check_limits();
         report.findings.append(&mut pass.found);
         report.sort();
         if report.has_errors() {
@@ -280,69 +282,6 @@ impl Pass<'_> {
             None => format!("expected one of `{}`", known.join("`, `")),
         };
         self.error(at, format!("there is no {what} `{name}`"), remedy);
-    }
-
-    fn check_mode(&mut self, mode: Mode) {
-        let config = self.config;
-        match mode {
-            Mode::Gateway => {
-                if config.listeners.is_empty() {
-                    self.error(
-                        &At::default(),
-                        "a gateway needs a listener",
-                        "add `listeners`",
-                    );
-                }
-                for (key, there) in [
-                    ("inbound", !config.inbound.is_empty()),
-                    ("outbound", config.outbound.is_some()),
-                ] {
-                    if there {
-                        let remedy = "run `selvedge sidecar`, or remove it";
-                        self.error(&At::key(key), format!("`{key}` is for a sidecar"), remedy);
-                    }
-                }
-            }
-            Mode::Sidecar => {
-                if config.inbound.is_empty() && config.outbound.is_none() {
-                    let remedy = "add `inbound` or `outbound`";
-                    self.error(&At::default(), "a sidecar needs a port", remedy);
-                }
-                if !config.listeners.is_empty() {
-                    let remedy = "run `selvedge gateway`, or remove it";
-                    self.error(
-                        &At::key("listeners"),
-                        "`listeners` is for a gateway",
-                        remedy,
-                    );
-                }
-            }
-        }
-    }
-
-    fn check_telemetry(&mut self) {
-        if let Some(tracing) = &self.config.telemetry.tracing {
-            let at = At::key("telemetry").then("tracing");
-            if !(0.0..=100.0).contains(&tracing.sample) {
-                let remedy = "expected a share in percent, 0 to 100";
-                self.error(
-                    &at.then("sample"),
-                    format!("{} is out of range", tracing.sample),
-                    remedy,
-                );
-            }
-            let known = ["http://", "https://"]
-                .iter()
-                .any(|s| tracing.endpoint.starts_with(s));
-            if !known || tracing.endpoint.parse::<http::Uri>().is_err() {
-                let remedy = "expected a URL such as `http://127.0.0.1:4317`";
-                self.error(
-                    &at.then("endpoint"),
-                    format!("`{}` is not valid", tracing.endpoint),
-                    remedy,
-                );
-            }
-        }
     }
 }
 

@@ -141,7 +141,7 @@ impl Http1Body {
     fn poll_continue(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorKind>> {
         let mut conn = self.conn.borrow_mut();
         // A client that did not wait needs no answer to a question it no longer asks.
-        if conn.input.is_empty() && conn.is_flushed() {
+        if conn.input.is_empty() {
             conn.output().extend_from_slice(CONTINUE);
         }
         ready!(conn.poll_flush(cx)).map_err(|_| ErrorKind::ClientGone)?;

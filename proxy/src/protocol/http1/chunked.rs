@@ -206,14 +206,12 @@ impl ChunkDecoder {
                 Err(ErrorKind::BadBody)
             }
             parse::HeadEnd::At(end) => {
-                self.state = State::Done;
                 let block = buffer.split_to(end).freeze();
-                if end == 2 {
-                    return Ok(Decoded::End(None));
-                }
                 let bad = ErrorKind::BadBody;
                 let fields = parse::fields(block, 0, self.limits.trailer_count, bad, bad)?;
-                Ok(Decoded::End(Some(fields)))
+                // Only now: a body that ends in junk has not ended, and its connection is not clean.
+                self.state = State::Done;
+                Ok(Decoded::End((!fields.is_empty()).then_some(fields)))
             }
         }
     }
@@ -364,6 +362,14 @@ mod tests {
                 "{bad:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_body_that_ends_in_junk_has_not_ended() {
+        let mut decoder = Decoder::chunked(LIMITS);
+        let mut buffer = BytesMut::from(&b"0\r\nA : 1\r\n\r\n"[..]);
+        assert!(decoder.decode(&mut buffer).is_err());
+        assert!(!decoder.is_done());
     }
 
     #[test]

@@ -31,6 +31,10 @@ pub fn find_end(buffer: &[u8], from: usize) -> HeadEnd {
     let mut line = from;
     loop {
         let rest = buffer.get(line..).unwrap_or_default();
+        // A CR at the beginning of a line can only be that of the empty line.
+        if matches!(rest, [b'\r', other, ..] if *other != b'\n') {
+            return HeadEnd::Malformed;
+        }
         let Some(lf) = memchr::memchr(b'\n', rest) else {
             return HeadEnd::Partial(line);
         };
@@ -44,6 +48,13 @@ pub fn find_end(buffer: &[u8], from: usize) -> HeadEnd {
         }
         line += lf + 1;
     }
+}
+
+/// Length of the first line of a head that [`find_end`] has seen, without its CRLF. Not up to the
+/// first CR: one that stands inside the line is for the line's own check to refuse.
+#[must_use]
+pub fn first_line(head: &[u8]) -> usize {
+    memchr::memchr(b'\n', head).map_or(0, |lf| lf.saturating_sub(1))
 }
 
 /// A request line in parts.
@@ -246,6 +257,8 @@ mod tests {
         assert_eq!(find_end(b"GET / HTTP/1.1\n", 0), HeadEnd::Malformed);
         assert_eq!(find_end(b"GET / HTTP/1.1\r\nA: b\n", 0), HeadEnd::Malformed);
         assert_eq!(find_end(b"A\r\n\n", 0), HeadEnd::Malformed);
+        assert_eq!(find_end(b"A\r\n\rX", 0), HeadEnd::Malformed);
+        assert_eq!(first_line(b"GET / HTTP/1.1\rX: y\r\n\r\n"), 19);
     }
 
     #[test]

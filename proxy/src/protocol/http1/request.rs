@@ -32,7 +32,7 @@ pub struct Parsed {
 /// The kind says which check it failed.
 pub fn parse_request(head: Bytes, listener: &ListenerPlan) -> Result<Parsed, ErrorKind> {
     let limits = &listener.limits;
-    let line_end = memchr::memchr(b'\r', &head).unwrap_or(0);
+    let line_end = parse::first_line(&head);
     let line = parse::request_line(head.get(..line_end).unwrap_or_default(), 0, limits.uri)?;
     let target = head.slice(line.target.clone());
     let mut fields = fields(head, line_end + 2, limits)?;
@@ -76,14 +76,15 @@ fn fields(head: Bytes, from: usize, limits: &Limits) -> Result<Fields, ErrorKind
 
 /// `Expect: 100-continue` is answered by this proxy; anything else cannot be met (RFC 9110 10.1.1).
 fn expectation(fields: &Fields, version: Version) -> Result<bool, ErrorKind> {
-    match fields.known(Known::Expect) {
-        None => Ok(false),
-        // An HTTP/1.0 client does not know interim responses.
-        Some(value) if value.eq_ignore_ascii_case(b"100-continue") => {
-            Ok(version == Version::Http11)
+    let mut expects = false;
+    for value in fields.all(Known::Expect) {
+        if !value.eq_ignore_ascii_case(b"100-continue") {
+            return Err(ErrorKind::ExpectationFailed);
         }
-        Some(_) => Err(ErrorKind::ExpectationFailed),
+        expects = true;
     }
+    // An HTTP/1.0 client does not know interim responses.
+    Ok(expects && version == Version::Http11)
 }
 
 /// The protocol a request wants to switch to. HTTP/2 is not switched to this way: `Upgrade: h2c`

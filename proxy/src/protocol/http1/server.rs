@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut};
-use http::Method;
+use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::accept::Downstream;
@@ -354,7 +354,7 @@ struct EarlyHints<'a> {
 impl Interim for EarlyHints<'_> {
     fn interim(&self, head: ResponseHead) {
         let mut conn = self.conn.borrow_mut();
-        if self.wanted && conn.has_room() {
+        if self.wanted && head.status != StatusCode::CONTINUE && conn.has_room() {
             let out = conn.output();
             crate::upstream::http1::write_status(out, head.status);
             head.fields.write_http1(out);

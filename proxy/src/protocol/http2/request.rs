@@ -11,6 +11,7 @@ use crate::message::target::EncodedSlash;
 use crate::message::{
     Body, BodyLength, Fields, Host, Known, Request, RequestHead, Target, Version,
 };
+use crate::protocol::http1::parse::is_token;
 
 use super::body::Http2Body;
 
@@ -36,7 +37,7 @@ pub fn read_request(
     let length = length(&parts.headers, &stream)?;
     let mut fields = Fields::from_map(&parts.headers);
     fields.remove_if(|known| matches!(known, Known::Host | Known::ContentLength | Known::Expect));
-    let upgrade = protocol.map(|p| Bytes::copy_from_slice(p.as_str().as_bytes()));
+    let upgrade = protocol.map(|p| upgrade(p.as_str())).transpose()?;
     let head = RequestHead {
         // An extended CONNECT is, for the path, what a GET with Upgrade is in HTTP/1.1.
         method: if upgrade.is_some() {
@@ -66,6 +67,15 @@ pub fn read_request(
         ))),
     };
     Ok((Request { head, body }, None))
+}
+
+/// `:protocol` becomes an `Upgrade` field: it must be one token, and none that HTTP/1 refuses.
+fn upgrade(protocol: &str) -> Result<Bytes, ErrorKind> {
+    let bytes = protocol.as_bytes();
+    if !is_token(bytes) || bytes.to_ascii_lowercase().starts_with(b"h2") {
+        return Err(ErrorKind::BadRequest);
+    }
+    Ok(Bytes::copy_from_slice(bytes))
 }
 
 /// `:authority` and `Host` must agree where both are there (RFC 9113 section 8.3.1).

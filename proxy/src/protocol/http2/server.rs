@@ -97,7 +97,9 @@ pub async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Io) {
                     return Poll::Ready(());
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
-                Poll::Pending => break,
+                // An alarm that went off meanwhile must not wait for more frames.
+                Poll::Pending if alarm.get().is_none() => break,
+                Poll::Pending => {}
             }
         }
         life.poll(cx, &worker, limits, &mut connection, &mut timer)
@@ -170,6 +172,9 @@ struct EarlyHints<'a>(&'a RefCell<SendResponse<Bytes>>);
 
 impl Interim for EarlyHints<'_> {
     fn interim(&self, head: ResponseHead) {
+        if head.status == StatusCode::CONTINUE {
+            return;
+        }
         let mut response = http::Response::new(());
         *response.status_mut() = head.status;
         *response.headers_mut() = head.fields.to_map();

@@ -248,6 +248,10 @@ impl AsyncRead for Tap {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.alarm.get().is_some() {
+            // Nothing more is read: whoever looks at the alarm ends the connection.
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let fresh = buf.filled().get(before..).unwrap_or_default();
