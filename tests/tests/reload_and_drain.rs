@@ -2,9 +2,16 @@
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use selvedge_tests::{PATIENCE, Raw, Selvedge, Upstream, gateway};
+
+/// One at a time: these tests measure under load, and would measure each other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn generation(number: usize, upstream: &Upstream) -> String {
     format!(
@@ -51,6 +58,7 @@ fn post(proxy: &Selvedge, path: &str) -> u16 {
 
 #[test]
 fn a_hundred_reloads_under_load_fail_nothing() {
+    let _alone = alone();
     let upstream = echo();
     let mut proxy = gateway(&generation(0, &upstream));
     let address = proxy.address("web");
@@ -101,6 +109,7 @@ fn a_hundred_reloads_under_load_fail_nothing() {
 
 #[test]
 fn a_reload_that_fails_changes_nothing() {
+    let _alone = alone();
     let upstream = echo();
     let mut proxy = gateway(&generation(1, &upstream));
     std::fs::write(
@@ -125,6 +134,7 @@ fn a_reload_that_fails_changes_nothing() {
 
 #[test]
 fn a_kubernetes_volume_swap_is_seen() {
+    let _alone = alone();
     let upstream = echo();
     let dir = tempfile::tempdir().unwrap();
     let version = |name: &str, number| {
@@ -175,6 +185,7 @@ impl Gate {
 
 #[test]
 fn sigterm_with_500_busy_connections_fails_none() {
+    let _alone = alone();
     let gate = Arc::new(Gate::default());
     let waits = gate.clone();
     let upstream = Upstream::scripted(move |connection| {
@@ -220,6 +231,7 @@ fn sigterm_with_500_busy_connections_fails_none() {
 
 #[test]
 fn a_second_sigterm_ends_at_once() {
+    let _alone = alone();
     let gate = Arc::new(Gate::default());
     let waits = gate.clone();
     let upstream = Upstream::scripted(move |connection| {

@@ -193,8 +193,6 @@ pub mod process {
     pub const DRAIN: Duration = Duration::from_secs(30);
     /// Listeners still accept this long after readiness went off, so that balancers notice.
     pub const DRAIN_DELAY: Duration = Duration::from_secs(0);
-    /// Gap between the two GOAWAY frames where no PING is acknowledged.
-    pub const GOAWAY_GAP: Duration = Duration::from_secs(1);
     /// A changed file is read this long after the last change seen.
     pub const RELOAD_DEBOUNCE: Duration = Duration::from_millis(200);
     /// Configuration bytes in one file.

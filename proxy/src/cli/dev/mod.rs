@@ -68,7 +68,7 @@ async fn serve(arguments: &Arguments, level: Level) -> Outcome {
     }
     let loaded: Loaded<DevConfig> =
         load(std::slice::from_ref(&arguments.file)).map_err(|r| r.to_text())?;
-    let plan = Plan::of(loaded.config)?;
+    let mut plan = Plan::of(loaded.config)?;
     let authority = Arc::new(Authority::ephemeral(&plan.trust_domain, SystemTime::now())?);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -76,7 +76,7 @@ async fn serve(arguments: &Arguments, level: Level) -> Outcome {
     let stop = CancellationToken::new();
     let workloads = TaskTracker::new();
     let mut sidecars = Vec::new();
-    for instance in &plan.instances {
+    for instance in &mut plan.instances {
         let source = source(&authority, &plan.trust_domain, &instance.identity);
         let options = Options {
             mode: Mode::Sidecar,
@@ -143,17 +143,22 @@ fn source(authority: &Arc<Authority>, domain: &TrustDomain, id: &SpiffeId) -> So
 }
 
 async fn start_workload(
-    instance: &Instance,
+    instance: &mut Instance,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Outcome {
     match &instance.command {
         None => {
             let echo = echo::Echo::of(instance);
-            let listener = tokio::net::TcpListener::bind(instance.app).await?;
+            // Bound beside the socket that keeps the port, which is then let go.
+            let held = instance.app_held.take();
+            let listener = crate::accept::bind(instance.app, held.is_some())?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
             tasks.spawn(echo::serve(echo, listener, stop.clone()));
         }
         Some(command) => {
+            // Programs bind for themselves: from here to there the port is free.
+            drop(instance.app_held.take());
             let run = process::Run {
                 name: instance.name.clone(),
                 command: command.clone(),

@@ -1,7 +1,7 @@
 //! From the dev file to the configurations of a gateway and of one sidecar per workload.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use selvedge_contract::config::{
     Admin, Allow, Config, DevConfig, Endpoint, Inbound, ListenerProtocol, MeshSpec, MtlsMode,
@@ -18,6 +18,8 @@ use crate::config::tree::{Node, Step};
 /// Namespace of every identity in dev mode.
 const NAMESPACE: &str = "dev";
 const DEFAULT_DOMAIN: &str = "dev.local";
+/// A port of the system's choice, on this machine only.
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A mesh, ready to start.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub(crate) struct Instance {
     pub(crate) config: Config,
     /// Its command; `None` is the built-in echo server.
     pub(crate) command: Option<String>,
+    /// Keeps `app` free until the application takes it.
+    pub(crate) app_held: Option<TcpListener>,
     /// What it calls.
     pub(crate) calls: Vec<String>,
 }
@@ -85,7 +89,7 @@ impl Plan {
         };
         let mut held = Vec::new();
         let mut hold = || -> Result<SocketAddr, PlanError> {
-            let socket = accept::hold(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+            let socket = accept::hold(ANY_PORT)?;
             let address = socket.local_addr()?;
             held.push(socket);
             Ok(address)
@@ -94,9 +98,15 @@ impl Plan {
         for (name, workload) in &config.workloads {
             let replicas = workload.replicas.unwrap_or(1).max(1);
             for replica in 1..=replicas {
-                let app = match &workload.app {
-                    Some(text) => text.parse().map_err(|_| PlanError::App(name.clone()))?,
-                    None => free_port()?,
+                let (app, app_held) = match &workload.app {
+                    Some(text) => {
+                        let app = text.parse();
+                        (app.map_err(|_| PlanError::App(name.clone()))?, None)
+                    }
+                    None => {
+                        let held = accept::hold(ANY_PORT)?;
+                        (held.local_addr()?, Some(held))
+                    }
                 };
                 instances.push(Instance {
                     name: if replicas == 1 {
@@ -108,6 +118,7 @@ impl Plan {
                     inbound: hold()?,
                     outbound: hold()?,
                     app,
+                    app_held,
                     config: Config::default(),
                     command: workload.run.clone(),
                     calls: workload.calls.clone(),
@@ -180,12 +191,6 @@ fn example_path(route: &Route) -> String {
 
 fn workload_of(identity: &SpiffeId) -> &str {
     identity.path().rsplit('/').next().unwrap_or_default()
-}
-
-/// A port for an application. It is let go before the application takes it: programs bind for
-/// themselves.
-fn free_port() -> std::io::Result<SocketAddr> {
-    TcpListener::bind(("127.0.0.1", 0))?.local_addr()
 }
 
 /// Every workload as a meshed service.
