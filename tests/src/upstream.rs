@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
+use socket2::{Domain, Socket, Type};
+
 use crate::PATIENCE;
 
 /// What one connection has brought so far.
@@ -42,11 +44,21 @@ pub struct Connection {
     buffer: Vec<u8>,
 }
 
+/// A port with room for every connection that a test opens at once: a full backlog would show as
+/// time-outs of whoever connects.
+fn listen() -> TcpListener {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&any.into()).unwrap();
+    socket.listen(4096).unwrap();
+    socket.into()
+}
+
 impl Upstream {
     /// Serves every connection with `script`, each in its own thread.
     #[must_use]
     pub fn scripted(script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listen();
         let address = listener.local_addr().unwrap();
         let log: Log = Log::default();
         let stop = Arc::new(AtomicBool::new(false));
