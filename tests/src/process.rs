@@ -172,17 +172,7 @@ impl Selvedge {
         if let Some(line) = self.log().into_iter().find(|line| line.contains(text)) {
             return line;
         }
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("no line with `{text}`:\n{}", self.log().join("\n"));
-            };
-            self.note(&line);
-            if line.contains(text) {
-                return line;
-            }
-        }
+        self.wait_for_next(text)
     }
 
     /// Waits for the next line that holds this text, from now on.

@@ -140,6 +140,21 @@ struct Counts {
 }
 
 impl Counts {
+    const fn new(now: Instant) -> Self {
+        Self {
+            window_start: now,
+            resets: 0,
+            control: 0,
+            unknown: 0,
+            continuations: 0,
+            empty: 0,
+            priority: 0,
+            window_updates: 0,
+            streams: 0,
+            data_sent: 0,
+        }
+    }
+
     fn received(&mut self, frame: Frame) -> Option<Abuse> {
         let over = |count: &mut u32, limit: u32, abuse| {
             *count += 1;
@@ -214,18 +229,7 @@ impl Tap {
             io,
             incoming: Frames::after(PREFACE),
             outgoing: Frames::after(0),
-            counts: Counts {
-                window_start: now,
-                resets: 0,
-                control: 0,
-                unknown: 0,
-                continuations: 0,
-                empty: 0,
-                priority: 0,
-                window_updates: 0,
-                streams: 0,
-                data_sent: 0,
-            },
+            counts: Counts::new(now),
             alarm: alarm.clone(),
         };
         (tap, alarm)

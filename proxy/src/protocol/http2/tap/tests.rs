@@ -9,21 +9,6 @@ fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn counts(now: Instant) -> Counts {
-    Counts {
-        window_start: now,
-        resets: 0,
-        control: 0,
-        unknown: 0,
-        continuations: 0,
-        empty: 0,
-        priority: 0,
-        window_updates: 0,
-        streams: 0,
-        data_sent: 0,
-    }
-}
-
 #[test]
 fn frames_come_out_however_they_arrive() {
     let mut bytes = vec![b'P'; PREFACE];
@@ -47,7 +32,7 @@ fn frames_come_out_however_they_arrive() {
 
 /// How many frames of a kind pass before the alarm.
 fn passes(kind: u8, flags: u8, content: usize) -> (u32, Option<Abuse>) {
-    let mut counts = counts(Instant::now());
+    let mut counts = Counts::new(Instant::now());
     let frame = Frame {
         kind,
         flags,
@@ -98,7 +83,7 @@ fn budgets_hold_at_their_edge() {
 #[test]
 fn rates_start_over_with_the_window() {
     let start = Instant::now();
-    let mut counts = counts(start);
+    let mut counts = Counts::new(start);
     let ping = Frame {
         kind: PING,
         flags: 0,
