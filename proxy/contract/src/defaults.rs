@@ -100,13 +100,20 @@ pub mod http2 {
     /// Streams reset by the client within [`WINDOW_SECONDS`] (rapid reset, CVE-2023-44487).
     pub const CLIENT_RESETS: u32 = 100;
     /// Resets that the peer made us send on one connection (MadeYouReset, CVE-2025-8671).
-    pub const LOCAL_RESETS: usize = 100;
-    /// Streams waiting to be accepted that were reset already.
-    pub const PENDING_RESETS: usize = 20;
+    pub const LOCAL_RESETS: u32 = 100;
+    /// Streams above the announced limit that one connection may try.
+    pub const REFUSED_STREAMS: u32 = 100;
     /// PING and SETTINGS frames within [`WINDOW_SECONDS`].
     pub const CONTROL_FRAMES: u32 = 1000;
     /// Empty DATA or HEADERS frames without END_STREAM, on one connection.
     pub const EMPTY_FRAMES: u32 = 10;
+    /// DATA frames of less than this many bytes are a trickle (the emptiest message of gRPC has 5,
+    /// of a WebSocket client 6), ...
+    pub const TRICKLE_BYTES: usize = 5;
+    /// ... of which this many pass within [`WINDOW_SECONDS`].
+    pub const TRICKLE_FRAMES: u32 = 20_000;
+    /// Heads larger than this many times their limit end the connection, smaller ones get 431.
+    pub const HEAD_FACTOR: usize = 4;
     /// Frames of unknown type within [`WINDOW_SECONDS`].
     pub const UNKNOWN_FRAMES: u32 = 1000;
     /// PRIORITY frames: this many times (1 + streams opened), as Envoy counts them.
@@ -145,6 +152,9 @@ pub mod upstream {
     pub const RETRIES: u32 = 3;
     /// Streams of one upstream HTTP/2 connection before a second is opened.
     pub const STREAMS: u32 = 100;
+    /// A peer that is silent on HTTP/2 while requests wait is asked for a sign of life after this
+    /// long, and given up after as long again.
+    pub const PING_AFTER: Duration = Duration::from_secs(15);
     /// Consecutive gateway errors that eject an endpoint.
     pub const EJECT_AFTER: u32 = 5;
     /// First ejection; doubles with each that follows.

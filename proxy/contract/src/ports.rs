@@ -21,6 +21,6 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ),
     (
         "SELVEDGE_LOG",
-        "Log filter such as `info` or `selvedge=debug,h2=info`; `--log` wins over it.",
+        "Log filter such as `info` or `selvedge=debug,rustls=info`; `--log` wins over it.",
     ),
 ];

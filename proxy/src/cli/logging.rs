@@ -31,7 +31,7 @@ impl Level {
             .split(',')
             .all(|part| level_of(part).is_some_and(|l| known(&l)))
         {
-            return Err("expected `info`, or `selvedge=debug,h2=warn`".to_owned());
+            return Err("expected `info`, or `selvedge=debug,rustls=warn`".to_owned());
         }
         let filter = EnvFilter::try_new(filter).map_err(|e| e.to_string())?;
         self.0.reload(filter).map_err(|e| e.to_string())

@@ -1,11 +1,9 @@
 //! Header fields between the stages: flat, in order, with the case they came in.
 //!
 //! Not `http::HeaderMap`, on purpose: a sidecar must hand on what it got, in order and case, and
-//! a map costs a hash a field on the way in and another on the way out. The two are converted
-//! where the `h2` crate asks for it.
+//! a map costs a hash a field on the way in and another on the way out.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::known::Known;
 
@@ -24,6 +22,7 @@ struct Entry {
     name: Span,
     value: Span,
     known: Known,
+    sensitive: bool,
 }
 
 /// A list of fields.
@@ -43,6 +42,8 @@ pub struct Field<'a> {
     pub value: &'a [u8],
     /// Which known field it is.
     pub known: Known,
+    /// Must not enter the tables of HTTP/2 on any hop (RFC 7541 section 6.2.3).
+    pub sensitive: bool,
 }
 
 impl Fields {
@@ -81,6 +82,7 @@ impl Fields {
         name: std::ops::Range<usize>,
         value: std::ops::Range<usize>,
         known: Known,
+        sensitive: bool,
     ) {
         let span = |range: std::ops::Range<usize>| Span {
             at: u32::try_from(range.start).unwrap_or(ADDED - 1),
@@ -90,6 +92,7 @@ impl Fields {
             name: span(name),
             value: span(value),
             known,
+            sensitive,
         });
     }
 
@@ -130,7 +133,12 @@ impl Fields {
         }
         let name = self.store(name);
         let value = self.store(value);
-        self.entries.push(Entry { name, value, known });
+        self.entries.push(Entry {
+            name,
+            value,
+            known,
+            sensitive: false,
+        });
     }
 
     /// Replaces all fields of that name by one.
@@ -224,6 +232,7 @@ impl Fields {
             name: self.bytes(entry.name),
             value: self.bytes(entry.value),
             known: entry.known,
+            sensitive: entry.sensitive,
         })
     }
 
@@ -286,63 +295,6 @@ impl Fields {
             && self.head.get(end..end + 2) == Some(b"\r\n");
         plain.then_some(name.at as usize..end + 2)
     }
-
-    /// The map that the `h2` crate sends. Fields that do not exist in HTTP/2 are left out; the
-    /// values of the head are shared, not copied.
-    #[must_use]
-    pub fn to_map(&self) -> HeaderMap {
-        let mut map = HeaderMap::with_capacity(self.entries.len());
-        for entry in &self.entries {
-            // `TE: trailers` is the one connection field that HTTP/2 knows (RFC 9113 8.2.2).
-            let te_trailers = entry.known == Known::Te && self.bytes(entry.value) == b"trailers";
-            if (entry.known.is_hop_by_hop() && !te_trailers) || entry.known == Known::Host {
-                continue;
-            }
-            let Ok(name) = HeaderName::from_bytes(self.bytes(entry.name)) else {
-                continue;
-            };
-            let value = if entry.value.at & ADDED == 0 {
-                let at = entry.value.at as usize;
-                HeaderValue::from_maybe_shared(self.head.slice(at..at + entry.value.len as usize))
-            } else {
-                HeaderValue::from_bytes(self.bytes(entry.value))
-            };
-            if let Ok(value) = value {
-                map.append(name, value);
-            }
-        }
-        map
-    }
-
-    /// Takes over a map that the `h2` crate received. Repeated `cookie` crumbs become one field
-    /// (RFC 9113 section 8.2.3).
-    #[must_use]
-    pub fn from_map(map: &HeaderMap) -> Self {
-        let size: usize = map.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
-        let mut fields = Self {
-            head: Bytes::new(),
-            added: Vec::with_capacity(size + 256),
-            entries: Vec::with_capacity(map.len() + 8),
-        };
-        let mut cookies = false;
-        for (name, value) in map {
-            let known = Known::classify(name.as_str().as_bytes());
-            if known == Known::Cookie {
-                cookies = true;
-                continue;
-            }
-            fields.append_as(name.as_str().as_bytes(), value.as_bytes(), known);
-        }
-        if cookies {
-            let crumbs: Vec<&[u8]> = map
-                .get_all(http::header::COOKIE)
-                .iter()
-                .map(HeaderValue::as_bytes)
-                .collect();
-            fields.append_as(b"cookie", &crumbs.join(&b"; "[..]), Known::Cookie);
-        }
-        fields
-    }
 }
 
 #[cfg(test)]
@@ -388,26 +340,6 @@ mod tests {
         assert_eq!(fields.named("x-own"), None);
         fields.set(b"HOST", b"b");
         assert_eq!(fields.known(Known::Host), Some(&b"b"[..]));
-        assert_eq!(fields.len(), 2);
-    }
-
-    #[test]
-    fn maps_lose_what_http2_does_not_have() {
-        let mut fields = sample();
-        fields.append(b"Connection", b"close");
-        let map = fields.to_map();
-        assert!(map.get("connection").is_none() && map.get("host").is_none());
-        assert_eq!(map.get_all("x-own").iter().count(), 2);
-    }
-
-    #[test]
-    fn cookie_crumbs_are_joined() {
-        let mut map = HeaderMap::new();
-        map.append("cookie", HeaderValue::from_static("a=1"));
-        map.append("x", HeaderValue::from_static("y"));
-        map.append("cookie", HeaderValue::from_static("b=2"));
-        let fields = Fields::from_map(&map);
-        assert_eq!(fields.known(Known::Cookie), Some(&b"a=1; b=2"[..]));
         assert_eq!(fields.len(), 2);
     }
 }

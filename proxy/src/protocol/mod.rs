@@ -1,6 +1,6 @@
-//! Stage 3, protocol: bytes become exchanges. HTTP/1 by our own engine, HTTP/2 by the `h2` crate
-//! behind a tap that counts frames.
+//! Stage 3, protocol: bytes become exchanges, by engines of our own for HTTP/1 and HTTP/2.
 
+pub mod hpack;
 pub mod http1;
 pub mod http2;
 pub mod io;

@@ -103,6 +103,8 @@ impl Direction {
     ) -> Result<bool, ErrorKind> {
         let before = self.bytes;
         while !self.finished {
+            // Only a side that said "not yet" wakes this task when it has more.
+            let mut waits = false;
             if !self.ended && to.has_room() {
                 match from.poll_take(cx)? {
                     Poll::Ready(Some(bytes)) => {
@@ -111,7 +113,7 @@ impl Direction {
                         continue;
                     }
                     Poll::Ready(None) => self.ended = true,
-                    Poll::Pending => {}
+                    Poll::Pending => waits = true,
                 }
             }
             match to.poll_flush(cx)? {
@@ -120,7 +122,7 @@ impl Direction {
                     Poll::Ready(()) => self.finished = true,
                     Poll::Pending => break,
                 },
-                Poll::Ready(()) if to.has_room() && !self.ended => break,
+                Poll::Ready(()) if waits => break,
                 Poll::Ready(()) => {}
             }
         }

@@ -38,7 +38,7 @@ pub struct Pool {
     /// An HTTP/2 connection is being made: others wait for it instead of making one each.
     pub connecting: Cell<bool>,
     /// Signals that a connection came back, was made, or could not be made.
-    pub changed: Notify,
+    pub changed: Rc<Notify>,
 }
 
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Pools {
             idle: RefCell::default(),
             shared: RefCell::default(),
             connecting: Cell::new(false),
-            changed: Notify::new(),
+            changed: Rc::new(Notify::new()),
         });
         self.by_endpoint
             .borrow_mut()
@@ -112,7 +112,7 @@ impl Pool {
         drop(idle);
         self.shared
             .borrow_mut()
-            .retain(|conn| !conn.is_closed() && !conn.idle_since().is_some_and(old));
+            .retain(|conn| !conn.is_closed() && !conn.idle_since(now).is_some_and(old));
     }
 
     /// An idle HTTP/1 connection that is still open and silent.

@@ -231,6 +231,7 @@ pub fn fields(
             at..at + name_len,
             value_at..value_at + trimmed.len(),
             Known::classify(name),
+            false,
         );
         at += name_len + 1 + line_len + 2;
     }

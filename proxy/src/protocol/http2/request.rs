@@ -1,160 +1,103 @@
-//! From an HTTP/2 request to ours: the checks that the `h2` crate leaves to its user.
+//! From an HTTP/2 head to a request: the checks that the protocol itself does not make.
 
 use bytes::Bytes;
-use h2::RecvStream;
-use h2::ext::Protocol;
-use http::{HeaderMap, Method, header};
+use http::Method;
 
 use crate::accept::{ListenerPlan, ListenerRole};
 use crate::error::ErrorKind;
 use crate::message::target::EncodedSlash;
-use crate::message::{
-    Body, BodyLength, Fields, Host, Known, Request, RequestHead, Target, Version,
-};
-use crate::protocol::http1::parse::is_token;
+use crate::message::{BodyLength, Fields, Host, Known, RequestHead, Target, Version};
 
-use super::body::Http2Body;
+use super::head::Head;
 
-/// Reads a request. Connection fields, pseudo-header order and form are checked by `h2`.
+/// Reads a request; `ended` says that no body follows.
 ///
 /// # Errors
 /// The kind says which check it failed.
 pub fn read_request(
-    request: http::Request<RecvStream>,
+    head: Head,
+    ended: bool,
     listener: &ListenerPlan,
-) -> Result<(Request, Option<RecvStream>), ErrorKind> {
-    let limits = &listener.limits;
-    let (mut parts, stream) = request.into_parts();
-    let protocol = parts.extensions.remove::<Protocol>();
-    let host = host(&parts.uri, &parts.headers)?;
-    if parts.headers.len() > limits.header_count {
+) -> Result<(RequestHead, BodyLength), ErrorKind> {
+    if head.too_large {
         return Err(ErrorKind::HeadTooLarge);
     }
-    if parts.headers.contains_key(header::EXPECT) {
-        expectation(&parts.headers)?;
+    let method = head.method.ok_or(ErrorKind::BadRequest)?;
+    let mut fields = head.fields;
+    let host = host(head.authority, &fields)?;
+    expectation(&fields)?;
+    let extended = head.protocol.is_some();
+    if (method == Method::CONNECT && !extended) || method == Method::TRACE {
+        return Err(ErrorKind::MethodNotAllowed);
     }
-    let target = target(&parts, protocol.is_some(), listener)?;
-    let length = length(&parts.headers, &stream)?;
-    let mut fields = Fields::from_map(&parts.headers);
+    let target = target(head.path.unwrap_or_default(), &method, listener)?;
+    let upgrade = head.protocol.map(upgrade).transpose()?;
     fields.remove_if(|known| matches!(known, Known::Host | Known::ContentLength | Known::Expect));
-    let upgrade = protocol.map(|p| upgrade(p.as_str())).transpose()?;
+    let length = match head.length {
+        _ if ended => BodyLength::Exact(0),
+        Some(length) => BodyLength::Exact(length),
+        None => BodyLength::Unknown,
+    };
     let head = RequestHead {
         // An extended CONNECT is, for the path, what a GET with Upgrade is in HTTP/1.1.
-        method: if upgrade.is_some() {
-            Method::GET
-        } else {
-            parts.method
-        },
+        method: if extended { Method::GET } else { method },
         target,
         host,
         version: Version::Http2,
         fields,
         upgrade,
     };
-    if head.upgrade.is_some() {
-        let request = Request {
-            head,
-            body: Body::Empty,
-        };
-        return Ok((request, Some(stream)));
-    }
-    let body = match length {
-        BodyLength::Exact(0) => Body::Empty,
-        length => Body::Http2(Box::new(Http2Body::downstream(
-            stream,
-            length,
-            limits.stream_idle,
-        ))),
-    };
-    Ok((Request { head, body }, None))
+    Ok((head, length))
 }
 
-/// `:protocol` becomes an `Upgrade` field: it must be one token, and none that HTTP/1 refuses.
-fn upgrade(protocol: &str) -> Result<Bytes, ErrorKind> {
-    let bytes = protocol.as_bytes();
-    if !is_token(bytes) || bytes.to_ascii_lowercase().starts_with(b"h2") {
+/// `:protocol` becomes an `Upgrade` field: none that HTTP/1 refuses.
+fn upgrade(protocol: Bytes) -> Result<Bytes, ErrorKind> {
+    if protocol.to_ascii_lowercase().starts_with(b"h2") {
         return Err(ErrorKind::BadRequest);
     }
-    Ok(Bytes::copy_from_slice(bytes))
+    Ok(protocol)
 }
 
 /// `:authority` and `Host` must agree where both are there (RFC 9113 section 8.3.1).
-fn host(uri: &http::Uri, headers: &HeaderMap) -> Result<Host, ErrorKind> {
-    let mut named = headers.get_all(header::HOST).iter();
+fn host(authority: Option<Bytes>, fields: &Fields) -> Result<Host, ErrorKind> {
+    let mut named = fields.all(Known::Host);
     let field = named.next();
     if named.next().is_some() {
         return Err(ErrorKind::BadHost);
     }
     let field = field
-        .map(|h| Host::parse(Bytes::copy_from_slice(h.as_bytes())))
+        .map(|host| Host::parse(fields.head().slice_ref(host)))
         .transpose()?;
-    let authority = match uri.authority() {
-        Some(authority) => Some(Host::parse(Bytes::copy_from_slice(
-            authority.as_str().as_bytes(),
-        ))?),
-        None => None,
-    };
-    match (authority, field) {
+    match (authority.map(Host::parse).transpose()?, field) {
         (Some(a), Some(b)) if a != b => Err(ErrorKind::BadHost),
         (Some(host), _) | (None, Some(host)) => Ok(host),
         (None, None) => Err(ErrorKind::BadHost),
     }
 }
 
-fn expectation(headers: &HeaderMap) -> Result<(), ErrorKind> {
-    let fine = |value: &header::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if headers.get_all(header::EXPECT).iter().all(fine) {
+fn expectation(fields: &Fields) -> Result<(), ErrorKind> {
+    let fine = |value: &[u8]| value.eq_ignore_ascii_case(b"100-continue");
+    if fields.all(Known::Expect).all(fine) {
         Ok(())
     } else {
         Err(ErrorKind::ExpectationFailed)
     }
 }
 
-fn target(
-    parts: &http::request::Parts,
-    extended: bool,
-    listener: &ListenerPlan,
-) -> Result<Target, ErrorKind> {
-    let refused = (parts.method == Method::CONNECT && !extended) || parts.method == Method::TRACE;
-    if refused {
-        return Err(ErrorKind::MethodNotAllowed);
-    }
-    let text = parts.uri.path_and_query().map_or("", |pq| pq.as_str());
-    if text.len() > listener.limits.uri {
+fn target(path: Bytes, method: &Method, listener: &ListenerPlan) -> Result<Target, ErrorKind> {
+    if path.len() > listener.limits.uri {
         return Err(ErrorKind::TargetTooLong);
     }
-    if text == "*" && parts.method == Method::OPTIONS {
+    if &path[..] == b"*" && *method == Method::OPTIONS {
         return Ok(Target::asterisk());
     }
     // The same bytes as in HTTP/1: an upstream must not see what a request line may not hold.
-    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+    if !path.iter().all(u8::is_ascii_graphic) {
         return Err(ErrorKind::BadTarget);
     }
     let slash = match listener.role {
         ListenerRole::Gateway => EncodedSlash::Refuse,
         ListenerRole::Inbound | ListenerRole::Outbound => EncodedSlash::Keep,
     };
-    Target::parse(Bytes::copy_from_slice(text.as_bytes()), slash)
-}
-
-/// One plain `Content-Length`, or none. `h2` resets a stream whose data does not agree with it.
-fn length(headers: &HeaderMap, stream: &RecvStream) -> Result<BodyLength, ErrorKind> {
-    let mut told = headers.get_all(header::CONTENT_LENGTH).iter();
-    let length = match (told.next(), told.next()) {
-        (Some(value), None) => {
-            let text = value.to_str().map_err(|_| ErrorKind::BadFraming)?;
-            if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(ErrorKind::BadFraming);
-            }
-            Some(text.parse::<u64>().map_err(|_| ErrorKind::BadFraming)?)
-        }
-        (None, _) => None,
-        (Some(_), Some(_)) => return Err(ErrorKind::BadFraming),
-    };
-    match length {
-        _ if stream.is_end_stream() && length.is_none_or(|l| l == 0) => Ok(BodyLength::Exact(0)),
-        Some(_) if stream.is_end_stream() => Err(ErrorKind::BadFraming),
-        Some(length) => Ok(BodyLength::Exact(length)),
-        None => Ok(BodyLength::Unknown),
-    }
+    Target::parse(path, slash)
 }

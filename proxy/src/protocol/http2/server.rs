@@ -1,22 +1,20 @@
 //! A downstream HTTP/2 connection: one task that moves frames, one task a stream.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use bytes::Bytes;
-use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream};
 use http::{Method, StatusCode};
-use selvedge_contract::defaults::{Limits, http2 as defaults};
+use selvedge_contract::defaults::Limits;
 use tokio::time::Instant;
 
 use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
 use crate::exchange;
-use crate::message::{Body, BodyLength, ResponseHead};
+use crate::message::{Body, BodyLength, Request, ResponseHead};
 use crate::protocol::io::Io;
 use crate::protocol::tunnel::{self, TunnelEnd};
 use crate::respond::{self, Outgoing};
@@ -25,160 +23,194 @@ use crate::timer::{self, Timer};
 use crate::upstream::Interim;
 use crate::worker::Worker;
 
-use super::body::Stream;
+use super::body::{Http2Body, Stream};
+use super::conn::{Conn, Fatal, Incoming, Phase, SharedConn};
+use super::frame::Reason;
+use super::handle::Handle;
+use super::head::Head;
 use super::request::read_request;
-use super::tap::Tap;
+use super::settings::{End, Own};
 use super::writer::Writer;
 
-fn builder(limits: &Limits) -> h2::server::Builder {
-    let mut builder = h2::server::Builder::new();
-    builder
-        .initial_window_size(limits.stream_window)
-        .initial_connection_window_size(limits.connection_window)
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.header_block).unwrap_or(u32::MAX))
-        .max_frame_size(defaults::FRAME)
-        .header_table_size(defaults::HEADER_TABLE)
-        .max_pending_accept_reset_streams(defaults::PENDING_RESETS)
-        .max_local_error_reset_streams(Some(defaults::LOCAL_RESETS))
-        .max_send_buffer_size(limits.buffer)
-        .enable_connect_protocol();
-    builder
+/// How long a peer that was told to go may take to answer our PING, or to read our last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+fn own(limits: &Limits) -> Own {
+    Own {
+        streams: limits.streams,
+        stream_window: limits.stream_window,
+        connection_window: limits.connection_window,
+        header_block: limits.header_block,
+        header_count: limits.header_count,
+        trailer_block: limits.trailer_block,
+        trailer_count: limits.trailer_count,
+        buffer: limits.buffer,
+    }
 }
 
 /// Serves a connection to its end.
 pub async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Io) {
     let limits = &downstream.listener.limits;
     let now = Instant::now();
-    let (tap, alarm) = Tap::new(io, now);
-    let mut timer = Timer::new();
-    let begun = {
-        let handshake = pin!(builder(limits).handshake::<_, Bytes>(tap));
-        let until = timer::deadline(now, limits.header_read);
-        timer.within(until, handshake).await
-    };
-    let Some(Ok(mut connection)) = begun else {
-        let snapshot = worker.snapshot();
-        let mut record = Record::unread(&snapshot, &worker, &downstream);
-        record.fail_with(if begun.is_none() {
-            ErrorKind::HeadTimeout
-        } else {
-            ErrorKind::BadRequest
-        });
-        return;
-    };
+    let conn = Conn::new(io, End::Server, own(limits), None);
+    let conn = Rc::new(RefCell::new(conn));
     let jitter = 0.9 + fastrand::f64() / 5.0;
     let mut life = Life {
+        conn: conn.clone(),
+        timer: Timer::new(),
+        settings_by: timer::deadline(now, limits.header_read),
         ages_at: timer::deadline(now, limits.connection_age.mul_f64(jitter)),
-        idle_since: Some(now),
-        live: Rc::new(Cell::new(0)),
+        idle_since: None,
+        last_words_by: None,
         requests: 0,
-        leaving: false,
     };
     let waker = worker.register();
     poll_fn(|cx| {
         waker.set(cx);
+        let over = conn.borrow_mut().poll_drive(cx);
         loop {
-            if let Some(abuse) = alarm.take() {
-                tracing::info!(peer = %downstream.peer, ?abuse, "HTTP/2 abuse");
-                worker.metrics.worker(worker.index).http2_abuse.add(1);
-                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            }
-            match connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
-                    life.begins();
-                    let guard = Live(life.live.clone());
-                    let stream =
-                        stream(worker.clone(), downstream.clone(), request, respond, guard);
-                    tokio::task::spawn_local(stream);
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    tracing::debug!(peer = %downstream.peer, %error, "HTTP/2 connection");
-                    return Poll::Ready(());
-                }
-                Poll::Ready(None) => return Poll::Ready(()),
-                // An alarm that went off meanwhile must not wait for more frames.
-                Poll::Pending if alarm.get().is_none() => break,
-                Poll::Pending => {}
-            }
+            let Some(incoming) = conn.borrow_mut().accepted.pop_front() else {
+                break;
+            };
+            life.requests += 1;
+            begin(&worker, &downstream, &conn, incoming);
         }
-        life.poll(cx, &worker, limits, &mut connection, &mut timer)
+        if over.is_ready() {
+            return over;
+        }
+        life.poll(cx, &worker, limits)
     })
     .await;
+    let fatal = conn.borrow().fatal;
+    if let Some(fatal) = fatal {
+        tracing::info!(peer = %downstream.peer, ?fatal, "HTTP/2 connection ended");
+        if matches!(fatal, Fatal::Abuse(_)) {
+            worker.metrics.worker(worker.index).http2_abuse.add(1);
+        }
+    }
+    if life.requests == 0 && !worker.is_stopping() {
+        let snapshot = worker.snapshot();
+        let mut record = Record::unread(&snapshot, &worker, &downstream);
+        record.fail_with(match fatal {
+            Some(_) => ErrorKind::BadRequest,
+            None if conn.borrow().peer.known => ErrorKind::ClientGone,
+            None => ErrorKind::HeadTimeout,
+        });
+    }
+}
+
+/// Begins to serve a stream.
+fn begin(worker: &Rc<Worker>, downstream: &Rc<Downstream>, conn: &SharedConn, incoming: Incoming) {
+    let Some(key) = incoming.key else {
+        // It was reset for what its head said; what is left is its line in the log.
+        let snapshot = worker.snapshot();
+        Record::unread(&snapshot, worker, downstream).fail_with(ErrorKind::BadRequest);
+        return;
+    };
+    let handle = Handle::new(conn.clone(), key);
+    if handle.is_cut() {
+        // Reset in the same breath: nothing of it may reach an upstream.
+        let snapshot = worker.snapshot();
+        Record::unread(&snapshot, worker, downstream).fail_with(ErrorKind::ClientGone);
+        return;
+    }
+    let stream = stream(
+        worker.clone(),
+        downstream.clone(),
+        handle,
+        incoming.head,
+        incoming.ended,
+    );
+    tokio::task::spawn_local(stream);
 }
 
 /// How long a connection may go on.
 struct Life {
+    conn: SharedConn,
+    timer: Timer,
+    /// SETTINGS must have come by then.
+    settings_by: Option<Instant>,
     ages_at: Option<Instant>,
     idle_since: Option<Instant>,
-    live: Rc<Cell<u32>>,
+    /// It is told to go, and gone by then, once no stream is left.
+    last_words_by: Option<Instant>,
     requests: u64,
-    leaving: bool,
-}
-
-/// Counts a live stream until it is dropped.
-struct Live(Rc<Cell<u32>>);
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }
 
 impl Life {
-    fn begins(&mut self) {
-        self.live.set(self.live.get() + 1);
-        self.requests += 1;
-        self.idle_since = None;
+    /// Ends the connection politely (two GOAWAYs) once it is old, has served enough, is idle too
+    /// long, or the worker stops; at once where nothing that it said makes sense.
+    fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker, limits: &Limits) -> Poll<()> {
+        let conn = self.conn.clone();
+        let mut conn = conn.borrow_mut();
+        loop {
+            if conn.phase() == Phase::Closing {
+                return self.poll_last_words(cx);
+            }
+            if conn.end_is_settled() {
+                if conn.live() > 0 {
+                    return Poll::Pending;
+                }
+                conn.finish(Reason::NO_ERROR);
+                self.last_words_by = None;
+                continue;
+            }
+            if self.last_words_by.is_some() {
+                std::task::ready!(self.poll_pong(cx, conn.pong));
+                conn.settle_end();
+                continue;
+            }
+            let over = self.requests >= limits.requests_per_connection || worker.is_stopping();
+            if !over && !conn.peer.known {
+                std::task::ready!(self.timer.poll_maybe(cx, self.settings_by));
+                conn.finish(Reason::PROTOCOL_ERROR);
+                continue;
+            }
+            let until = self.deadline(&conn, limits);
+            if !over {
+                std::task::ready!(self.timer.poll_maybe(cx, until));
+            }
+            conn.announce_end();
+            self.last_words_by = timer::deadline(Instant::now(), LAST_WORDS);
+        }
     }
 
-    /// Ends the connection politely (two GOAWAYs, by `h2`) once it is old, has served enough, is
-    /// idle too long, or the worker stops.
-    fn poll(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-        worker: &Worker,
-        limits: &Limits,
-        connection: &mut Connection<Tap, Bytes>,
-        timer: &mut Timer,
-    ) -> Poll<()> {
-        if self.leaving {
-            return Poll::Pending;
+    fn poll_pong(&mut self, cx: &mut Context<'_>, pong: bool) -> Poll<()> {
+        if pong {
+            return Poll::Ready(());
         }
-        if self.live.get() > 0 {
+        self.timer.poll_maybe(cx, self.last_words_by)
+    }
+
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let by = *self
+            .last_words_by
+            .get_or_insert_with(|| Instant::now() + LAST_WORDS);
+        self.timer.poll_at(cx, by)
+    }
+
+    fn deadline(&mut self, conn: &Conn, limits: &Limits) -> Option<Instant> {
+        if conn.live() > 0 {
             self.idle_since = None;
-        } else if self.idle_since.is_none() {
-            self.idle_since = Some(Instant::now());
+            return self.ages_at;
         }
-        let idle = self
-            .idle_since
-            .and_then(|since| timer::deadline(since, limits.downstream_idle));
-        let until = match (idle, self.ages_at) {
+        let since = *self.idle_since.get_or_insert_with(Instant::now);
+        let idle = timer::deadline(since, limits.downstream_idle);
+        match (idle, self.ages_at) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
-        };
-        let over = self.requests >= limits.requests_per_connection || worker.is_stopping();
-        if over || timer.poll_maybe(cx, until).is_ready() {
-            self.leaving = true;
-            connection.graceful_shutdown();
-            cx.waker().wake_by_ref();
         }
-        Poll::Pending
     }
 }
 
 /// Hands interim responses to an HTTP/2 client.
-struct EarlyHints<'a>(&'a RefCell<SendResponse<Bytes>>);
+struct EarlyHints<'a>(&'a Handle);
 
 impl Interim for EarlyHints<'_> {
     fn interim(&self, head: ResponseHead) {
-        if head.status == StatusCode::CONTINUE {
-            return;
+        if head.status != StatusCode::CONTINUE {
+            self.0.send_response(&head, false);
         }
-        let mut response = http::Response::new(());
-        *response.status_mut() = head.status;
-        *response.headers_mut() = head.fields.to_map();
-        let _ = self.0.borrow_mut().send_informational(response);
     }
 }
 
@@ -186,62 +218,73 @@ impl Interim for EarlyHints<'_> {
 async fn stream(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
-    request: http::Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-    _live: Live,
+    handle: Handle,
+    head: Head,
+    ended: bool,
 ) {
     let mut timer = Timer::new();
     let snapshot = worker.snapshot();
-    let head_only = request.method() == Method::HEAD;
-    let (request, tunnelled) = match read_request(request, &downstream.listener) {
-        Ok(request) => request,
+    let head_only = head.method == Some(Method::HEAD);
+    let (head, length) = match read_request(head, ended, &downstream.listener) {
+        Ok(read) => read,
         Err(kind) => {
-            let mut record = Record::unread(&snapshot, &worker, &downstream);
-            let response = respond::refuse_unread(&Error::from(kind));
-            record.fail_with(kind);
-            record.set_status(response.head.status);
-            let outgoing = Outgoing {
-                head: response.head,
-                body: response.body,
-                tunnel: None,
-                record,
-                trailers: false,
-            };
-            return answer(respond, outgoing, head_only, &downstream, &mut timer).await;
+            let outgoing = refusal(kind, Record::unread(&snapshot, &worker, &downstream));
+            return Box::pin(answer(handle, outgoing, head_only, &downstream, &mut timer)).await;
         }
+    };
+    let tunnelled = head.upgrade.is_some();
+    let body = if tunnelled || length == BodyLength::Exact(0) {
+        Body::Empty
+    } else {
+        let idle = downstream.listener.limits.stream_idle;
+        let body = Http2Body::downstream(handle.clone(), length, idle);
+        Body::Http2(Box::new(body))
     };
     let context = exchange::Context {
         worker: &worker,
         snapshot: &snapshot,
         downstream: &downstream,
     };
-    let respond = RefCell::new(respond);
+    let request = Request { head, body };
     let handled = {
-        let interim = EarlyHints(&respond);
+        let interim = EarlyHints(&handle);
         let mut exchange = pin!(exchange::handle(context, request, &mut timer, &interim));
         poll_fn(|cx| {
             if let Poll::Ready(outgoing) = exchange.as_mut().poll(cx) {
                 return Poll::Ready(Some(outgoing));
             }
             // The client reset the stream: the exchange is given up with it.
-            respond.borrow_mut().poll_reset(cx).map(|_| None)
+            handle.poll_cut(cx).map(|_| None)
         })
         .await
     };
     let Some(mut outgoing) = handled else { return };
     outgoing.trailers = true;
-    let respond = respond.into_inner();
-    match (outgoing.tunnel.take(), tunnelled) {
-        (Some(end), Some(recv)) => {
-            switch(respond, recv, end, outgoing, &downstream, &mut timer).await
+    match outgoing.tunnel.take() {
+        Some(end) => {
+            Box::pin(switch(handle, end, outgoing, &downstream, &mut timer)).await;
         }
-        _ => answer(respond, outgoing, head_only, &downstream, &mut timer).await,
+        None => answer(handle, outgoing, head_only, &downstream, &mut timer).await,
+    }
+}
+
+/// The answer to a head that is no request we serve.
+fn refusal(kind: ErrorKind, mut record: Record<'_>) -> Outgoing<'_> {
+    let response = respond::refuse_unread(&Error::from(kind));
+    record.fail_with(kind);
+    record.set_status(response.head.status);
+    Outgoing {
+        head: response.head,
+        body: response.body,
+        tunnel: None,
+        record,
+        trailers: false,
     }
 }
 
 /// Writes a response to its end. The record of the exchange ends here.
 async fn answer(
-    mut respond: SendResponse<Bytes>,
+    handle: Handle,
     mut outgoing: Outgoing<'_>,
     head_only: bool,
     downstream: &Downstream,
@@ -253,18 +296,12 @@ async fn answer(
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
     );
     let empty = head_only || bodiless || body.length() == BodyLength::Exact(0);
-    let mut response = http::Response::new(());
-    *response.status_mut() = outgoing.head.status;
-    *response.headers_mut() = outgoing.head.fields.to_map();
-    let Ok(stream) = respond.send_response(response, empty) else {
-        outgoing.record.fail_with(ErrorKind::ClientGone);
-        return;
-    };
+    handle.send_response(&outgoing.head, empty);
     if empty {
         outgoing.record.complete();
         return;
     }
-    let mut writer = Writer::new(body, stream, ErrorKind::ClientGone, outgoing.trailers);
+    let mut writer = Writer::new(body, handle, ErrorKind::ClientGone, outgoing.trailers);
     let stall = downstream.listener.limits.stream_idle;
     let (mut silent_since, mut moved) = (None, 0);
     let result = poll_fn(|cx| {
@@ -302,20 +339,15 @@ async fn answer(
 
 /// An extended CONNECT that the upstream agreed to: 200, then bytes both ways.
 async fn switch(
-    mut respond: SendResponse<Bytes>,
-    recv: RecvStream,
+    handle: Handle,
     mut upstream: TunnelEnd,
     mut outgoing: Outgoing<'_>,
     downstream: &Downstream,
     timer: &mut Timer,
 ) {
-    let mut response = http::Response::new(());
-    *response.headers_mut() = outgoing.head.fields.to_map();
-    let Ok(send) = respond.send_response(response, false) else {
-        outgoing.record.fail_with(ErrorKind::ClientGone);
-        return;
-    };
-    let mut client = TunnelEnd::Http2(Stream::new(recv, send, None));
+    outgoing.head.status = StatusCode::OK;
+    handle.send_response(&outgoing.head, false);
+    let mut client = TunnelEnd::Http2(Stream::new(handle));
     upstream.detach();
     let idle = downstream.listener.limits.stream_idle;
     let (received, sent) = tunnel::run(&mut client, &mut upstream, idle, timer).await;

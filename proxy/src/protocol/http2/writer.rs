@@ -4,15 +4,18 @@
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::SendStream;
 
 use crate::error::ErrorKind;
 use crate::message::{Body, BodyLength, Chunk};
 
+use super::frame::Reason;
+use super::handle::Handle;
+
 /// See the module.
+#[derive(Debug)]
 pub struct Writer {
     body: Body,
-    stream: SendStream<Bytes>,
+    stream: Handle,
     pending: Bytes,
     /// Bytes to come where that is known: the last of them carry END_STREAM.
     left: Option<u64>,
@@ -24,30 +27,11 @@ pub struct Writer {
     trailers: bool,
 }
 
-/// Credit for up to `want` bytes, at least one.
-pub(super) fn poll_credit(
-    stream: &mut SendStream<Bytes>,
-    want: usize,
-    cx: &mut Context<'_>,
-) -> Poll<Result<usize, ErrorKind>> {
-    stream.reserve_capacity(want);
-    loop {
-        let credit = stream.capacity().min(want);
-        if credit > 0 {
-            return Poll::Ready(Ok(credit));
-        }
-        match ready!(stream.poll_capacity(cx)) {
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return Poll::Ready(Err(ErrorKind::UpstreamReset)),
-        }
-    }
-}
-
 impl Writer {
     /// Begins behind the head. `gone` is what a reset by the peer means; `trailers` says whether
     /// they are passed on.
     #[must_use]
-    pub fn new(body: Body, stream: SendStream<Bytes>, gone: ErrorKind, trailers: bool) -> Self {
+    pub fn new(body: Body, stream: Handle, gone: ErrorKind, trailers: bool) -> Self {
         let left = match body.length() {
             BodyLength::Exact(left) => Some(left),
             BodyLength::Unknown => None,
@@ -77,16 +61,16 @@ impl Writer {
     }
 
     /// Ready once the peer has reset the stream.
-    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.stream.poll_reset(cx).map(|_| ())
+    pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        self.stream.poll_cut(cx).map(|_| ())
     }
 
     /// Resets the stream: what was sent must not look complete.
-    pub fn reset(&mut self, reason: h2::Reason) {
-        self.stream.send_reset(reason);
+    pub fn reset(&self, reason: Reason) {
+        self.stream.reset(reason);
     }
 
-    /// Moves bytes until all are handed over, or nothing moves.
+    /// Moves bytes until all are handed over, the peer wants no more, or nothing moves.
     ///
     /// # Errors
     /// What the body says, or `gone`.
@@ -94,12 +78,15 @@ impl Writer {
         loop {
             while !self.pending.is_empty() {
                 self.waits_for_body = false;
-                let credit = ready!(poll_credit(&mut self.stream, self.pending.len(), cx))
-                    .map_err(|_| self.gone)?;
-                let part = self.pending.split_to(credit);
-                self.sent += credit as u64;
+                let credit = match ready!(self.stream.poll_capacity(cx)) {
+                    Ok(Some(credit)) => credit,
+                    Ok(None) => return Poll::Ready(Ok(())),
+                    Err(_) => return Poll::Ready(Err(self.gone)),
+                };
+                let part = self.pending.split_to(credit.min(self.pending.len()));
+                self.sent += part.len() as u64;
                 let last = self.left == Some(0) && self.pending.is_empty();
-                self.stream.send_data(part, last).map_err(|_| self.gone)?;
+                self.stream.send_data(&part, last);
                 if last {
                     return Poll::Ready(Ok(()));
                 }
@@ -115,19 +102,15 @@ impl Writer {
                     }
                     self.pending = data;
                 }
-                Some(Chunk::Trailers(mut trailers)) if self.trailers => {
-                    trailers.remove_if(|k| k.is_hop_by_hop() || k.is_protected());
-                    let map = trailers.to_map();
-                    self.stream.send_trailers(map).map_err(|_| self.gone)?;
+                Some(Chunk::Trailers(trailers)) if self.trailers => {
+                    self.stream.send_trailers(&trailers);
                     return Poll::Ready(Ok(()));
                 }
                 Some(Chunk::Trailers(_)) | None => {
                     if self.left.is_some_and(|left| left > 0) {
                         return Poll::Ready(Err(ErrorKind::BadBody));
                     }
-                    self.stream
-                        .send_data(Bytes::new(), true)
-                        .map_err(|_| self.gone)?;
+                    self.stream.send_data(&[], true);
                     return Poll::Ready(Ok(()));
                 }
             }

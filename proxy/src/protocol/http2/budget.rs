@@ -1,0 +1,245 @@
+//! What an HTTP/2 peer may do how often. Memory is bounded by windows and limits elsewhere; here
+//! rates are, of frames that cost us more to handle than the peer to send.
+
+use std::time::Duration;
+
+use selvedge_contract::defaults::http2 as limits;
+use tokio::time::Instant;
+
+use super::frame::{Header, flag, kind};
+use super::settings::End;
+
+/// A rate that was exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abuse {
+    /// Streams opened and reset.
+    Resets,
+    /// Streams that we were made to reset.
+    Provoked,
+    /// Streams above the limit that was announced.
+    Refused,
+    /// PING or SETTINGS.
+    Control,
+    /// CONTINUATION frames of one block.
+    Continuation,
+    /// Frames without content.
+    Empty,
+    /// DATA frames of a few bytes.
+    Trickle,
+    /// PRIORITY.
+    Priority,
+    /// WINDOW_UPDATE.
+    WindowUpdate,
+    /// Frames of no known type.
+    Unknown,
+    /// What we owe piles up, for the peer does not read.
+    Unread,
+    /// A head several times over the limit.
+    Head,
+}
+
+/// Counts of one connection.
+#[derive(Debug)]
+pub struct Budget {
+    end: End,
+    window_start: Instant,
+    resets: u32,
+    control: u32,
+    unknown: u32,
+    trickle: u32,
+    continuations: u32,
+    empty: u32,
+    priority: u32,
+    window_updates: u32,
+    provoked: u32,
+    refused: u32,
+    streams: u32,
+    data_sent: u32,
+}
+
+const fn over(count: &mut u32, limit: u32, abuse: Abuse) -> Result<(), Abuse> {
+    *count = count.saturating_add(1);
+    if *count > limit { Err(abuse) } else { Ok(()) }
+}
+
+impl Budget {
+    /// Nothing spent.
+    #[must_use]
+    pub const fn new(end: End, now: Instant) -> Self {
+        Self {
+            end,
+            window_start: now,
+            resets: 0,
+            control: 0,
+            unknown: 0,
+            trickle: 0,
+            continuations: 0,
+            empty: 0,
+            priority: 0,
+            window_updates: 0,
+            provoked: 0,
+            refused: 0,
+            streams: 0,
+            data_sent: 0,
+        }
+    }
+
+    /// A frame came, `content` bytes of it not padding. The clock is read only at a limit: rates
+    /// start over with each window, totals do not.
+    ///
+    /// # Errors
+    /// The rate that it exceeds.
+    pub fn received(&mut self, frame: Header, content: usize) -> Result<(), Abuse> {
+        let counted = self.count(frame, content);
+        if counted.is_err() && self.turn(Instant::now()) {
+            return self.count(frame, content);
+        }
+        counted
+    }
+
+    fn count(&mut self, frame: Header, content: usize) -> Result<(), Abuse> {
+        // An upstream is chosen by configuration: what it may cost us is memory, not frames.
+        let stranger = matches!(self.end, End::Server);
+        if frame.kind != kind::CONTINUATION {
+            self.continuations = 0;
+        }
+        match frame.kind {
+            kind::DATA | kind::HEADERS if content == 0 && !frame.has(flag::END_STREAM) => {
+                over(&mut self.empty, limits::EMPTY_FRAMES, Abuse::Empty)
+            }
+            kind::DATA
+                if stranger && content < limits::TRICKLE_BYTES && !frame.has(flag::END_STREAM) =>
+            {
+                over(&mut self.trickle, limits::TRICKLE_FRAMES, Abuse::Trickle)
+            }
+            kind::PRIORITY if stranger => {
+                let limit = limits::PRIORITY_FACTOR.saturating_mul(1 + self.streams);
+                over(&mut self.priority, limit, Abuse::Priority)
+            }
+            kind::RST_STREAM if stranger => {
+                over(&mut self.resets, limits::CLIENT_RESETS, Abuse::Resets)
+            }
+            kind::SETTINGS | kind::PING => {
+                over(&mut self.control, limits::CONTROL_FRAMES, Abuse::Control)
+            }
+            kind::WINDOW_UPDATE if stranger => {
+                let data = limits::WINDOW_UPDATE_FACTOR.saturating_mul(self.data_sent);
+                let limit = self.streams.saturating_add(data).saturating_mul(2);
+                over(
+                    &mut self.window_updates,
+                    limit.saturating_add(5),
+                    Abuse::WindowUpdate,
+                )
+            }
+            kind::CONTINUATION => over(
+                &mut self.continuations,
+                limits::CONTINUATIONS,
+                Abuse::Continuation,
+            ),
+            0..=9 => Ok(()),
+            _ => over(&mut self.unknown, limits::UNKNOWN_FRAMES, Abuse::Unknown),
+        }
+    }
+
+    /// A stream was opened, by either end.
+    pub const fn opened(&mut self) {
+        self.streams = self.streams.saturating_add(1);
+    }
+
+    /// A DATA frame was sent: the peer owes credit for it.
+    pub const fn sent_data(&mut self) {
+        self.data_sent = self.data_sent.saturating_add(1);
+    }
+
+    /// An error of the peer made us reset a stream (MadeYouReset, CVE-2025-8671).
+    ///
+    /// # Errors
+    /// [`Abuse::Provoked`].
+    pub const fn provoked(&mut self) -> Result<(), Abuse> {
+        over(&mut self.provoked, limits::LOCAL_RESETS, Abuse::Provoked)
+    }
+
+    /// A stream above the limit was refused.
+    ///
+    /// # Errors
+    /// [`Abuse::Refused`].
+    pub const fn refused(&mut self) -> Result<(), Abuse> {
+        over(&mut self.refused, limits::REFUSED_STREAMS, Abuse::Refused)
+    }
+
+    /// Begins another window if this one is over; says whether it did.
+    fn turn(&mut self, now: Instant) -> bool {
+        let window = Duration::from_secs(limits::WINDOW_SECONDS);
+        let over = now.saturating_duration_since(self.window_start) >= window;
+        if over {
+            self.window_start = now;
+            self.resets = 0;
+            self.control = 0;
+            self.unknown = 0;
+            self.trickle = 0;
+        }
+        over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn frame(kind: u8) -> Header {
+        Header {
+            length: 0,
+            kind,
+            flags: 0,
+            stream: 1,
+        }
+    }
+
+    /// How many frames of a kind pass before the alarm.
+    fn passes(kind: u8, content: usize) -> (u32, Option<Abuse>) {
+        let mut budget = Budget::new(End::Server, Instant::now());
+        for passed in 0..100_000 {
+            if let Err(abuse) = budget.received(frame(kind), content) {
+                return (passed, Some(abuse));
+            }
+        }
+        (100_000, None)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn budgets_hold_at_their_edge() {
+        for (kind, content, limit, abuse) in [
+            (kind::RST_STREAM, 4, limits::CLIENT_RESETS, Abuse::Resets),
+            (kind::PING, 8, limits::CONTROL_FRAMES, Abuse::Control),
+            (kind::SETTINGS, 0, limits::CONTROL_FRAMES, Abuse::Control),
+            (
+                kind::CONTINUATION,
+                1,
+                limits::CONTINUATIONS,
+                Abuse::Continuation,
+            ),
+            (kind::DATA, 0, limits::EMPTY_FRAMES, Abuse::Empty),
+            (kind::DATA, 1, limits::TRICKLE_FRAMES, Abuse::Trickle),
+            (kind::PRIORITY, 5, limits::PRIORITY_FACTOR, Abuse::Priority),
+            (kind::WINDOW_UPDATE, 4, 5, Abuse::WindowUpdate),
+            (0xfa, 4, limits::UNKNOWN_FRAMES, Abuse::Unknown),
+        ] {
+            assert_eq!(passes(kind, content), (limit, Some(abuse)));
+        }
+        assert_eq!(passes(kind::DATA, limits::TRICKLE_BYTES), (100_000, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rates_start_over_with_the_window() {
+        let mut budget = Budget::new(End::Server, Instant::now());
+        for _ in 0..limits::CONTROL_FRAMES {
+            assert_eq!(budget.received(frame(kind::PING), 8), Ok(()));
+        }
+        tokio::time::advance(Duration::from_secs(limits::WINDOW_SECONDS)).await;
+        for _ in 0..limits::CONTROL_FRAMES {
+            assert_eq!(budget.received(frame(kind::PING), 8), Ok(()));
+        }
+        let over = budget.received(frame(kind::PING), 8);
+        assert_eq!(over, Err(Abuse::Control));
+    }
+}

@@ -1,0 +1,288 @@
+//! One HTTP/2 connection, seen from either end: its buffers, its streams, its windows, its socket.
+//!
+//! A task drives it ([`Conn::poll_drive`] reads and writes); the tasks of its streams take what
+//! came for them and queue what they send, through their handles. All of them run on one thread,
+//! so it is shared by `Rc` and borrowed only within a poll.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+use std::task::Waker;
+
+use bytes::BytesMut;
+use selvedge_contract::defaults::http2 as defaults;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::protocol::hpack::Decoder;
+use crate::protocol::io::Io;
+
+use super::budget::{Abuse, Budget};
+use super::frame::{self, Reason, WINDOW};
+use super::head::Head;
+use super::settings::{End, Own, Peer};
+use super::stream::Stream;
+
+/// First size of a read buffer; doubles while reads fill it.
+const FIRST_READ: usize = 4 << 10;
+/// Control frames that wait for a peer which does not read, in bytes.
+const UNREAD: usize = 64 << 10;
+
+/// A connection that several tasks hold.
+pub type SharedConn = Rc<RefCell<Conn>>;
+
+/// Stream numbers are no secret and not chosen at will: any spread will do.
+#[derive(Debug, Default)]
+pub struct ById(u64);
+
+impl Hasher for ById {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// What ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fatal {
+    /// The peer broke the protocol.
+    Protocol(Reason),
+    /// The peer did too much of something.
+    Abuse(Abuse),
+}
+
+impl From<Abuse> for Fatal {
+    fn from(abuse: Abuse) -> Self {
+        Self::Abuse(abuse)
+    }
+}
+
+impl From<Reason> for Fatal {
+    fn from(reason: Reason) -> Self {
+        Self::Protocol(reason)
+    }
+}
+
+/// A stream that the peer has opened.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Its place, with one handle on it; `None` where it was reset for what its head said.
+    pub key: Option<u32>,
+    /// Its head.
+    pub head: Head,
+    /// No body follows.
+    pub ended: bool,
+}
+
+/// A header block that CONTINUATION frames go on with.
+#[derive(Debug)]
+pub(super) struct Block {
+    pub(super) stream: u32,
+    pub(super) end_stream: bool,
+    pub(super) self_dependent: bool,
+    pub(super) bytes: BytesMut,
+}
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// In use.
+    Open,
+    /// Over: what is queued is written, what comes is thrown away.
+    Closing,
+    /// The socket is of no more use.
+    Closed,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Conn {
+    pub(super) io: Io,
+    pub(super) input: BytesMut,
+    pub(super) output: BytesMut,
+    pub(super) end: End,
+    pub(super) own: Own,
+    /// What the peer told of itself.
+    pub peer: Peer,
+    pub(super) budget: Budget,
+    pub(super) decoder: Decoder,
+    /// Where heads are decoded to: one allocation for many of them.
+    pub(super) arena: BytesMut,
+    pub(super) block: Option<Block>,
+    /// Bytes of the client's preface that are yet to come.
+    pub(super) preface: usize,
+    pub(super) streams: Vec<Stream>,
+    pub(super) free: Vec<u32>,
+    pub(super) ids: HashMap<u32, u32, BuildHasherDefault<ById>>,
+    pub(super) live: u32,
+    /// Highest stream that was opened.
+    pub(super) highest: u32,
+    pub(super) recent: VecDeque<u32>,
+    pub(super) send_window: i64,
+    pub(super) recv_window: i64,
+    pub(super) owed: u32,
+    /// Streams that wait for credit of the connection, or for room.
+    pub(super) blocked: VecDeque<u32>,
+    /// Some of them wait for room.
+    pub(super) starved: bool,
+    /// Streams that the peer has opened and nobody serves yet.
+    pub accepted: VecDeque<Incoming>,
+    pub(super) phase: Phase,
+    /// Why it ended, where that was the peer's fault.
+    pub fatal: Option<Fatal>,
+    pub(super) last_goaway: Option<u32>,
+    /// The peer takes no more streams.
+    pub peer_leaving: bool,
+    /// The peer has answered our last PING.
+    pub pong: bool,
+    /// Something came since this was last looked at.
+    pub heard: bool,
+    /// A stream was live since this was last looked at.
+    pub used: bool,
+    /// Nobody opens streams any more: it ends with its last one.
+    pub(super) retired: bool,
+    pub(super) control: usize,
+    pub(super) size_update: bool,
+    pub(super) driver: Option<Waker>,
+    pub(super) room: Option<Rc<Notify>>,
+    pub(super) read_size: usize,
+    pub(super) lingered: usize,
+}
+
+impl Conn {
+    /// Takes over a connection and queues our preface. `room` is told when a stream ends.
+    #[must_use]
+    pub fn new(io: Io, end: End, own: Own, room: Option<Rc<Notify>>) -> Self {
+        let mut output = BytesMut::with_capacity(FIRST_READ);
+        if end == End::Client {
+            output.extend_from_slice(frame::PREFACE);
+        }
+        own.put(end, &mut output);
+        Self {
+            io,
+            input: BytesMut::new(),
+            output,
+            end,
+            own,
+            peer: Peer::unknown(),
+            budget: Budget::new(end, Instant::now()),
+            decoder: Decoder::new(defaults::HEADER_TABLE as usize),
+            arena: BytesMut::new(),
+            block: None,
+            preface: if end == End::Server {
+                frame::PREFACE.len()
+            } else {
+                0
+            },
+            streams: Vec::new(),
+            free: Vec::new(),
+            ids: HashMap::default(),
+            live: 0,
+            highest: 0,
+            recent: VecDeque::new(),
+            send_window: WINDOW.into(),
+            recv_window: own.connection_window.max(WINDOW).into(),
+            owed: 0,
+            blocked: VecDeque::new(),
+            starved: false,
+            accepted: VecDeque::new(),
+            phase: Phase::Open,
+            fatal: None,
+            last_goaway: None,
+            peer_leaving: false,
+            pong: false,
+            heard: false,
+            used: true,
+            retired: false,
+            control: 0,
+            size_update: false,
+            driver: None,
+            room,
+            read_size: FIRST_READ,
+            lingered: 0,
+        }
+    }
+
+    /// Nobody will open streams any more.
+    pub fn retire(&mut self) {
+        self.retired = true;
+        self.wake_driver();
+    }
+
+    /// Whether a client's connection has done its work.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        (self.retired || self.peer_leaving) && self.live == 0
+    }
+
+    /// The peer's first SETTINGS are in: who waits for what it can do may look.
+    pub(super) fn knows_peer(&self) {
+        if let Some(room) = &self.room {
+            room.notify_waiters();
+        }
+    }
+
+    /// Whether another stream would be within both ends' limits.
+    #[must_use]
+    pub fn has_place(&self) -> bool {
+        self.takes_streams() && self.live < self.own.streams.min(self.peer.streams)
+    }
+
+    /// Streams that are not over.
+    #[must_use]
+    pub const fn live(&self) -> u32 {
+        self.live
+    }
+
+    /// Where it is in its life.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether streams may queue more data.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.output.len() < self.own.buffer
+    }
+
+    /// Has the driver write what was queued.
+    pub(super) fn wake_driver(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+
+    /// Wakes streams that wait for credit or room. Another one comes first each time, so that none
+    /// takes all of it from the others.
+    pub(super) fn unblock(&mut self) {
+        if self.blocked.len() > 1 {
+            self.blocked.rotate_left(1);
+        }
+        for key in std::mem::take(&mut self.blocked) {
+            if let Some(stream) = self.stream(key) {
+                stream.queued = false;
+                stream.wake();
+            }
+        }
+    }
+
+    /// A control frame was queued.
+    pub(super) fn queued_control(&mut self, length: usize) -> Result<(), Abuse> {
+        self.control += length;
+        if self.control > UNREAD {
+            return Err(Abuse::Unread);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! What the task of an HTTP/2 connection does: reads frames in, writes frames out, ends politely.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Buf;
+use tokio::io::AsyncWrite;
+use tokio_util::io::poll_read_buf;
+
+use super::conn::{Conn, Fatal, Phase};
+use super::frame::{self, Reason};
+use super::settings::End;
+
+/// What is read and thrown away of a connection that we end.
+const LINGER_BYTES: usize = 256 << 10;
+
+impl Conn {
+    /// Reads what is there and writes what is queued. Ready once the connection is of no more use;
+    /// until then, streams in [`Conn::accepted`] want to be served.
+    pub fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // What is queued from here on is written below: nobody needs to wake this task for it.
+        self.driver = None;
+        while self.phase == Phase::Open {
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    self.heard = true;
+                    if let Err(fatal) = self.receive() {
+                        self.fail(fatal);
+                    }
+                }
+                Poll::Ready(_) => self.close(),
+                Poll::Pending => break,
+            }
+        }
+        let written = self.poll_write(cx);
+        self.driver = Some(cx.waker().clone());
+        written
+    }
+
+    /// Writes what is queued; in a connection that is ending, reads the peer's last words too.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.phase != Phase::Closed && matches!(self.poll_flush(cx), Poll::Ready(Err(_))) {
+            self.close();
+        }
+        if self.phase == Phase::Closing && self.output.is_empty() {
+            // A reset would take our last words out of the peer's hands.
+            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+            loop {
+                self.input.clear();
+                match self.poll_fill(cx) {
+                    Poll::Ready(Ok(n)) if n > 0 && self.lingered < LINGER_BYTES => {
+                        self.lingered += n;
+                    }
+                    Poll::Ready(_) => self.phase = Phase::Closed,
+                    Poll::Pending => return Poll::Pending,
+                }
+                if self.phase == Phase::Closed {
+                    break;
+                }
+            }
+        }
+        if self.phase == Phase::Closed {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let room = self.input.capacity() - self.input.len();
+        if room < self.read_size / 2 {
+            self.input.reserve(self.read_size);
+        }
+        let room = self.input.capacity() - self.input.len();
+        let n = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input))?;
+        if n == room {
+            self.read_size = (self.read_size * 2).min(self.own.buffer);
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.output))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.output.advance(n);
+            if self.starved && self.output.len() < self.own.buffer / 2 {
+                self.starved = false;
+                self.unblock();
+            }
+        }
+        self.control = 0;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// Ends the connection for a fault of the peer.
+    fn fail(&mut self, fatal: Fatal) {
+        let reason = match fatal {
+            Fatal::Protocol(reason) => reason,
+            Fatal::Abuse(_) => Reason::ENHANCE_YOUR_CALM,
+        };
+        self.fatal = Some(fatal);
+        self.finish(reason);
+    }
+
+    /// Ends the connection: GOAWAY, then nothing more.
+    pub fn finish(&mut self, reason: Reason) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        // What data streams had queued goes out first: frames must not be cut.
+        let last = self.highest_served();
+        frame::put_goaway(&mut self.output, last, reason);
+        self.phase = Phase::Closing;
+        self.cut_all(reason);
+        self.wake_driver();
+    }
+
+    /// The highest stream of the peer that we have done anything with.
+    fn highest_served(&self) -> u32 {
+        match self.end {
+            End::Server => self
+                .last_goaway
+                .map_or(self.highest, |l| l.min(self.highest)),
+            End::Client => 0,
+        }
+    }
+
+    /// The socket is gone.
+    pub fn close(&mut self) {
+        self.phase = Phase::Closed;
+        self.output.clear();
+        self.cut_all(Reason::INTERNAL_ERROR);
+        self.wake_driver();
+    }
+}
