@@ -17,6 +17,7 @@ use crate::tls;
 use crate::worker::Worker;
 
 use super::io::Io;
+use super::socket::Socket;
 use super::{http1, http2};
 
 /// The client's connection preface (RFC 9113 section 3.4).
@@ -40,8 +41,7 @@ pub async fn serve(
         worker: worker.clone(),
         _place: place,
     };
-    // Small writes must not wait for acknowledgements; a failure here only costs latency.
-    let _ = stream.set_nodelay(true);
+    Socket::tune(&stream);
     let deadline = Instant::now() + listener.limits.handshake;
     // Cancelled by its deadline, which closes the socket.
     match tokio::time::timeout_at(deadline, secure(&listener, stream, peer)).await {

@@ -77,8 +77,7 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Sets socket options; a failure costs latency or patience, not correctness.
 fn tune(stream: &TcpStream) {
-    // Small writes must not wait for acknowledgements.
-    let _ = stream.set_nodelay(true);
+    Socket::tune(stream);
     let socket = SockRef::from(stream);
     let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     let _ = socket.set_tcp_keepalive(
