@@ -12,6 +12,7 @@ class HAProxy(Peer):
     name = "haproxy"
     binary = "haproxy"
     version_option = "-v"
+    hop = "h2"
 
     def plain(self, setting, port):
         return self._proxy(f"bind 127.0.0.1:{port} backlog 4096", self._app(setting))
@@ -23,14 +24,14 @@ class HAProxy(Peer):
     def calling(self, setting, port, inner):
         certificates = setting.certificates
         tls = (f"ssl verify required ca-file {certificates.ca} crt {certificates.web.both} "
-               "sni str(orders) verifyhost orders ssl-min-ver TLSv1.3 alpn h2")
+               "sni str(orders) verifyhost orders ssl-min-ver TLSv1.3 alpn {self.hop}")
         bind = f"bind 127.0.0.1:{port} backlog 4096"
         return self._proxy(bind, f"server app 127.0.0.1:{inner} {tls}")
 
     def called(self, setting, inner):
         certificates = setting.certificates
         bind = self._bind_tls(inner, certificates.orders)
-        return self._proxy(f"{bind} ca-file {certificates.ca} verify required alpn h2", self._app(setting))
+        return self._proxy(f"{bind} ca-file {certificates.ca} verify required alpn {self.hop}", self._app(setting))
 
     def command(self, folder, role, config):
         path = folder / f"{role}.cfg"
@@ -64,3 +65,11 @@ backend back
     http-reuse always
     {server} pool-max-conn 512 pool-purge-delay 300s
 """
+
+
+class HAProxyHTTP1(HAProxy):
+    """The pair with HTTP/1.1 between the proxies, as nginx has it: beside this the budget was set."""
+
+    name = "haproxy-http1"
+    hop = "http/1.1"
+    shapes = ("pair",)

@@ -43,6 +43,7 @@ class Peer:
     binary = ""
     environment = None  # a variable that may hold the path of the binary
     version_option = "--version"
+    shapes = ("plain", "tls", "pair")  # what it takes part in
 
     def __init__(self, path=None):
         self.given = path
@@ -118,9 +119,9 @@ class Peer:
 def all_peers(selvedge):
     """Returns the peers by name; `selvedge` is the path of its binary."""
     from .envoy import Envoy
-    from .haproxy import HAProxy
+    from .haproxy import HAProxy, HAProxyHTTP1
     from .nginx import Nginx
     from .selvedge import Selvedge
 
-    peers = [Nginx(), HAProxy(), Envoy(), Selvedge(selvedge)]
+    peers = [Nginx(), HAProxy(), HAProxyHTTP1(), Envoy(), Selvedge(selvedge)]
     return {peer.name: peer for peer in peers}

@@ -19,6 +19,8 @@ def run(scenario, peers, stage, rounds, seconds):
     say(f"{scenario.name}: {scenario.about}")
     try:
         for name, peer in peers.items():
+            if scenario.shape not in peer.shapes:
+                continue
             folder = stage.folder / f"{scenario.name}-{name}"
             folder.mkdir()
             try:

@@ -70,9 +70,16 @@ services: {{ app: {{ endpoints: [\"{}\", \"{}\"], balance: roundRobin }} }}",
 
 #[test]
 fn a_status_is_retried_only_where_it_is_asked_for_and_safe() {
-    let upstream = Upstream::scripted(|connection| {
+    let before = std::sync::Mutex::new(String::new());
+    let upstream = Upstream::scripted(move |connection| {
         while let Some(request) = connection.request() {
-            let retried = String::from_utf8_lossy(&request).contains("X-Selvedge-Attempt");
+            let request = String::from_utf8_lossy(&request).into_owned();
+            // What proxies tell each other of a retry is nothing to an application.
+            assert!(!request.contains("X-Selvedge-Attempt"), "{request}");
+            // The same request again, to its X-Request-Id, is a retry.
+            let mut before = before.lock().unwrap();
+            let retried = *before == request;
+            *before = request;
             connection.send(if retried {
                 "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nagain"
             } else {

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Retry, Side};
 use crate::message::{Body, BodyLength, Fields, Known, RequestHead};
 use crate::route::Rule;
 use crate::timer;
-use crate::upstream::{Answer, Failure};
+use crate::upstream::{Answer, Failure, Security};
 use crate::worker::Worker;
 
 /// The tries of one request.
@@ -138,10 +138,14 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// Tells the next proxy that this is a retry, so that it does not retry too.
+    /// Tells the next proxy that this is a retry, so that it does not retry too. Applications are
+    /// told nothing: the field is between proxies.
     pub fn mark(&self, fields: &mut Fields) {
-        if self.count > 0 {
+        let meshed = matches!(self.service.spec.security, Security::Mesh(_));
+        if meshed && self.count > 0 {
             fields.set_known(Known::XSelvedgeAttempt, b"retry");
+        } else if !meshed && self.layered {
+            fields.remove_known(Known::XSelvedgeAttempt);
         }
     }
 
