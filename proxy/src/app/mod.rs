@@ -1,6 +1,7 @@
 //! Wires a process together: control runtime, workers, listeners, reload, drain. The only place
 //! that knows all parts.
 
+mod findings;
 mod options;
 mod threads;
 
@@ -22,6 +23,7 @@ use crate::tls::IdentityStore;
 use crate::worker::Shared;
 use crate::{accept, discover, identity};
 
+pub use findings::findings_of;
 pub use options::{ConfigInput, Options, StartError};
 use threads::{Listen, start_worker};
 
@@ -62,7 +64,10 @@ impl App {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let loaded = options.config.load().map_err(StartError::Config)?;
+        let loaded = options
+            .config
+            .load(options.mode)
+            .map_err(StartError::Config)?;
         let count = options
             .workers
             .unwrap_or_else(|| default_workers(options.mode))
@@ -167,7 +172,11 @@ impl App {
             // What is wrong is said by the compilation below, with its place.
             let _ = files.reload();
         }
-        let loaded = self.options.config.load().map_err(StartError::Config)?;
+        let loaded = self
+            .options
+            .config
+            .load(self.options.mode)
+            .map_err(StartError::Config)?;
         // Compiled on a copy of the history: a port that cannot be bound must leave it as it was.
         let mut compiler = self.compiler.clone();
         let (snapshot, report) = compiler.compile(loaded).map_err(StartError::Config)?;

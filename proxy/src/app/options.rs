@@ -11,6 +11,8 @@ use crate::config::tree::Node;
 use crate::config::{Mode, Report};
 use crate::identity::{self, Source};
 
+use super::findings::findings_of;
+
 /// How a process is started.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -36,9 +38,11 @@ pub enum ConfigInput {
 }
 
 impl ConfigInput {
-    pub(super) fn load(&self) -> Result<Loaded<Config>, Report> {
+    pub(super) fn load(&self, mode: Mode) -> Result<Loaded<Config>, Report> {
         match self {
-            Self::Files(paths) => load(paths),
+            Self::Files(paths) => {
+                load(paths).map_err(|broken| broken.judge(|guess| findings_of(guess, mode)))
+            }
             Self::Memory(config) => Ok(Loaded {
                 config: (**config).clone(),
                 tree: Node::empty(0),

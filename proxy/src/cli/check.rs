@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use selvedge_contract::config::{Config, DevConfig};
+use selvedge_contract::config::Config;
+#[cfg(not(feature = "dev"))]
+use selvedge_contract::config::DevConfig;
 
-use crate::config::load::{Loaded, load};
-use crate::config::{Compiler, Mode, Report};
-use crate::identity::Source;
-use crate::telemetry::metrics::Metrics;
-use crate::tls::IdentityStore;
+use crate::app::findings_of;
+use crate::config::load::load;
+use crate::config::{Mode, Report};
 
 use super::{complain, say};
 
@@ -97,56 +97,21 @@ fn guess(files: &[PathBuf]) -> CheckMode {
 }
 
 fn check_proxy(files: &[PathBuf], mode: Mode) -> Report {
-    let loaded: Loaded<Config> = match load(files) {
-        Ok(loaded) => loaded,
-        Err(report) => return report,
-    };
-    compile(loaded, mode)
-}
-
-/// Compiles without starting anything. An identity counts as there if it is configured.
-pub(super) fn compile(loaded: Loaded<Config>, mode: Mode) -> Report {
-    let mut findings = Vec::new();
-    let mut store = None;
-    if let Some(spec) = &loaded.config.identity {
-        match Source::from_spec(spec) {
-            Ok(_) => store = spec.trust_domain.parse().ok().map(IdentityStore::new),
-            Err(error) => {
-                let step = crate::config::tree::Step::Key("identity".into());
-                let place = loaded.tree.find(&[step]);
-                let found = crate::config::diagnose::Diagnostic::error(
-                    place,
-                    "identity",
-                    error.to_string(),
-                );
-                findings.push(found.expected("see `identity` in docs/config.md"));
-                // So that what depends on it is not reported a second time.
-                store = "invalid.local".parse().ok().map(IdentityStore::new);
-            }
-        }
+    match load::<Config>(files) {
+        Ok(loaded) => findings_of(loaded, mode),
+        Err(broken) => broken.judge(|guess| findings_of(guess, mode)),
     }
-    let mut compiler = Compiler::new(mode, true, Metrics::new(1), store);
-    let mut report = match compiler.compile(loaded) {
-        Ok((_, report)) | Err(report) => report,
-    };
-    report.findings.append(&mut findings);
-    report.sort();
-    report
 }
 
 #[cfg(feature = "dev")]
 fn check_dev(files: &[PathBuf]) -> Report {
-    let loaded: Loaded<DevConfig> = match load(files) {
-        Ok(loaded) => loaded,
-        Err(report) => return report,
-    };
-    super::dev::plan::check(loaded)
+    super::dev::plan::check_files(files)
 }
 
 #[cfg(not(feature = "dev"))]
 fn check_dev(files: &[PathBuf]) -> Report {
     match load::<DevConfig>(files) {
         Ok(loaded) => loaded.report,
-        Err(report) => report,
+        Err(broken) => broken.report,
     }
 }

@@ -8,6 +8,7 @@ use selvedge_contract::defaults::process::CONFIG_BYTES;
 use serde::de::DeserializeOwned;
 
 use super::diagnose::{Diagnostic, Place, Report, Source};
+use super::repair::{Holes, repair};
 use super::schema;
 use super::tree::{self, Kind, Node};
 
@@ -22,11 +23,34 @@ pub struct Loaded<T> {
     pub report: Report,
 }
 
+/// A configuration whose form is wrong.
+#[derive(Debug)]
+pub struct Broken<T> {
+    /// What was found.
+    pub report: Report,
+    /// What is left of it without its mistakes.
+    guess: Option<(Loaded<T>, Holes)>,
+}
+
+impl<T> Broken<T> {
+    /// Everything that is wrong: `judge` looks for mistakes of meaning in what is right in form.
+    pub fn judge(self, judge: impl FnOnce(Loaded<T>) -> Report) -> Report {
+        let mut report = self.report;
+        if let Some((guess, holes)) = self.guess {
+            let meaning = judge(guess).findings;
+            let sure = meaning.into_iter().filter(|found| holes.allow(found));
+            report.findings.extend(sure);
+            report.sort();
+        }
+        report
+    }
+}
+
 /// Reads and checks. Directories stand for every `.yaml`, `.yml` and `.json` file in them.
 ///
 /// # Errors
 /// A report that has errors.
-pub fn load<T>(paths: &[PathBuf]) -> Result<Loaded<T>, Report>
+pub fn load<T>(paths: &[PathBuf]) -> Result<Loaded<T>, Box<Broken<T>>>
 where
     T: DeserializeOwned + schemars::JsonSchema,
 {
@@ -60,9 +84,8 @@ where
         }
     }
     let tree = merged.unwrap_or_else(|| Node::empty(0));
-    report
-        .findings
-        .extend(schema::check(&schema::of::<T>(), &tree));
+    let schema = schema::of::<T>();
+    report.findings.extend(schema::check(&schema, &tree));
     if !matches!(tree.kind, Kind::Map(_) | Kind::Null) {
         let found = Diagnostic::error(tree.place, "", format!("this is {}", tree.describe()));
         report
@@ -71,13 +94,19 @@ where
     }
     if report.has_errors() {
         report.sort();
-        return Err(report);
+        let guess = repair(&schema, &tree).and_then(|(tree, holes)| {
+            let config = typed(&tree).ok()?;
+            let report = Report::default();
+            let loaded = Loaded {
+                config,
+                tree,
+                report,
+            };
+            Some((loaded, holes))
+        });
+        return Err(Box::new(Broken { report, guess }));
     }
-    let json = match tree.to_json() {
-        serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
-        other => other,
-    };
-    match serde_json::from_value(json) {
+    match typed(&tree) {
         Ok(config) => Ok(Loaded {
             config,
             tree,
@@ -87,9 +116,20 @@ where
             report
                 .findings
                 .push(Diagnostic::error(Place::start(0), "", error.to_string()));
-            Err(report)
+            Err(Box::new(Broken {
+                report,
+                guess: None,
+            }))
         }
     }
+}
+
+fn typed<T: DeserializeOwned>(tree: &Node) -> serde_json::Result<T> {
+    let json = match tree.to_json() {
+        serde_json::Value::Null => serde_json::Value::Object(serde_json::Map::new()),
+        other => other,
+    };
+    serde_json::from_value(json)
 }
 
 /// Files that a path stands for, in order of their names.

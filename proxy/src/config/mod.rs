@@ -4,6 +4,7 @@ pub mod compile;
 pub mod diagnose;
 pub mod document;
 pub mod load;
+pub mod repair;
 pub mod schema;
 pub mod snapshot;
 pub mod tree;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use selvedge_contract::units::{DURATION_FORMAT, Duration, SIZE_FORMAT, Size};
 
 use super::diagnose::{Diagnostic, nearest};
+use super::repair::Repair;
 use super::tree::{Kind, Node};
 
 /// The JSON Schema of a type.
@@ -19,17 +20,25 @@ pub fn of<T: schemars::JsonSchema>() -> Value {
 /// Checks a tree; gives everything that does not fit.
 #[must_use]
 pub fn check(schema: &Value, tree: &Node) -> Vec<Diagnostic> {
+    check_and_repair(schema, tree).0
+}
+
+/// The same, with what would make each finding go away.
+#[must_use]
+pub fn check_and_repair(schema: &Value, tree: &Node) -> (Vec<Diagnostic>, Vec<Repair>) {
     let mut checker = Checker {
         root: schema,
         found: Vec::new(),
+        repairs: Vec::new(),
     };
     checker.value(schema, tree, "");
-    checker.found
+    (checker.found, checker.repairs)
 }
 
 struct Checker<'a> {
     root: &'a Value,
     found: Vec<Diagnostic>,
+    repairs: Vec<Repair>,
 }
 
 fn under(path: &str, key: &str) -> String {
@@ -42,6 +51,7 @@ fn under(path: &str, key: &str) -> String {
 
 impl<'a> Checker<'a> {
     fn error(&mut self, node: &Node, path: &str, message: String, remedy: String) {
+        self.repairs.push(Repair::DropValue(node.place));
         let found = Diagnostic::error(node.place, path, message).expected(remedy);
         self.found.push(found);
     }
@@ -177,20 +187,29 @@ impl<'a> Checker<'a> {
                     format!("`{}` is there twice", key.name),
                 );
                 self.found.push(found.expected("remove one of them"));
+                self.repairs.push(Repair::DropKey(key.place));
                 continue;
             }
             match (properties.and_then(|p| p.get(&key.name)), rest) {
                 (Some(schema), _) => self.value(schema, value, &path),
                 (None, Some(schema)) if schema.is_object() => self.value(schema, value, &path),
                 (None, _) if closed => {
-                    let known = properties
-                        .into_iter()
-                        .flatten()
-                        .map(|(name, _)| name.as_str());
+                    let known = || {
+                        let names = properties.into_iter().flatten();
+                        names.map(|(name, _)| name.as_str())
+                    };
+                    let taken = |name: &str| node.child(name).is_some();
+                    self.repairs.push(match nearest(&key.name, known()) {
+                        Some(near) if !taken(near) => Repair::Rename(key.place, near.to_owned()),
+                        _ => Repair::DropKey(key.place),
+                    });
                     let found =
                         Diagnostic::error(key.place, path, format!("unknown key `{}`", key.name));
-                    self.found
-                        .push(found.expected(choices("one of these keys", &key.name, known)));
+                    self.found.push(found.expected(choices(
+                        "one of these keys",
+                        &key.name,
+                        known(),
+                    )));
                 }
                 _ => {}
             }
@@ -270,7 +289,14 @@ impl<'a> Checker<'a> {
             Kind::Text(text) if words.contains(&text.as_str()) => {}
             Kind::Text(text) => {
                 let remedy = choices("one of", text, words.iter().copied());
-                self.error(node, path, format!("`{text}` is not known here"), remedy);
+                let found =
+                    Diagnostic::error(node.place, path, format!("`{text}` is not known here"));
+                self.found.push(found.expected(remedy));
+                self.repairs
+                    .push(match nearest(text, words.iter().copied()) {
+                        Some(near) => Repair::Replace(node.place, near.to_owned()),
+                        None => Repair::DropValue(node.place),
+                    });
             }
             // `1.2` is a number to YAML and a version to us.
             Kind::Number(number) => {

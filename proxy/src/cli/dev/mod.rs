@@ -58,16 +58,12 @@ pub(super) fn run(arguments: &Arguments, filter: &str) -> ExitCode {
 }
 
 async fn serve(arguments: &Arguments, level: Level) -> Outcome {
-    let loaded: Loaded<DevConfig> = match load(std::slice::from_ref(&arguments.file)) {
-        Ok(loaded) => loaded,
-        Err(report) => return Err(report.to_text().into()),
-    };
-    let report = plan::check(loaded);
+    let files = std::slice::from_ref(&arguments.file);
+    let report = plan::check_files(files);
     if report.has_errors() {
         return Err(report.to_text().into());
     }
-    let loaded: Loaded<DevConfig> =
-        load(std::slice::from_ref(&arguments.file)).map_err(|r| r.to_text())?;
+    let loaded: Loaded<DevConfig> = load(files).map_err(|broken| broken.report.to_text())?;
     let mut plan = Plan::of(loaded.config)?;
     let authority = Arc::new(Authority::ephemeral(&plan.trust_domain, SystemTime::now())?);
     let mut terminate = signal(SignalKind::terminate())?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 
 use selvedge_contract::config::{
     Admin, Allow, Config, DevConfig, Endpoint, Inbound, ListenerProtocol, MeshSpec, MtlsMode,
@@ -12,7 +13,7 @@ use selvedge_contract::identity::{IdentityError, SpiffeId, TrustDomain};
 use crate::accept;
 use crate::config::Report;
 use crate::config::diagnose::{Diagnostic, nearest};
-use crate::config::load::Loaded;
+use crate::config::load::{Loaded, load};
 use crate::config::tree::{Node, Step};
 
 /// Namespace of every identity in dev mode.
@@ -277,9 +278,17 @@ fn off() -> Admin {
     }
 }
 
+/// Everything that is wrong or odd in a dev configuration.
+pub(crate) fn check_files(files: &[PathBuf]) -> Report {
+    match load(files) {
+        Ok(loaded) => check(loaded),
+        Err(broken) => broken.judge(check),
+    }
+}
+
 /// Checks a dev file: its own rules, then the gateway and every sidecar that comes of it.
 #[must_use]
-pub(crate) fn check(loaded: Loaded<DevConfig>) -> Report {
+fn check(loaded: Loaded<DevConfig>) -> Report {
     let Loaded {
         config,
         tree,
@@ -376,7 +385,7 @@ fn compile(
             findings: Vec::new(),
         },
     };
-    crate::cli::check::compile(loaded, crate::config::Mode::Gateway).findings
+    crate::app::findings_of(loaded, crate::config::Mode::Gateway).findings
 }
 
 fn step(name: &str) -> Step {
