@@ -1,9 +1,15 @@
 //! North-south decisions as pure functions: no sockets, no clock, no configuration files.
 //!
+//! - [`limit`]: who has used up a rate.
+//! - [`address`]: which range of addresses one falls into.
+//! - [`cors`]: whose pages may call.
 //! - [`redirect`]: where a `RequestRedirect` points.
 //! - [`rewrite`]: what a path becomes.
 //! - [`hostname`]: which host names a pattern takes, and which of two is the more specific.
 
+pub mod address;
+pub mod cors;
 pub mod hostname;
+pub mod limit;
 pub mod redirect;
 pub mod rewrite;

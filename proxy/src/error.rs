@@ -72,6 +72,8 @@ pub enum ErrorKind {
     NoRoute,
     /// Refused by policy.
     Denied,
+    /// More requests than a rate limit lets through.
+    RateLimited,
     /// The route has no backend with a weight.
     NoBackend,
     /// The service has no endpoint.
@@ -155,7 +157,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -175,6 +177,7 @@ impl ErrorKind {
         Self::Misdirected,
         Self::NoRoute,
         Self::Denied,
+        Self::RateLimited,
         Self::NoBackend,
         Self::NoEndpoint,
         Self::BreakerOpen,
@@ -223,6 +226,7 @@ impl ErrorKind {
             Self::Misdirected => row(Downstream, 421, 12, "http_request_error", "DX", Never, "this host is not served on this connection"),
             Self::NoRoute => row(Local, 404, 12, "destination_not_found", "NR", Never, "no route matches"),
             Self::Denied => row(Local, 403, 7, "http_request_denied", "RD", Never, "refused by policy"),
+            Self::RateLimited => row(Local, 429, 8, "http_request_denied", "RL", Never, "too many requests, wait as long as Retry-After says"),
             Self::NoBackend => row(Local, 500, 13, "destination_unavailable", "NB", Never, "the route has no backend"),
             Self::NoEndpoint => row(Local, 503, 14, "destination_unavailable", "NE", Never, "the service has no endpoint"),
             Self::BreakerOpen => row(Local, 503, 14, "destination_unavailable", "BO", Never, "the circuit breaker is open"),

@@ -8,6 +8,7 @@ use crate::accept::{Downstream, ListenerPlan};
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Body, Request};
+use crate::policy::guard::{Notes, Stop};
 use crate::policy::retry::{Next, Tries};
 use crate::respond::{self, Outgoing, Reply};
 use crate::telemetry::Record;
@@ -49,8 +50,17 @@ pub async fn handle<'a>(
     let (worker, downstream) = (context.worker, context.downstream);
     let mut record = Record::begin(context.snapshot, worker, downstream, &request.head, start);
     let seen = respond::Seen::of(&request.head);
-    let result = forward(context, &mut record, &mut request, timer, interim).await;
-    respond::finish(record, seen, result)
+    let mut notes = Notes::default();
+    let result = forward(
+        context,
+        &mut record,
+        &mut request,
+        timer,
+        interim,
+        &mut notes,
+    )
+    .await;
+    respond::finish(record, seen, notes, result)
 }
 
 /// The stages, in order. Retry is the loop around pick and send.
@@ -60,6 +70,7 @@ async fn forward<'a>(
     request: &mut Request,
     timer: &mut Timer,
     interim: &dyn Interim,
+    notes: &mut Notes,
 ) -> Result<Reply<'a>, Error> {
     let (worker, downstream, plan) = (context.worker, context.downstream, context.plan());
     if !downstream.serves(&request.head.host) {
@@ -67,6 +78,11 @@ async fn forward<'a>(
     }
     let rule = plan.table.find(&request.head).ok_or(ErrorKind::NoRoute)?;
     record.counts_for(&rule.metrics);
+    match policy::guard(rule, plan, downstream, &request.head, record.start, notes) {
+        Ok(()) => {}
+        Err(Stop::Refused(error)) => return Err(error),
+        Err(Stop::Answered(response)) => return Ok(Reply::own(*response)),
+    }
     if let Some(redirect) = &rule.redirect {
         policy::admit(rule, downstream, &request.head)?;
         return Ok(Reply::redirect(redirect, rule, downstream, &request.head));

@@ -27,6 +27,9 @@ pub enum UnitError {
     /// A duration longer than a year.
     #[error("a duration of a year at most")]
     TooLong,
+    /// Not a rate.
+    #[error("a rate such as `100/min`, `10/s`, `1000/day` or `50/10s`")]
+    Rate,
     /// Not a size.
     #[error("a size such as `512`, `64KiB`, `10MiB` or `1GiB`")]
     Size,
@@ -90,6 +93,49 @@ impl fmt::Display for Duration {
     }
 }
 
+/// A number of requests in a time, such as `100/min`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many, at least one.
+    pub count: u64,
+    /// In which time, at least a millisecond and at most a year.
+    pub period: Std,
+}
+
+impl FromStr for Rate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let (count, period) = text.split_once('/').ok_or(UnitError::Rate)?;
+        let period = match period {
+            "s" | "sec" | "second" => Std::from_secs(1),
+            "m" | "min" | "minute" => Std::from_mins(1),
+            "h" | "hour" => Std::from_hours(1),
+            "d" | "day" => Std::from_hours(24),
+            other => other.parse::<Duration>().map_err(|_| UnitError::Rate)?.0,
+        };
+        let digits = count.bytes().all(|b| b.is_ascii_digit());
+        let count: u64 = count.parse().map_err(|_| UnitError::Rate)?;
+        if !digits || count == 0 || period.is_zero() {
+            return Err(UnitError::Rate);
+        }
+        Ok(Self { count, period })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let period = match self.period.as_millis() {
+            1000 => "s".to_owned(),
+            60_000 => "min".to_owned(),
+            3_600_000 => "hour".to_owned(),
+            86_400_000 => "day".to_owned(),
+            _ => Duration(self.period).to_string(),
+        };
+        write!(f, "{}/{period}", self.count)
+    }
+}
+
 const SIZES: [(&str, u64); 7] = [
     ("", 1),
     ("kB", 1000),
@@ -135,6 +181,8 @@ impl fmt::Display for Size {
 pub const DURATION_FORMAT: &str = "selvedge-duration";
 /// See [`DURATION_FORMAT`].
 pub const SIZE_FORMAT: &str = "selvedge-size";
+/// See [`DURATION_FORMAT`].
+pub const RATE_FORMAT: &str = "selvedge-rate";
 
 macro_rules! as_text {
     ($type:ty, $name:literal, $format:expr, $types:expr, $example:literal) => {
@@ -174,6 +222,7 @@ macro_rules! as_text {
 
 as_text!(Duration, "Duration", DURATION_FORMAT, "string", "250ms");
 as_text!(Size, "Size", SIZE_FORMAT, ["string", "integer"], "64KiB");
+as_text!(Rate, "Rate", RATE_FORMAT, "string", "100/min");
 
 #[cfg(test)]
 mod tests {
@@ -196,6 +245,25 @@ mod tests {
                 text.parse::<Duration>().map(|d| d.to_string()),
                 Ok(text.into())
             );
+        }
+    }
+
+    #[test]
+    fn rates() {
+        let rate = |text: &str| {
+            text.parse::<Rate>()
+                .map(|r| (r.count, r.period.as_millis()))
+        };
+        assert_eq!(rate("100/min"), Ok((100, 60_000)));
+        assert_eq!(rate("5/10s"), Ok((5, 10_000)));
+        assert_eq!(rate("1/day"), Ok((1, 86_400_000)));
+        for bad in [
+            "", "100", "0/s", "/s", "1/", "1/0s", "+1/s", "1.5/s", "1/week", "1/s/s",
+        ] {
+            assert_eq!(rate(bad), Err(UnitError::Rate), "{bad:?}");
+        }
+        for text in ["100/min", "5/10s", "7/hour", "1/day", "3/s"] {
+            assert_eq!(text.parse::<Rate>().map(|r| r.to_string()), Ok(text.into()));
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use selvedge_contract::defaults::Limits;
 
 use crate::message::Host;
+use crate::policy::guard::Guard;
 use crate::route::Table;
 use crate::tls::ServerTls;
 
@@ -57,6 +58,10 @@ pub struct ListenerPlan {
     pub table: Table,
     /// Limits.
     pub limits: Limits,
+    /// Proxies before this one whose word counts.
+    pub trusted_hops: usize,
+    /// What its requests must pass, where their rule has nothing of the same kind.
+    pub guards: Vec<Guard>,
 }
 
 /// The facts of a downstream connection, once per connection.

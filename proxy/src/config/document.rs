@@ -132,7 +132,7 @@ fn type_of(schema: &Value) -> String {
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
         return reference.trim_start_matches("#/$defs/").to_owned();
     }
-    if let Some(format @ ("selvedge-duration" | "selvedge-size")) =
+    if let Some(format @ ("selvedge-duration" | "selvedge-size" | "selvedge-rate")) =
         schema.get("format").and_then(Value::as_str)
     {
         return format.trim_start_matches("selvedge-").to_owned();

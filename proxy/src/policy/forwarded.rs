@@ -1,27 +1,44 @@
 //! What the proxy says about where a request came from. Whatever a client says about that itself
 //! never survives.
 
+use std::fmt::Write;
+
+use bytes::Bytes;
+
 use crate::accept::{Downstream, ListenerRole};
-use crate::message::{Known, RequestHead};
+use crate::message::{Fields, Host, Known, RequestHead};
+
+use super::client;
 use crate::telemetry::trace;
 
 /// Removes what a client may not assert, and writes what this proxy knows.
 ///
-/// - Gateway: `X-Forwarded-For`, `-Proto` and `-Host` are those of the connection; `Forwarded`,
-///   `X-Real-IP`, `X-Forwarded-Port` and the attempt count go. A request ID is made where none came.
+/// - Gateway: `X-Forwarded-For`, `-Proto` and `-Host` are those of the connection, or of as many
+///   proxies before it as are trusted; `Forwarded`, `X-Real-IP`, `X-Forwarded-Port` and the attempt
+///   count go. A request ID is made where none came.
 /// - Inbound: `X-Forwarded-Client-Cert` names the peer of the TLS session, or nobody.
 /// - Outbound: the application may not name a client certificate.
 pub fn stamp(downstream: &Downstream, head: &mut RequestHead) {
     let fields = &mut head.fields;
     match downstream.listener.role {
         ListenerRole::Gateway => {
+            let told = match downstream.listener.trusted_hops {
+                0 => None,
+                hops => Some(Box::new(Told::by_proxies(fields, hops, downstream))),
+            };
             fields.remove_if(asserted_by_client);
             fields.remove_lookalikes(asserted_by_client);
             // Read as an environment variable by CGI programs (httpoxy).
             fields.remove(b"Proxy");
-            fields.append_known(Known::XForwardedFor, downstream.address_text.as_bytes());
-            fields.append_known(Known::XForwardedProto, downstream.scheme().as_bytes());
-            fields.append_known(Known::XForwardedHost, head.host.as_str().as_bytes());
+            let (route, scheme, host) = match &told {
+                None => (&*downstream.address_text, None, None),
+                Some(told) => (told.route.as_str(), told.scheme, told.host.as_ref()),
+            };
+            fields.append_known(Known::XForwardedFor, route.as_bytes());
+            let scheme = scheme.unwrap_or(downstream.scheme());
+            fields.append_known(Known::XForwardedProto, scheme.as_bytes());
+            let host = host.unwrap_or(&head.host);
+            fields.append_known(Known::XForwardedHost, host.as_str().as_bytes());
             if fields
                 .known(Known::XRequestId)
                 .is_none_or(|id| id.len() > 128)
@@ -35,6 +52,40 @@ pub fn stamp(downstream: &Downstream, head: &mut RequestHead) {
             if let Some(stamp) = &downstream.client_cert_stamp {
                 fields.append_known(Known::XForwardedClientCert, stamp.as_bytes());
             }
+        }
+    }
+}
+
+/// What trusted proxies told, as far as it can be read.
+struct Told {
+    /// Addresses from the client to the peer.
+    route: String,
+    scheme: Option<&'static str>,
+    host: Option<Host>,
+}
+
+impl Told {
+    fn by_proxies(fields: &Fields, hops: usize, downstream: &Downstream) -> Self {
+        let mut route = String::new();
+        for address in client::trail(fields, hops).iter().rev() {
+            let _ = write!(route, "{address}, ");
+        }
+        route.push_str(&downstream.address_text);
+        let mut hosts = fields.all(Known::XForwardedHost);
+        let host = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => Host::parse(Bytes::copy_from_slice(host)).ok(),
+            _ => None,
+        };
+        let mut schemes = fields.all(Known::XForwardedProto);
+        let scheme = match (schemes.next(), schemes.next()) {
+            (Some(b"http"), None) => Some("http"),
+            (Some(b"https"), None) => Some("https"),
+            _ => None,
+        };
+        Self {
+            route,
+            scheme,
+            host,
         }
     }
 }

@@ -6,6 +6,8 @@ use selvedge_gateway::redirect::{Origin, Redirect};
 use crate::accept::Downstream;
 use crate::error::Error;
 use crate::message::{Body, Fields, Known, RequestHead, Response, ResponseHead};
+use crate::policy::cors;
+use crate::policy::guard::Notes;
 use crate::protocol::tunnel::TunnelEnd;
 use crate::route::{Backend, Rule};
 use crate::telemetry::Record;
@@ -64,6 +66,16 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// An answer that a policy gave.
+    #[must_use]
+    pub const fn own(response: Response) -> Self {
+        Self {
+            response,
+            tunnel: None,
+            edits: None,
+        }
+    }
+
     /// A redirect.
     #[must_use]
     pub fn redirect(
@@ -101,6 +113,7 @@ impl<'a> Reply<'a> {
 pub fn finish<'a>(
     mut record: Record<'a>,
     seen: Seen,
+    notes: Notes,
     result: Result<Reply<'a>, Error>,
 ) -> Outgoing<'a> {
     let reply = match result {
@@ -120,6 +133,14 @@ pub fn finish<'a>(
         if let Some(backend) = backend {
             backend.response_edits.apply(&mut head.fields);
         }
+    }
+    if notes.cors {
+        for name in cors::REPLACED {
+            head.fields.remove(name);
+        }
+    }
+    for field in notes.fields.iter() {
+        head.fields.append(field.name, field.value);
     }
     record.set_status(head.status);
     Outgoing {

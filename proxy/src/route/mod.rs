@@ -12,6 +12,7 @@ use selvedge_gateway::rewrite::PathEdit;
 
 use crate::balance::Service;
 use crate::policy::Access;
+use crate::policy::guard::Guard;
 use crate::telemetry::metrics::RouteMetrics;
 
 pub use edit::Edits;
@@ -25,6 +26,8 @@ pub struct Rule {
     pub name: Arc<str>,
     /// Who may use it.
     pub access: Vec<Access>,
+    /// What requests must pass, in the order of the checks.
+    pub guards: Vec<Guard>,
     /// Edits of the request, then of the response.
     pub request_edits: Edits,
     /// See `request_edits`.

@@ -3,6 +3,7 @@
 //! This is the raw form, only what a user typed. The proxy compiles it into a `Snapshot`.
 
 mod dev;
+mod policy;
 mod route;
 mod service;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::units::{Duration, Size};
 
 pub use dev::{DevConfig, Workload};
+pub use policy::{AddressPolicy, Allow, Cors, HeaderPolicy, OneOrMany, Policy, RateLimit};
 pub use route::{
     BackendRef, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match, MatchType, ParentRef,
     PathMatch, PathMatchSpec, PathMatchType, PathModifier, PathModifierType, QueryMatch, Redirect,
@@ -72,6 +74,14 @@ pub struct Listener {
     /// Only requests for this host: exact, or `*.` and a suffix. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// Proxies before this one that append to `X-Forwarded-For` whom they saw. So many of its last
+    /// entries are believed and passed on, also `X-Forwarded-Proto` and `-Host`. Default: 0, nobody
+    /// is believed.
+    #[serde(default)]
+    pub trusted_hops: u8,
+    /// Names of policies for all that comes here; one of the same kind at a route or rule wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
     /// Certificates of an `HTTPS` listener.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
@@ -120,42 +130,6 @@ pub struct CertificateFiles {
     pub certificate: String,
     /// Key file (PKCS#8, SEC1 or PKCS#1).
     pub key: String,
-}
-
-/// A named rule. Exactly one of its keys is set.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Policy {
-    /// Only these callers; anyone else is answered 403.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub allow: Option<Vec<Allow>>,
-    /// Header edits that several routes share.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub headers: Option<HeaderPolicy>,
-}
-
-/// Callers and what they may do: every key that is set must fit.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Allow {
-    /// SPIFFE IDs of the peer; a final `/*` takes all below it. Empty: any, also none.
-    pub principals: Vec<String>,
-    /// Methods. Empty: any.
-    pub methods: Vec<String>,
-    /// Path prefixes, by whole segments. Empty: any.
-    pub paths: Vec<String>,
-}
-
-/// Header edits in both directions.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct HeaderPolicy {
-    /// On the request, before it is sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request: Option<HeaderEdits>,
-    /// On the response, before it is sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub response: Option<HeaderEdits>,
 }
 
 /// Who this proxy is: from a CA (`ca`) or from files (`certificate`, `key`).

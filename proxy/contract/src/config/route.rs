@@ -18,6 +18,9 @@ pub struct Route {
     /// Hosts: exact, or `*.` and a suffix. Empty: all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
+    /// Names of policies for all rules; one of the same kind at a rule wins.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
     /// Rules; the most specific match wins, not the first.
     pub rules: Vec<Rule>,
 }

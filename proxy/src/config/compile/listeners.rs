@@ -39,7 +39,7 @@ impl Compiler {
             Mode::Sidecar => Role::Sidecar,
         };
         let limits = limits(role, &pass.config.limits);
-        pass.check_policies();
+        self.check_policies(pass);
         let rules = self.rules(pass, services, &limits);
         pass.check_parents();
         let mut compiled = Compiled {
@@ -138,6 +138,8 @@ impl Compiler {
             security,
             table,
             limits: limits.clone(),
+            trusted_hops: spec.trusted_hops.into(),
+            guards: pass.guards(&at.then("policies"), &spec.policies),
         };
         Some((plan, files))
     }
@@ -209,6 +211,8 @@ impl Compiler {
             security,
             table,
             limits: limits.clone(),
+            trusted_hops: 0,
+            guards: Vec::new(),
         })
     }
 
@@ -262,6 +266,8 @@ impl Compiler {
             security: ListenerSecurity::Plain,
             table,
             limits: limits.clone(),
+            trusted_hops: 0,
+            guards: Vec::new(),
         })
     }
 
@@ -276,6 +282,7 @@ impl Compiler {
         Arc::new(Rule {
             name: self.name(name),
             access: policies.access,
+            guards: policies.guards,
             request_edits: policies.request_edits,
             response_edits: policies.response_edits,
             redirect: None,

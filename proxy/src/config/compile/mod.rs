@@ -1,6 +1,7 @@
 //! Raw configuration to snapshot: names resolved, patterns compiled, defaults filled in. All
 //! errors at once; what is unchanged since the last snapshot keeps its state.
 
+mod guards;
 mod listeners;
 mod matches;
 mod policies;
@@ -13,10 +14,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use selvedge_contract::config::{Config, LimitsSpec, LogFormat, UpstreamProtocol};
+use selvedge_contract::config::{Config, LimitsSpec, LogFormat, RateLimit, UpstreamProtocol};
 use selvedge_contract::defaults::{Limits, Role, process};
 
 use crate::balance::Service;
+use crate::policy::guard::Guard;
+use crate::policy::limit::Limit;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::export::Tracing;
 use crate::telemetry::metrics::Metrics;
@@ -51,6 +54,7 @@ pub struct Compiler {
     apps: BTreeMap<(SocketAddr, UpstreamProtocol), Arc<Service>>,
     files: Vec<Arc<FileCertificates>>,
     names: BTreeMap<String, Arc<str>>,
+    limits: Limited,
     log: Option<Arc<AccessLog>>,
     tracing: Option<Arc<Tracing>>,
 }
@@ -60,7 +64,14 @@ pub(super) struct Pass<'a> {
     config: &'a Config,
     tree: &'a Node,
     found: Vec<Diagnostic>,
+    /// Policies that are guards, by name.
+    guards: BTreeMap<String, Guard>,
+    /// Those that count.
+    limits: Limited,
 }
+
+/// Limits with what they were made from.
+type Limited = BTreeMap<String, (RateLimit, Arc<Limit>)>;
 
 impl Compiler {
     /// A compiler with no history.
@@ -81,6 +92,7 @@ impl Compiler {
             apps: BTreeMap::new(),
             files: Vec::new(),
             names: BTreeMap::new(),
+            limits: BTreeMap::new(),
             log: None,
             tracing: None,
         }
@@ -106,6 +118,8 @@ impl Compiler {
             config: &config,
             tree: &tree,
             found: Vec::new(),
+            guards: BTreeMap::new(),
+            limits: BTreeMap::new(),
         };
         let services = self.services(&mut pass);
         let compiled = self.listeners(&mut pass, &services);
@@ -123,6 +137,7 @@ impl Compiler {
         }
         self.generation += 1;
         self.services = services;
+        self.limits = pass.limits;
         self.files = compiled.files;
         let live = self
             .services

@@ -1,17 +1,19 @@
 //! Policies and header edits of the configuration.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::Method;
-use selvedge_contract::config::{Allow, HeaderEdits};
+use selvedge_contract::config::{Allow, HeaderEdits, Policy};
 use selvedge_contract::identity::SpiffeId;
 
 use crate::message::Known;
+use crate::policy::guard::Guard;
 use crate::policy::{Access, AllowEntry, Principal};
 use crate::protocol::http1::parse::{is_token, is_value};
 use crate::route::Edits;
 
-use super::{At, Pass};
+use super::{At, Compiler, Pass};
 
 /// What the policies of a rule come to.
 #[derive(Debug, Default)]
@@ -19,33 +21,95 @@ pub(super) struct Policies {
     pub(super) access: Vec<Access>,
     pub(super) request_edits: Edits,
     pub(super) response_edits: Edits,
+    pub(super) guards: Vec<Guard>,
+}
+
+impl Compiler {
+    /// Checks every policy, used or not, and makes guards of those that are. A limit that has not
+    /// changed since the last snapshot goes on counting.
+    pub(super) fn check_policies(&mut self, pass: &mut Pass<'_>) {
+        let mut limits = BTreeMap::new();
+        for (name, policy) in &pass.config.policies {
+            pass.check_policy(name, policy);
+            let at = At::key("policies").then(name);
+            if let Some(spec) = &policy.address {
+                let list = pass.addresses(&at.then("address"), name, spec);
+                pass.guard(name, Guard::Address(Arc::new(list)));
+            }
+            if let Some(spec) = &policy.cors {
+                let cors = pass.cors(&at.then("cors"), spec);
+                pass.guard(name, Guard::Cors(Arc::new(cors)));
+            }
+            if let Some(spec) = &policy.rate_limit {
+                let limit = match self.limits.get(name) {
+                    Some((before, limit)) if before == spec => limit.clone(),
+                    _ => Arc::new(pass.limit(&at.then("rateLimit"), name, spec)),
+                };
+                limits.insert(name.clone(), (spec.clone(), limit.clone()));
+                pass.guard(name, Guard::Limit(limit));
+            }
+        }
+        pass.limits = limits;
+    }
 }
 
 impl Pass<'_> {
-    /// Checks every policy, used or not.
-    pub(super) fn check_policies(&mut self) {
-        for (name, policy) in &self.config.policies {
-            let at = At::key("policies").then(name);
-            if policy.allow.is_some() == policy.headers.is_some() {
-                let remedy = "set exactly one of `allow`, `headers`";
-                self.error(&at, format!("policy `{name}` must do one thing"), remedy);
-            }
-            if let Some(allow) = &policy.allow {
-                self.access(&at.then("allow"), name, allow);
-            }
-            if let Some(headers) = &policy.headers {
-                let mut edits = Edits::default();
-                let at = at.then("headers");
-                for (key, spec) in [
-                    ("request", &headers.request),
-                    ("response", &headers.response),
-                ] {
-                    if let Some(spec) = spec {
-                        self.edits(&at.then(key), spec, &mut edits);
-                    }
+    fn check_policy(&mut self, name: &str, policy: &Policy) {
+        let at = At::key("policies").then(name);
+        let set = [
+            policy.allow.is_some(),
+            policy.headers.is_some(),
+            policy.address.is_some(),
+            policy.rate_limit.is_some(),
+            policy.cors.is_some(),
+        ];
+        if set.iter().filter(|set| **set).count() != 1 {
+            let remedy = "set exactly one of `allow`, `headers`, `address`, `rateLimit`, `cors`";
+            self.error(&at, format!("policy `{name}` must do one thing"), remedy);
+        }
+        if let Some(allow) = &policy.allow {
+            self.access(&at.then("allow"), name, allow);
+        }
+        if let Some(headers) = &policy.headers {
+            let mut edits = Edits::default();
+            let at = at.then("headers");
+            for (key, spec) in [
+                ("request", &headers.request),
+                ("response", &headers.response),
+            ] {
+                if let Some(spec) = spec {
+                    self.edits(&at.then(key), spec, &mut edits);
                 }
             }
         }
+    }
+
+    fn guard(&mut self, name: &str, guard: Guard) {
+        self.guards.insert(name.to_owned(), guard);
+    }
+
+    /// The guards that a list of names brings; names are checked elsewhere too.
+    pub(super) fn guards(&mut self, at: &At, names: &[String]) -> Vec<Guard> {
+        let mut guards = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            match (
+                self.guards.get(name),
+                self.config.policies.contains_key(name),
+            ) {
+                (Some(guard), _) => guards.push(guard.clone()),
+                (None, true) => {
+                    let message = format!("`{name}` is no policy for all of a listener or route");
+                    let remedy = "name `allow` and `headers` policies at rules";
+                    self.error(&at.nth(index), message, remedy);
+                }
+                (None, false) => {
+                    let known = self.config.policies.keys().map(String::as_str);
+                    self.dangling(&at.nth(index), "policy", name, known);
+                }
+            }
+        }
+        guards.sort_by_key(Guard::order);
+        guards
     }
 
     /// The policies that a rule names. Their content has been checked.
@@ -57,6 +121,7 @@ impl Pass<'_> {
                 self.dangling(&at.nth(index), "policy", name, known);
                 continue;
             };
+            policies.guards.extend(self.guards.get(name).cloned());
             let checked = self.found.len();
             let here = At::key("policies").then(name);
             if let Some(allow) = &policy.allow {

@@ -9,6 +9,7 @@ use selvedge_contract::config::{Filter, Rule as RuleSpec};
 use selvedge_contract::defaults::{Limits, upstream as defaults};
 use selvedge_gateway::hostname::Pattern;
 
+use crate::policy::guard::Guard;
 use crate::route::table::Path;
 use crate::route::{Backend, Edits, Matcher, RetryPolicy, Rule, Table};
 
@@ -25,6 +26,13 @@ pub(super) struct CompiledRule {
     pub(super) parents: Vec<String>,
     pub(super) matches: Vec<(Path, Matcher, At)>,
     pub(super) rule: Arc<Rule>,
+}
+
+/// What the rules of a route have in common.
+struct Around<'a> {
+    services: &'a Services,
+    limits: &'a Limits,
+    guards: Vec<Guard>,
 }
 
 impl Compiler {
@@ -46,12 +54,17 @@ impl Compiler {
             if route.rules.is_empty() {
                 pass.error(&at, "a route without rules does nothing", "add `rules`");
             }
+            let around = Around {
+                services,
+                limits,
+                guards: pass.guards(&at.then("policies"), &route.policies),
+            };
             for (nth, spec) in route.rules.iter().enumerate() {
                 let at = at.then("rules").nth(nth);
                 let part = spec.name.clone().unwrap_or_else(|| nth.to_string());
                 let name = format!("{name}/{part}");
                 let matches = pass.matches(&at, spec);
-                let rule = self.rule(pass, &at, &name, spec, services, limits);
+                let rule = self.rule(pass, &at, &name, spec, &around);
                 rules.push(CompiledRule {
                     hosts: hosts.clone(),
                     parents: route.parent_refs.iter().map(|p| p.name.clone()).collect(),
@@ -69,14 +82,15 @@ impl Compiler {
         at: &At,
         name: &str,
         spec: &RuleSpec,
-        services: &Services,
-        limits: &Limits,
+        around: &Around<'_>,
     ) -> Rule {
         let Policies {
             access,
             mut request_edits,
             mut response_edits,
+            guards,
         } = pass.policies(&at.then("policies"), &spec.policies);
+        let guards = nearest(guards, &around.guards);
         let mut redirect = None;
         let mut rewrite = (None, None);
         for (index, filter) in spec.filters.iter().enumerate() {
@@ -118,18 +132,19 @@ impl Compiler {
                 "remove `backendRefs` or the redirect",
             );
         }
-        let backends = self.backends(pass, at, name, spec, services);
+        let backends = self.backends(pass, at, name, spec, around.services);
         let timeouts = spec.timeouts.clone().unwrap_or_default();
         Rule {
             name: self.name(name),
             access,
+            guards,
             request_edits,
             response_edits,
             redirect,
             rewrite_host: rewrite.0,
             rewrite_path: rewrite.1,
             backends,
-            request_timeout: timeouts.request.map_or(limits.request, |d| d.0),
+            request_timeout: timeouts.request.map_or(around.limits.request, |d| d.0),
             try_timeout: timeouts.backend_request.map_or(Duration::ZERO, |d| d.0),
             retry: pass.retry(&at.then("retry"), spec),
             metrics: self.metrics.route(name, ""),
@@ -198,6 +213,15 @@ impl Compiler {
         }
         backends
     }
+}
+
+/// The guards of a rule, and those of its route that are of another kind, in their order.
+fn nearest(mut own: Vec<Guard>, of_route: &[Guard]) -> Vec<Guard> {
+    let has: Vec<u8> = own.iter().map(Guard::order).collect();
+    let others = of_route.iter().filter(|g| !has.contains(&g.order()));
+    own.extend(others.cloned());
+    own.sort_by_key(Guard::order);
+    own
 }
 
 /// The retries that a rule without `retry` has.

@@ -14,6 +14,7 @@ fn rule(name: &str) -> Arc<Rule> {
     Arc::new(Rule {
         name: name.into(),
         access: Vec::new(),
+        guards: Vec::new(),
         request_edits: Edits::default(),
         response_edits: Edits::default(),
         redirect: None,

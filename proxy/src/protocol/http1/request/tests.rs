@@ -15,6 +15,8 @@ fn listener() -> ListenerPlan {
         security: ListenerSecurity::Plain,
         table: Table::default(),
         limits: Limits::of(Role::Gateway),
+        trusted_hops: 0,
+        guards: Vec::new(),
     }
 }
 

@@ -1,0 +1,116 @@
+//! The policies of the configuration: what a request must satisfy, and what is done to it, apart
+//! from where it goes.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Duration, Rate};
+
+use super::HeaderEdits;
+
+/// A named rule. Exactly one of its keys is set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Policy {
+    /// Only these callers; anyone else is answered 403.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<Allow>>,
+    /// Header edits that several routes share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<HeaderPolicy>,
+    /// Only clients with these addresses; anyone else is answered 403.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<AddressPolicy>,
+    /// So many requests in a time; 429 above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// Which pages of other origins may call (Fetch standard, CORS).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
+}
+
+/// Callers and what they may do: every key that is set must fit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Allow {
+    /// SPIFFE IDs of the peer; a final `/*` takes all below it. Empty: any, also none.
+    pub principals: Vec<String>,
+    /// Methods. Empty: any.
+    pub methods: Vec<String>,
+    /// Path prefixes, by whole segments. Empty: any.
+    pub paths: Vec<String>,
+}
+
+/// Header edits in both directions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HeaderPolicy {
+    /// On the request, before it is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<HeaderEdits>,
+    /// On the response, before it is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<HeaderEdits>,
+}
+
+/// Clients by address, as the listener's trusted hops see them. The longest range that fits counts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AddressPolicy {
+    /// Ranges such as `10.0.0.0/8` or `2001:db8::/32`, or single addresses. If there are any, only
+    /// they may pass.
+    pub allow: Vec<String>,
+    /// Ranges that may not pass.
+    pub deny: Vec<String>,
+}
+
+/// One value, or a list of which any will do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(String),
+    /// Any of these.
+    Many(Vec<String>),
+}
+
+/// A rate limit by GCRA: over any time, no more than rate x time + burst.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RateLimit {
+    /// Who shares a limit: `address`, `route`, `host`, `header.<name>`, or a list of these for a
+    /// combination. A header that a request does not have counts as its address. Default: `address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<OneOrMany>,
+    /// How many: `100/min`, `10/s`, `5000/day`.
+    pub rate: Rate,
+    /// How many at once. Default: the count of the rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
+    /// What a request costs. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<u64>,
+    /// Only count and log, refuse nothing. Default: false.
+    #[serde(default)]
+    pub shadow: bool,
+}
+
+/// Cross-origin resource sharing: answers preflights, marks responses.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Cors {
+    /// Origins such as `https://shop.example`; `https://*.shop.example` for all below; `*` for all,
+    /// without credentials.
+    pub allow_origins: Vec<String>,
+    /// Methods. Default: `GET`, `HEAD`, `POST`.
+    pub allow_methods: Vec<String>,
+    /// Request headers. Default: none beside those that are always allowed.
+    pub allow_headers: Vec<String>,
+    /// Response headers that a page may read.
+    pub expose_headers: Vec<String>,
+    /// Cookies and `Authorization` may come along. Default: false.
+    pub allow_credentials: bool,
+    /// How long a browser may remember the answer. Default: 10m.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Duration>,
+}
