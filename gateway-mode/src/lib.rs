@@ -1,5 +1,6 @@
 //! North-south decisions as pure functions: no sockets, no clock, no configuration files.
 //!
+//! - [`jwt`]: whether a token is signed by a key and says what is asked for.
 //! - [`limit`]: who has used up a rate.
 //! - [`address`]: which range of addresses one falls into.
 //! - [`cors`]: whose pages may call.
@@ -10,6 +11,7 @@
 pub mod address;
 pub mod cors;
 pub mod hostname;
+pub mod jwt;
 pub mod limit;
 pub mod redirect;
 pub mod rewrite;

@@ -300,12 +300,17 @@ fn a_sidecar_joins_with_a_token_and_shows_a_proper_svid() {
     one_uri_and_a_day(&said);
 }
 
-/// The leaf that `openssl s_client` shows has one URI SAN, no other name, and a day at most.
-fn one_uri_and_a_day(said: &str) {
-    let leaf = said.split("-----BEGIN CERTIFICATE-----").nth(1).unwrap();
+/// The first certificate in a text, such as what `openssl s_client` shows of a server.
+fn leaf(text: &str) -> x509_parser::pem::Pem {
+    let leaf = text.split("-----BEGIN CERTIFICATE-----").nth(1).unwrap();
     let leaf = leaf.split("-----END").next().unwrap();
     let leaf = format!("-----BEGIN CERTIFICATE-----{leaf}-----END CERTIFICATE-----\n");
-    let (_, pem) = x509_parser::pem::parse_x509_pem(leaf.as_bytes()).unwrap();
+    x509_parser::pem::parse_x509_pem(leaf.as_bytes()).unwrap().1
+}
+
+/// The leaf that `openssl s_client` shows has one URI SAN, no other name, and a day at most.
+fn one_uri_and_a_day(said: &str) {
+    let pem = leaf(said);
     let parsed = pem.parse_x509().unwrap();
     let names = parsed.subject_alternative_name().unwrap().unwrap();
     let names = format!("{:?}", names.value.general_names);
@@ -332,15 +337,34 @@ fn certificates_swap_under_load_without_a_failed_request() {
         identity(&ca, &web_dir, WEB, "web"),
         orders.address("inbound-0")
     ));
+    let serial = |text: &str| leaf(text).parse_x509().unwrap().raw_serial_as_string();
+    let file = |dir: &TempDir, name: &str| dir.path().join(name).display().to_string();
+    let own = || serial(&std::fs::read_to_string(dir.path().join("orders.pem")).unwrap());
+    let inbound_address = orders.address("inbound-0");
+    // What a connection that begins now is shown.
+    let shown = || {
+        let (certificate, key) = (file(&web_dir, "web.pem"), file(&web_dir, "web.key"));
+        let arguments = ["-cert".to_owned(), certificate, "-key".to_owned(), key];
+        let said = s_client(inbound_address, &arguments);
+        assert!(said.contains("HTTP/1.1 200"), "{said}");
+        serial(&said)
+    };
+    assert_eq!(shown(), own());
     // New mesh connections all the time (50 requests each), new certificates between them.
     for _ in 0..5 {
         orders.skip_log();
+        let old = own();
         let _ = inbound(&dir);
+        assert_ne!(own(), old);
         let mut client = Raw::connect(web.address("outbound"));
         for _ in 0..200 {
             client.send("GET / HTTP/1.1\r\nHost: orders\r\n\r\n");
             assert_eq!(client.reply().status, 200);
         }
         orders.wait_for_next("configuration reloaded");
+        // A reload that was seen may be that of the swap before this one.
+        while shown() != own() {
+            orders.wait_for_next("configuration reloaded");
+        }
     }
 }

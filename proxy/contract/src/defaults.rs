@@ -103,9 +103,9 @@ pub mod http2 {
     pub const LOCAL_RESETS: u32 = 100;
     /// Streams above the announced limit that one connection may try.
     pub const REFUSED_STREAMS: u32 = 100;
-    /// PING and SETTINGS frames within [`WINDOW_SECONDS`].
+    /// PING and SETTINGS frames within [`WINDOW_SECONDS`], and one more for each DATA frame sent.
     pub const CONTROL_FRAMES: u32 = 1000;
-    /// Empty DATA or HEADERS frames without END_STREAM, on one connection.
+    /// Empty DATA or HEADERS frames without END_STREAM within [`WINDOW_SECONDS`].
     pub const EMPTY_FRAMES: u32 = 10;
     /// DATA frames of less than this many bytes are a trickle (the emptiest message of gRPC has 5,
     /// of a WebSocket client 6), ...
@@ -193,6 +193,24 @@ pub mod upstream {
     pub const DNS_CEILING: Duration = Duration::from_secs(300);
     /// DNS: endpoints taken from one name.
     pub const DNS_ENDPOINTS: usize = 1000;
+}
+
+/// Defaults of policies.
+pub mod policy {
+    use super::Duration;
+
+    /// An issuer's keys are fetched again after this long.
+    pub const JWKS_LIFE: Duration = Duration::from_secs(300);
+    /// They are not fetched twice within this time, whatever tokens name.
+    pub const JWKS_AGAIN: Duration = Duration::from_secs(10);
+    /// A request whose token names an unknown key waits this long for the keys to be fetched.
+    pub const JWKS_WAIT: Duration = Duration::from_secs(2);
+    /// Bytes of a key set.
+    pub const JWKS_BYTES: usize = 256 << 10;
+    /// Clocks of issuer and gateway may differ by this much.
+    pub const SKEW: Duration = Duration::from_secs(60);
+    /// Verified tokens that a worker remembers, twice this many at most.
+    pub const TOKENS: usize = 4096;
 }
 
 /// Defaults of the process.

@@ -340,3 +340,57 @@ fn time_to_renewal(identity: &Identity, now: SystemTime, random: f64) -> Duratio
         .unwrap_or_default()
         .max(Duration::from_secs(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A certificate of this life, which began at `begun`.
+    fn identity(begun: SystemTime, life: Duration) -> Identity {
+        let key = new_key().unwrap().key;
+        Identity {
+            key: Arc::new(CertifiedKey::new(Vec::new(), key)),
+            id: "spiffe://shop.local/ns/shop/sa/web".into(),
+            not_before: begun,
+            not_after: begun + life,
+        }
+    }
+
+    const BEGUN: SystemTime = UNIX_EPOCH;
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    const SOON: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn renewal_is_at_two_thirds_of_a_life_within_the_jitter() {
+        let identity = identity(BEGUN, DAY);
+        let share = |percent: u32| DAY * percent / 100;
+        for (random, percent) in [
+            (0.0, RENEW_AT - RENEW_JITTER),
+            (0.5, RENEW_AT),
+            (1.0, RENEW_AT + RENEW_JITTER),
+        ] {
+            let wait = time_to_renewal(&identity, BEGUN, random);
+            assert!(wait.abs_diff(share(percent)) < SOON, "{random}: {wait:?}");
+            // It is a point in time, whenever it is asked for.
+            let later = time_to_renewal(&identity, BEGUN + DAY / 4, random);
+            assert!((later + DAY / 4).abs_diff(wait) < SOON, "{later:?}");
+            assert!(wait < DAY);
+        }
+    }
+
+    #[test]
+    fn renewal_that_is_due_is_soon_but_not_at_once() {
+        let day = identity(BEGUN, DAY);
+        for now in [BEGUN + DAY * 73 / 100, BEGUN + DAY, BEGUN + DAY * 300] {
+            for random in [0.0, 1.0] {
+                assert_eq!(time_to_renewal(&day, now, random), SOON);
+            }
+        }
+        // No life at all, and an end before the beginning.
+        let mut none = identity(BEGUN + DAY, Duration::ZERO);
+        assert_eq!(time_to_renewal(&none, BEGUN + DAY, 0.0), SOON);
+        assert_eq!(time_to_renewal(&none, BEGUN + DAY, 1.0), SOON);
+        none.not_after = BEGUN;
+        assert_eq!(time_to_renewal(&none, BEGUN + DAY, 1.0), SOON);
+    }
+}

@@ -77,6 +77,14 @@ impl TunnelEnd {
         }
     }
 
+    /// Ready once the peer has reset its stream: noticed also while nothing is read from it.
+    fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        match self {
+            Self::Http1(..) => Poll::Pending,
+            Self::Http2(stream) => stream.poll_gone(cx),
+        }
+    }
+
     /// Whatever the last message was, what follows is not HTTP.
     pub fn detach(&self) {
         if let Self::Http1(conn, _) = self {
@@ -145,6 +153,9 @@ pub async fn run(
         let moved = there
             .advance(cx, a, b)
             .and_then(|first| Ok(back.advance(cx, b, a)? || first));
+        if a.poll_gone(cx).is_ready() || b.poll_gone(cx).is_ready() {
+            return Poll::Ready(());
+        }
         match moved {
             Err(_) => return Poll::Ready(()),
             Ok(_) if there.finished && back.finished => return Poll::Ready(()),

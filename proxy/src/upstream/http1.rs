@@ -107,8 +107,8 @@ async fn checkout(
     }
 }
 
-/// Queues the head, and says how the body is written.
-fn write_head(out: &mut BytesMut, head: &RequestHead, body: &Body) -> Encoder {
+/// Writes the head of a request, and says how its body is to be written.
+pub fn write_head(out: &mut BytesMut, head: &RequestHead, body: &Body) -> Encoder {
     let target = head.target.text();
     out.reserve(target.len() + head.host.as_str().len() + 64);
     out.put_slice(head.method.as_str().as_bytes());

@@ -17,7 +17,7 @@ use crate::balance::Lease;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Body, BodyLength, Known, RequestHead, Response, ResponseHead};
 use crate::protocol::http2::conn::Phase;
-use crate::protocol::http2::encode::{self, Toward};
+use crate::protocol::http2::encode::{self, Toward, tunnelled};
 use crate::protocol::http2::frame::Reason;
 use crate::protocol::http2::settings::Own;
 use crate::protocol::http2::stream::Cut;
@@ -25,8 +25,8 @@ use crate::protocol::http2::{Conn, End, Handle, Http2Body, SharedConn, Writer};
 use crate::timer::Timer;
 use crate::worker::Worker;
 
-use super::http2_tunnel::{extended_connect, switch};
-use super::pool::{Permit, Pool, Turn, wait_for_turn};
+use super::http2_tunnel::switch;
+use super::pool::{Permit, Pool, Waiting};
 use super::security::Security;
 use super::{Answer, Failure, Interim, connect};
 
@@ -36,7 +36,8 @@ const OWN: Own = {
     Own {
         streams: STREAMS,
         stream_window: limits.stream_window,
-        connection_window: limits.connection_window,
+        // So many that readers who have stopped hold up nobody else's answers.
+        connection_window: STREAMS * limits.stream_window,
         header_block: HEADER_BLOCK,
         header_count: HEADER_COUNT,
         // gRPC puts the details of an error there.
@@ -98,17 +99,15 @@ pub async fn send(
 ) -> Result<Answer, Failure> {
     let pool = worker.pools.of(lease);
     let mut turned_away = 0;
+    let mut tunnel;
     let handle = loop {
         let conn = match checkout(worker, lease, &pool).await {
             Ok(conn) => conn,
             Err(error) => return Err(Failure::untouched(error, body)),
         };
-        if head.upgrade.is_some()
-            && let Err(error) = Box::pin(extended_connect(&conn, &pool)).await
-        {
-            return Err(Failure::untouched(error, body));
-        }
-        if let Some(handle) = open_stream(&conn, lease, head, &body) {
+        // An endpoint that knows no extended CONNECT gets the request without its upgrade.
+        tunnel = tunnelled(head).is_some() && conn.borrow().peer.connect_protocol;
+        if let Some(handle) = open_stream(&conn, lease, head, &body, tunnel) {
             break handle;
         }
         // A connection on its way out (GOAWAY) takes no new stream: nothing was sent, so this is
@@ -118,7 +117,7 @@ pub async fn send(
             return Err(Failure::untouched(ErrorKind::UpstreamRefused, body));
         }
     };
-    if head.upgrade.is_some() {
+    if tunnel {
         return Box::pin(switch(head, handle)).await;
     }
     exchange(handle, body, interim).await
@@ -130,8 +129,9 @@ fn open_stream(
     lease: &Lease,
     head: &RequestHead,
     body: &Body,
+    tunnel: bool,
 ) -> Option<Handle> {
-    let ended = body.is_empty() && head.upgrade.is_none();
+    let ended = body.is_empty() && !tunnel;
     let address = if head.host.is_empty() {
         lease.endpoint().address.to_string()
     } else {
@@ -140,8 +140,10 @@ fn open_stream(
     let toward = Toward {
         https: !matches!(lease.service().spec.security, Security::Plain),
         authority: &address,
+        tunnel,
     };
-    let head_only = head.method == Method::HEAD;
+    // Neither has a body, whatever length its answer tells (RFC 9110 sections 9.3.2 and 9.3.6).
+    let head_only = head.method == Method::HEAD || tunnel;
     let key = conn.borrow_mut().open(ended, head_only, |out| {
         encode::put_request(out, head, body, toward);
     })?;
@@ -206,16 +208,18 @@ fn poll_final(
 }
 
 pub(super) fn accept(head: ResponseHead, upload: Option<Writer>, handle: Handle) -> Answer {
+    let drained = handle.is_drained();
     let length = match head.fields.known(Known::ContentLength) {
-        _ if handle.is_drained() => BodyLength::Exact(0),
+        _ if drained => BodyLength::Exact(0),
         // Checked when it came; without a body it says what a GET would have brought.
         Some(value) => match std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()) {
+            // Nothing, but not yet at its end: trailers may come.
+            Some(0) | None => BodyLength::Unknown,
             Some(length) => BodyLength::Exact(length),
-            None => BodyLength::Unknown,
         },
         None => BodyLength::Unknown,
     };
-    let body = if length == BodyLength::Exact(0) && upload.is_none() {
+    let body = if drained && upload.is_none() {
         Body::Empty
     } else {
         Body::Http2(Box::new(Http2Body::upstream(handle, length, upload)))
@@ -227,30 +231,87 @@ pub(super) fn accept(head: ResponseHead, upload: Option<Writer>, handle: Handle)
 }
 
 /// A connection with room for a stream: one that is there, or the one being made, or a new one.
+/// Waits for a place, if it must, no longer than [`PENDING_WAIT`].
 async fn checkout(
     worker: &Rc<Worker>,
     lease: &Lease,
     pool: &Rc<Pool>,
 ) -> Result<SharedConn, Error> {
+    if let Some(conn) = with_place(pool) {
+        return Ok(conn);
+    }
+    // Boxed: a new connection is rare, and its future large. Cancelled with the request.
+    let found = Box::pin(wait_for_place(worker, lease, pool));
+    found.await
+}
+
+fn with_place(pool: &Pool) -> Option<SharedConn> {
+    let shared = pool.shared.borrow();
+    let mut newest_first = shared.iter().rev();
+    let found = newest_first.find(|s| s.conn.borrow().has_place());
+    found.map(|s| s.conn.clone())
+}
+
+/// Whether a connection is there whose peer has not said yet what it takes.
+fn is_fresh(pool: &Pool) -> bool {
+    let fresh = |s: &Rc<Shared>| {
+        let conn = s.conn.borrow();
+        conn.takes_streams() && !conn.peer.known
+    };
+    pool.shared.borrow().iter().any(fresh)
+}
+
+async fn wait_for_place(
+    worker: &Rc<Worker>,
+    lease: &Lease,
+    pool: &Rc<Pool>,
+) -> Result<SharedConn, Error> {
+    let service = lease.service();
+    let mut waiting = None;
+    let mut opened = false;
+    let until = Instant::now() + PENDING_WAIT;
     loop {
-        let found = {
-            let shared = pool.shared.borrow();
-            let mut with_place = shared.iter().rev();
-            with_place
-                .find(|s| s.conn.borrow().has_place())
-                .map(|s| s.conn.clone())
-        };
-        if let Some(conn) = found {
+        // Before the look: what is told between look and wait is not missed.
+        let changed = pool.changed.notified();
+        if let Some(conn) = with_place(pool) {
             return Ok(conn);
         }
-        if !pool.connecting.get() {
-            // Boxed: a new connection is rare, and its future large.
-            return Box::pin(open(worker, lease, pool)).await;
+        // One that this request has opened, and that has no place though it is idle: the peer
+        // takes no streams at all.
+        let turned_away = opened && !is_fresh(pool) && !pool.connecting.get();
+        if turned_away
+            && pool
+                .shared
+                .borrow()
+                .iter()
+                .all(|s| s.conn.borrow().live() == 0)
+        {
+            return Err(ErrorKind::UpstreamRefused.into());
         }
-        let changed = pool.changed.notified();
-        // Cancelled with the request; whoever connects goes on without it.
-        let changed = tokio::time::timeout(PENDING_WAIT, changed);
-        if Box::pin(changed).await.is_err() {
+        if !pool.connecting.get() && !is_fresh(pool) && !turned_away {
+            let permit = match service.connections.clone().try_acquire_owned() {
+                Ok(permit) => permit,
+                Err(_) if waiting.is_none() => {
+                    waiting = Some(Waiting::begin(service)?);
+                    continue;
+                }
+                Err(_) => {
+                    let freed = service.connections.clone().acquire_owned();
+                    let permit = tokio::select! {
+                        permit = freed => permit.map_err(|_| ErrorKind::PendingTimeout)?,
+                        () = changed => continue,
+                        () = tokio::time::sleep_until(until) => {
+                            return Err(ErrorKind::PendingTimeout.into());
+                        }
+                    };
+                    permit
+                }
+            };
+            open(worker, lease, pool, permit).await?;
+            opened = true;
+            continue;
+        }
+        if tokio::time::timeout_at(until, changed).await.is_err() {
             return Err(ErrorKind::PendingTimeout.into());
         }
     }
@@ -266,13 +327,15 @@ impl Drop for Connecting<'_> {
     }
 }
 
-async fn open(worker: &Rc<Worker>, lease: &Lease, pool: &Rc<Pool>) -> Result<SharedConn, Error> {
+/// Opens a connection. It has places once the peer's settings have come.
+async fn open(
+    worker: &Rc<Worker>,
+    lease: &Lease,
+    pool: &Rc<Pool>,
+    permit: Permit,
+) -> Result<(), Error> {
     pool.connecting.set(true);
     let _connecting = Connecting(pool);
-    let permit = match wait_for_turn(pool, lease.service()).await? {
-        Turn::New(permit) => permit,
-        Turn::Idle(..) => return Err(ErrorKind::PendingTimeout.into()),
-    };
     let io = connect::connect(worker, lease).await?;
     let conn = Conn::new(io, End::Client, OWN, Some(pool.changed.clone()));
     let conn = Rc::new(RefCell::new(conn));
@@ -281,14 +344,15 @@ async fn open(worker: &Rc<Worker>, lease: &Lease, pool: &Rc<Pool>) -> Result<Sha
         idle_since: Cell::new(None),
     }));
     let service = lease.service().name().clone();
-    let driven = conn.clone();
+    let changed = pool.changed.clone();
     tokio::task::spawn_local(async move {
-        drive(&driven, permit).await;
-        if let Some(fatal) = driven.borrow().fatal {
+        drive(&conn, permit).await;
+        changed.notify_waiters();
+        if let Some(fatal) = conn.borrow().fatal {
             tracing::debug!(%service, ?fatal, "HTTP/2 upstream connection");
         }
     });
-    Ok(conn)
+    Ok(())
 }
 
 /// Moves a connection's frames until the peer closes it, it has done its work, or the peer shows

@@ -155,11 +155,7 @@ pub async fn wait_for_turn(pool: &Pool, service: &Arc<Service>) -> Result<Turn, 
     if let Ok(permit) = service.connections.clone().try_acquire_owned() {
         return Ok(Turn::New(permit));
     }
-    if service.pending.fetch_add(1, Relaxed) >= service.spec.max_pending {
-        service.pending.fetch_sub(1, Relaxed);
-        return Err(ErrorKind::TooManyPending.into());
-    }
-    let _waiting = Waiting(service);
+    let _waiting = Waiting::begin(service)?;
     // Cancelled by the time-out or with the request; neither branch holds anything then.
     let wait = async {
         loop {
@@ -182,7 +178,21 @@ pub async fn wait_for_turn(pool: &Pool, service: &Arc<Service>) -> Result<Turn, 
 }
 
 /// Counts a waiting request until it is dropped.
-struct Waiting<'a>(&'a Service);
+pub struct Waiting<'a>(&'a Service);
+
+impl<'a> Waiting<'a> {
+    /// One more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooManyPending`].
+    pub fn begin(service: &'a Service) -> Result<Self, Error> {
+        if service.pending.fetch_add(1, Relaxed) >= service.spec.max_pending {
+            service.pending.fetch_sub(1, Relaxed);
+            return Err(ErrorKind::TooManyPending.into());
+        }
+        Ok(Self(service))
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {

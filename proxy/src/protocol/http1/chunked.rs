@@ -195,7 +195,8 @@ impl ChunkDecoder {
     fn trailers(&mut self, buffer: &mut BytesMut, seen: usize) -> Result<Decoded, ErrorKind> {
         match parse::find_end(buffer, seen) {
             parse::HeadEnd::Malformed => Err(ErrorKind::BadBody),
-            parse::HeadEnd::Partial(_) if buffer.len() > self.limits.trailer_block => {
+            // The same bound as below, however the bytes arrive: the last line's CRLF comes on top.
+            parse::HeadEnd::Partial(_) if buffer.len() >= self.limits.trailer_block + 2 => {
                 Err(ErrorKind::BadBody)
             }
             parse::HeadEnd::Partial(seen) => {
@@ -361,6 +362,18 @@ mod tests {
                 Some(ErrorKind::BadBody),
                 "{bad:?}"
             );
+        }
+    }
+
+    #[test]
+    fn trailers_at_their_limit_pass_however_they_arrive() {
+        for (more, fine) in [(0, true), (1, false)] {
+            let value = "b".repeat(LIMITS.trailer_block - 5 + more);
+            let body = format!("0\r\nA: {value}\r\n\r\n");
+            for step in [1, 7, body.len()] {
+                let read = read(body.as_bytes(), step);
+                assert_eq!(read.is_ok(), fine, "step {step}");
+            }
         }
     }
 

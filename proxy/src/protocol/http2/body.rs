@@ -19,6 +19,8 @@ pub struct Http2Body {
     side: Side,
     length: BodyLength,
     stall: Option<Stall>,
+    /// On the downstream side: the client waits for `100 Continue`.
+    expects_continue: bool,
     /// On the upstream side: the rest of the request, still on its way.
     upload: Option<Box<Writer>>,
 }
@@ -26,12 +28,18 @@ pub struct Http2Body {
 impl Http2Body {
     /// A request body, which may be silent for `idle`.
     #[must_use]
-    pub const fn downstream(stream: Handle, length: BodyLength, idle: Duration) -> Self {
+    pub const fn downstream(
+        stream: Handle,
+        length: BodyLength,
+        idle: Duration,
+        expects_continue: bool,
+    ) -> Self {
         Self {
             stream,
             side: Side::Downstream,
             length,
             stall: Some(Stall::new(idle)),
+            expects_continue,
             upload: None,
         }
     }
@@ -44,6 +52,7 @@ impl Http2Body {
             side: Side::Upstream,
             length,
             stall: None,
+            expects_continue: false,
             upload: upload.map(Box::new),
         }
     }
@@ -70,9 +79,18 @@ impl Http2Body {
             && let Poll::Ready(done) = upload.poll(cx)
         {
             self.upload = None;
-            done?;
+            match done {
+                // An endpoint may answer, and want no more: the answer says how it ends.
+                Ok(()) | Err(ErrorKind::UpstreamReset) => {}
+                Err(kind) => return Poll::Ready(Err(kind)),
+            }
         }
-        match self.stream.poll_part(cx) {
+        let part = self.stream.poll_part(cx);
+        // Somebody wants the body, and nothing of it has come: the client may wait to be asked.
+        if std::mem::take(&mut self.expects_continue) && part.is_pending() {
+            self.stream.send_continue();
+        }
+        match part {
             Poll::Ready(Ok(Part::Data(data))) => {
                 if let Some(stall) = &mut self.stall {
                     stall.moved(data.len());
@@ -120,6 +138,11 @@ impl Stream {
             Ok(Part::Trailers(_) | Part::End) => Ok(None),
             Err(_) => Err(ErrorKind::UpstreamReset),
         })
+    }
+
+    /// Ready once the peer has reset the stream.
+    pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        self.handle.poll_cut(cx).map(|_| ())
     }
 
     /// Whether [`Stream::put`] may be called.

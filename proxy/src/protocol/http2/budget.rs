@@ -55,6 +55,7 @@ pub struct Budget {
     refused: u32,
     streams: u32,
     data_sent: u32,
+    data_in_window: u32,
 }
 
 const fn over(count: &mut u32, limit: u32, abuse: Abuse) -> Result<(), Abuse> {
@@ -81,6 +82,7 @@ impl Budget {
             refused: 0,
             streams: 0,
             data_sent: 0,
+            data_in_window: 0,
         }
     }
 
@@ -104,7 +106,9 @@ impl Budget {
             self.continuations = 0;
         }
         match frame.kind {
-            kind::DATA | kind::HEADERS if content == 0 && !frame.has(flag::END_STREAM) => {
+            kind::DATA | kind::HEADERS
+                if stranger && content == 0 && !frame.has(flag::END_STREAM) =>
+            {
                 over(&mut self.empty, limits::EMPTY_FRAMES, Abuse::Empty)
             }
             kind::DATA
@@ -119,8 +123,10 @@ impl Budget {
             kind::RST_STREAM if stranger => {
                 over(&mut self.resets, limits::CLIENT_RESETS, Abuse::Resets)
             }
-            kind::SETTINGS | kind::PING => {
-                over(&mut self.control, limits::CONTROL_FRAMES, Abuse::Control)
+            // Clients measure their bandwidth by a PING for every bit of data that comes.
+            kind::SETTINGS | kind::PING if stranger => {
+                let limit = limits::CONTROL_FRAMES.saturating_add(self.data_in_window);
+                over(&mut self.control, limit, Abuse::Control)
             }
             kind::WINDOW_UPDATE if stranger => {
                 let data = limits::WINDOW_UPDATE_FACTOR.saturating_mul(self.data_sent);
@@ -149,6 +155,7 @@ impl Budget {
     /// A DATA frame was sent: the peer owes credit for it.
     pub const fn sent_data(&mut self) {
         self.data_sent = self.data_sent.saturating_add(1);
+        self.data_in_window = self.data_in_window.saturating_add(1);
     }
 
     /// An error of the peer made us reset a stream (MadeYouReset, CVE-2025-8671).
@@ -177,6 +184,8 @@ impl Budget {
             self.control = 0;
             self.unknown = 0;
             self.trickle = 0;
+            self.empty = 0;
+            self.data_in_window = 0;
         }
         over
     }

@@ -93,6 +93,17 @@ pub(super) struct Block {
     pub(super) bytes: BytesMut,
 }
 
+/// How far a graceful end is (RFC 9113 section 6.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// Not begun.
+    No,
+    /// The peer is told to open no more streams; those under way will be served.
+    Announced,
+    /// Streams up to this one are served, later ones are not.
+    Settled(u32),
+}
+
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -140,7 +151,7 @@ pub struct Conn {
     pub(super) phase: Phase,
     /// Why it ended, where that was the peer's fault.
     pub fatal: Option<Fatal>,
-    pub(super) last_goaway: Option<u32>,
+    pub(super) leaving: Leaving,
     /// The peer takes no more streams.
     pub peer_leaving: bool,
     /// The peer has answered our last PING.
@@ -198,7 +209,7 @@ impl Conn {
             accepted: VecDeque::new(),
             phase: Phase::Open,
             fatal: None,
-            last_goaway: None,
+            leaving: Leaving::No,
             peer_leaving: false,
             pong: false,
             heard: false,
@@ -232,10 +243,13 @@ impl Conn {
         }
     }
 
-    /// Whether another stream would be within both ends' limits.
+    /// Whether another stream would be within both ends' limits; not before the peer has said what
+    /// it takes.
     #[must_use]
     pub fn has_place(&self) -> bool {
-        self.takes_streams() && self.live < self.own.streams.min(self.peer.streams)
+        self.takes_streams()
+            && self.peer.known
+            && self.live < self.own.streams.min(self.peer.streams)
     }
 
     /// Streams that are not over.

@@ -8,9 +8,10 @@ use bytes::Buf;
 use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
-use super::conn::{Conn, Fatal, Phase};
+use super::conn::{Conn, Fatal, Leaving, Phase};
 use super::frame::{self, Reason};
 use super::settings::End;
+use super::stream::READ;
 
 /// What is read and thrown away of a connection that we end.
 const LINGER_BYTES: usize = 256 << 10;
@@ -21,7 +22,7 @@ impl Conn {
     pub fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // What is queued from here on is written below: nobody needs to wake this task for it.
         self.driver = None;
-        while self.phase == Phase::Open {
+        while self.phase == Phase::Open && !self.is_congested() {
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(n)) if n > 0 => {
                     self.heard = true;
@@ -36,6 +37,13 @@ impl Conn {
         let written = self.poll_write(cx);
         self.driver = Some(cx.waker().clone());
         written
+    }
+
+    /// Whether a client asks on without reading the answers. Data waits for room by itself; heads
+    /// do not, so here their number is bounded. A client's end reads on: of two that wait for each
+    /// other to read, one must.
+    fn is_congested(&self) -> bool {
+        self.end == End::Server && self.output.len() > 2 * self.own.buffer
     }
 
     /// Writes what is queued; in a connection that is ending, reads the peer's last words too.
@@ -74,7 +82,7 @@ impl Conn {
         let room = self.input.capacity() - self.input.len();
         let n = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input))?;
         if n == room {
-            self.read_size = (self.read_size * 2).min(self.own.buffer);
+            self.read_size = (self.read_size * 2).min(READ);
         }
         Poll::Ready(Ok(n))
     }
@@ -86,12 +94,12 @@ impl Conn {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.output.advance(n);
+            self.control = self.control.min(self.output.len());
             if self.starved && self.output.len() < self.own.buffer / 2 {
                 self.starved = false;
                 self.unblock();
             }
         }
-        self.control = 0;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -121,9 +129,10 @@ impl Conn {
     /// The highest stream of the peer that we have done anything with.
     fn highest_served(&self) -> u32 {
         match self.end {
-            End::Server => self
-                .last_goaway
-                .map_or(self.highest, |l| l.min(self.highest)),
+            End::Server => match self.leaving {
+                Leaving::Settled(last) => last,
+                Leaving::No | Leaving::Announced => self.highest,
+            },
             End::Client => 0,
         }
     }

@@ -1,10 +1,11 @@
 //! From a head to a header block: what HTTP/2 has of it, straight into the connection's queue.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 
 use crate::message::{Body, BodyLength, Fields, Known, RequestHead, ResponseHead};
 use crate::protocol::hpack::encode;
+use crate::protocol::http1::parse::is_token;
 
 /// Fields that may be sent: those of a connection do not exist in HTTP/2, but `TE: trailers` does
 /// (RFC 9113 section 8.2.2); `Host` is `:authority`.
@@ -45,11 +46,23 @@ pub struct Toward<'a> {
     pub https: bool,
     /// Stands for a host that the request does not name (HTTP/1.0).
     pub authority: &'a str,
+    /// The peer takes extended CONNECT.
+    pub tunnel: bool,
 }
 
-/// The block of a request. An upgrade becomes an extended CONNECT (RFC 8441).
+/// The protocol of the extended CONNECT (RFC 8441) that a request becomes. That has a place for one
+/// protocol only, and none for a method: the next hop would take a POST for a GET. Any other upgrade
+/// is not asked for (RFC 9110 section 7.8 leaves that to us), and the request goes as it is.
+#[must_use]
+pub fn tunnelled(head: &RequestHead) -> Option<&Bytes> {
+    let protocol = head.upgrade.as_ref()?;
+    (head.method == Method::GET && is_token(protocol)).then_some(protocol)
+}
+
+/// The block of a request.
 pub fn put_request(out: &mut BytesMut, head: &RequestHead, body: &Body, toward: Toward<'_>) {
-    match &head.upgrade {
+    let protocol = tunnelled(head).filter(|_| toward.tunnel);
+    match protocol {
         Some(protocol) => {
             encode::put_method(out, Method::CONNECT.as_str().as_bytes());
             encode::put_protocol(out, protocol);
@@ -65,11 +78,11 @@ pub fn put_request(out: &mut BytesMut, head: &RequestHead, body: &Body, toward: 
     encode::put_authority(out, host.as_bytes());
     encode::put_path(out, head.target.text());
     put_fields(out, &head.fields, |known| {
-        known == Known::ContentLength || (known == Known::SecWebSocketKey && head.upgrade.is_some())
+        known == Known::ContentLength || (known == Known::SecWebSocketKey && protocol.is_some())
     });
     let expects_body = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
     if let BodyLength::Exact(length) = body.length()
-        && head.upgrade.is_none()
+        && protocol.is_none()
         && (length > 0 || expects_body)
     {
         let mut digits = itoa::Buffer::new();

@@ -7,10 +7,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use crate::message::{Fields, ResponseHead};
+use crate::protocol::hpack;
 
 use super::conn::SharedConn;
 use super::encode;
 use super::frame::Reason;
+use super::settings::End;
 use super::stream::Cut;
 
 /// See the module.
@@ -73,9 +75,14 @@ impl Handle {
     /// How the stream was cut off, once all that had come before is taken.
     pub fn poll_part(&self, cx: &Context<'_>) -> Poll<Result<Part, Cut>> {
         let mut conn = self.conn.borrow_mut();
+        let from_client = conn.end == End::Server;
         let Some(stream) = conn.stream(self.key) else {
             return Poll::Ready(Ok(Part::End));
         };
+        // What a client has taken back must not look complete, though it may have come whole.
+        if let Some(cut) = stream.cut.filter(|_| from_client) {
+            return Poll::Ready(Err(cut));
+        }
         if let Some(data) = stream.pop() {
             conn.taken(self.key, data.len());
             return Poll::Ready(Ok(Part::Data(data)));
@@ -175,6 +182,12 @@ impl Handle {
     pub fn send_response(&self, head: &ResponseHead, ended: bool) {
         let mut conn = self.conn.borrow_mut();
         conn.put_block(self.key, ended, |out| encode::put_response(out, head));
+    }
+
+    /// Queues `100 Continue`.
+    pub fn send_continue(&self) {
+        let mut conn = self.conn.borrow_mut();
+        conn.put_block(self.key, false, |out| hpack::encode::put_status(out, 100));
     }
 
     /// Queues trailers, and ends our side.

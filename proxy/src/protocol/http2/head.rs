@@ -227,6 +227,8 @@ impl<'a> Reader<'a> {
             | Known::ProxyAuthorization
             | Known::Trailer
             | Known::Http2Settings => return true,
+            // An empty crumb would leave white space at the end of the whole.
+            Known::Cookie if value.is_empty() => return true,
             Known::Cookie => {
                 if !self.crumbs.is_empty() {
                     self.crumbs.extend_from_slice(b"; ");

@@ -196,13 +196,16 @@ impl Conn {
             return Err(Reason::FRAME_SIZE_ERROR.into());
         }
         let reason = Reason(word(payload, 0).unwrap_or_default());
+        let end = self.end;
         let Some(key) = self.find(header.stream) else {
             return self.idle(header.stream);
         };
         let Some(stream) = self.stream(key) else {
             return Ok(());
         };
-        if stream.recv_ended && reason == Reason::NO_ERROR {
+        // An answer that is complete stays so, however the endpoint says that it wants no more of
+        // the request. A client that resets wants no answer, whatever it had sent.
+        if stream.recv_ended && end == End::Client {
             stream.stopped = true;
             stream.send_ended = true;
             stream.wake();

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use selvedge_contract::defaults::http2 as defaults;
 
 use super::budget::Abuse;
-use super::conn::{Block, Conn, Fatal, Incoming};
+use super::conn::{Block, Conn, Fatal, Incoming, Leaving};
 use super::frame::{self, Header, Reason, flag, word};
 use super::head::{Head, Kind};
 use super::settings::End;
@@ -147,7 +147,7 @@ impl Conn {
             return Err(Reason::PROTOCOL_ERROR.into());
         }
         self.highest = id;
-        if self.last_goaway.is_some_and(|last| id > last) {
+        if self.is_turned_away(id) {
             return Ok(());
         }
         // Streams that the client has reset, but whose exchange still holds on, count once more.
@@ -182,11 +182,20 @@ impl Conn {
         Ok(())
     }
 
+    /// Whether a stream came after the last word of a graceful end.
+    fn is_turned_away(&self, id: u32) -> bool {
+        matches!(self.leaving, Leaving::Settled(last) if id > last)
+    }
+
     /// A frame on a stream that nobody holds: fine if its reset crossed the frame, an error if the
-    /// peer had ended it itself, or never begun.
+    /// peer had ended it itself, or never begun. An upstream is taken at its word: the connection
+    /// carries the streams of others.
     pub(super) fn closed(&self, id: u32) -> Result<(), Fatal> {
-        if self.was_reset(id) || self.last_goaway.is_some_and(|last| id > last) {
+        if self.was_reset(id) || self.is_turned_away(id) {
             return Ok(());
+        }
+        if self.end == End::Client {
+            return self.idle(id);
         }
         self.idle(id)?;
         Err(Reason::STREAM_CLOSED.into())

@@ -10,22 +10,29 @@ use crate::message::{BodyLength, Fields, Host, Known, RequestHead, Target, Versi
 
 use super::head::Head;
 
+/// A request head that was found right.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The head.
+    pub head: RequestHead,
+    /// What is known about the body's length.
+    pub length: BodyLength,
+    /// The client waits for `100 Continue`.
+    pub expects_continue: bool,
+}
+
 /// Reads a request; `ended` says that no body follows.
 ///
 /// # Errors
 /// The kind says which check it failed.
-pub fn read_request(
-    head: Head,
-    ended: bool,
-    listener: &ListenerPlan,
-) -> Result<(RequestHead, BodyLength), ErrorKind> {
+pub fn read_request(head: Head, ended: bool, listener: &ListenerPlan) -> Result<Parsed, ErrorKind> {
     if head.too_large {
         return Err(ErrorKind::HeadTooLarge);
     }
     let method = head.method.ok_or(ErrorKind::BadRequest)?;
     let mut fields = head.fields;
     let host = host(head.authority, &fields)?;
-    expectation(&fields)?;
+    let expects_continue = expectation(&fields)?;
     let extended = head.protocol.is_some();
     if (method == Method::CONNECT && !extended) || method == Method::TRACE {
         return Err(ErrorKind::MethodNotAllowed);
@@ -47,7 +54,11 @@ pub fn read_request(
         fields,
         upgrade,
     };
-    Ok((head, length))
+    Ok(Parsed {
+        head,
+        length,
+        expects_continue,
+    })
 }
 
 /// `:protocol` becomes an `Upgrade` field: none that HTTP/1 refuses.
@@ -75,13 +86,13 @@ fn host(authority: Option<Bytes>, fields: &Fields) -> Result<Host, ErrorKind> {
     }
 }
 
-fn expectation(fields: &Fields) -> Result<(), ErrorKind> {
+/// As in HTTP/1: `100-continue` is answered by this proxy, nothing else can be met.
+fn expectation(fields: &Fields) -> Result<bool, ErrorKind> {
     let fine = |value: &[u8]| value.eq_ignore_ascii_case(b"100-continue");
-    if fields.all(Known::Expect).all(fine) {
-        Ok(())
-    } else {
-        Err(ErrorKind::ExpectationFailed)
+    if !fields.all(Known::Expect).all(fine) {
+        return Err(ErrorKind::ExpectationFailed);
     }
+    Ok(fields.known(Known::Expect).is_some())
 }
 
 fn target(path: Bytes, method: &Method, listener: &ListenerPlan) -> Result<Target, ErrorKind> {

@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::protocol::hpack::encode;
 
-use super::conn::{Conn, Phase};
+use super::conn::{Conn, Leaving, Phase};
 use super::frame::{self, HEADER, Header, Reason, STREAM_MAX, flag, kind};
 use super::receive::{ALIVE_PING, DRAIN_PING};
 
@@ -145,8 +145,8 @@ impl Conn {
     /// First word of a graceful end: no streams after those under way. Which those are, the PING
     /// finds out: its answer comes behind all that the peer had sent before it knew.
     pub fn announce_end(&mut self) {
-        if self.phase() == Phase::Open && self.last_goaway.is_none() {
-            self.last_goaway = Some(STREAM_MAX);
+        if self.phase() == Phase::Open && self.leaving == Leaving::No {
+            self.leaving = Leaving::Announced;
             self.pong = false;
             frame::put_goaway(&mut self.output, STREAM_MAX, Reason::NO_ERROR);
             frame::put_ping(&mut self.output, false, DRAIN_PING);
@@ -156,8 +156,8 @@ impl Conn {
 
     /// Last word of a graceful end: streams that came up to now are served, others are not.
     pub fn settle_end(&mut self) {
-        if self.phase() == Phase::Open && self.last_goaway == Some(STREAM_MAX) {
-            self.last_goaway = Some(self.highest);
+        if self.phase() == Phase::Open && self.leaving == Leaving::Announced {
+            self.leaving = Leaving::Settled(self.highest);
             frame::put_goaway(&mut self.output, self.highest, Reason::NO_ERROR);
             self.wake_driver();
         }
@@ -165,8 +165,8 @@ impl Conn {
 
     /// Whether the last word was said.
     #[must_use]
-    pub fn end_is_settled(&self) -> bool {
-        self.last_goaway.is_some_and(|last| last < STREAM_MAX)
+    pub const fn end_is_settled(&self) -> bool {
+        matches!(self.leaving, Leaving::Settled(_))
     }
 
     /// Asks the peer for a sign of life.

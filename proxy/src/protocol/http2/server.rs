@@ -28,7 +28,7 @@ use super::conn::{Conn, Fatal, Incoming, Phase, SharedConn};
 use super::frame::Reason;
 use super::handle::Handle;
 use super::head::Head;
-use super::request::read_request;
+use super::request::{Parsed, read_request};
 use super::settings::{End, Own};
 use super::writer::Writer;
 
@@ -225,8 +225,12 @@ async fn stream(
     let mut timer = Timer::new();
     let snapshot = worker.snapshot();
     let head_only = head.method == Some(Method::HEAD);
-    let (head, length) = match read_request(head, ended, &downstream.listener) {
-        Ok(read) => read,
+    let Parsed {
+        head,
+        length,
+        expects_continue,
+    } = match read_request(head, ended, &downstream.listener) {
+        Ok(parsed) => parsed,
         Err(kind) => {
             let outgoing = refusal(kind, Record::unread(&snapshot, &worker, &downstream));
             return Box::pin(answer(handle, outgoing, head_only, &downstream, &mut timer)).await;
@@ -237,7 +241,7 @@ async fn stream(
         Body::Empty
     } else {
         let idle = downstream.listener.limits.stream_idle;
-        let body = Http2Body::downstream(handle.clone(), length, idle);
+        let body = Http2Body::downstream(handle.clone(), length, idle, expects_continue);
         Body::Http2(Box::new(body))
     };
     let context = exchange::Context {
@@ -264,7 +268,15 @@ async fn stream(
         Some(end) => {
             Box::pin(switch(handle, end, outgoing, &downstream, &mut timer)).await;
         }
-        None => answer(handle, outgoing, head_only, &downstream, &mut timer).await,
+        None => {
+            if tunnelled && outgoing.head.status.is_success() {
+                // To an extended CONNECT this would say that the tunnel stands (RFC 8441 section 5).
+                let kind = ErrorKind::BadResponse;
+                let refused = refusal(kind, outgoing.record);
+                return Box::pin(answer(handle, refused, false, &downstream, &mut timer)).await;
+            }
+            answer(handle, outgoing, head_only, &downstream, &mut timer).await;
+        }
     }
 }
 

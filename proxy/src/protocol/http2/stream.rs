@@ -9,8 +9,13 @@ use crate::message::{Fields, ResponseHead};
 
 use super::frame::Reason;
 
-/// DATA of less than this is copied together, so that many small frames pin no large buffers.
-pub(super) const SMALL: usize = 1 << 10;
+/// DATA of less than this is copied together: a slice would pin the whole buffer that was read,
+/// which is no larger than [`READ`].
+pub(super) const SMALL: usize = 8 << 10;
+/// Largest read buffer.
+pub(super) const READ: usize = 32 << 10;
+/// What a free place may keep of its buffers.
+const KEPT: usize = 4 << 10;
 
 /// Interim heads that wait for somebody to take them.
 pub(super) const INTERIM: usize = 16;
@@ -131,6 +136,18 @@ impl Stream {
         self.small.clear();
         self.heads.clear();
         std::mem::take(&mut self.held)
+    }
+
+    /// Gives up what the last stream held here, but for small buffers.
+    pub fn end(&mut self) {
+        self.id = 0;
+        self.waker = None;
+        self.trailers = None;
+        if self.small.capacity() > KEPT {
+            self.small = BytesMut::new();
+        }
+        self.data.shrink_to(KEPT / size_of::<Bytes>());
+        self.heads.shrink_to(1);
     }
 
     /// Whom to wake.

@@ -88,7 +88,7 @@ impl Conn {
         if let Some(room) = &self.room
             && was_full
         {
-            room.notify_one();
+            room.notify_waiters();
         }
         // A driver that waits for its last stream, or counts idle time.
         if self.live == 0 {
@@ -149,8 +149,11 @@ impl Conn {
         self.reset(key, reason);
         self.settle(key);
         self.credit(unread);
+        if self.stream(key).is_some_and(|stream| stream.queued) {
+            self.blocked.retain(|other| *other != key);
+        }
         if let Some(stream) = self.stream(key) {
-            stream.id = 0;
+            stream.end();
         }
         self.ids.remove(&id);
         self.free.push(key);

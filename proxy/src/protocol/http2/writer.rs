@@ -70,6 +70,27 @@ impl Writer {
         self.stream.reset(reason);
     }
 
+    /// Sends the last bytes of a length that was told. Trailers may follow all the same; most
+    /// bodies know at once that none do.
+    fn send_last(&mut self, part: &[u8], cx: &mut Context<'_>) -> Poll<Result<(), ErrorKind>> {
+        if !self.trailers {
+            self.stream.send_data(part, true);
+            return Poll::Ready(Ok(()));
+        }
+        let next = self.body.poll_chunk(cx);
+        self.stream
+            .send_data(part, matches!(next, Poll::Ready(Ok(None))));
+        self.waits_for_body = true;
+        match ready!(next)? {
+            Some(Chunk::Data(_)) => Poll::Ready(Err(ErrorKind::BadBody)),
+            Some(Chunk::Trailers(trailers)) => {
+                self.stream.send_trailers(&trailers);
+                Poll::Ready(Ok(()))
+            }
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Moves bytes until all are handed over, the peer wants no more, or nothing moves.
     ///
     /// # Errors
@@ -85,11 +106,10 @@ impl Writer {
                 };
                 let part = self.pending.split_to(credit.min(self.pending.len()));
                 self.sent += part.len() as u64;
-                let last = self.left == Some(0) && self.pending.is_empty();
-                self.stream.send_data(&part, last);
-                if last {
-                    return Poll::Ready(Ok(()));
+                if self.left == Some(0) && self.pending.is_empty() {
+                    return self.send_last(&part, cx);
                 }
+                self.stream.send_data(&part, false);
             }
             self.waits_for_body = true;
             match ready!(self.body.poll_chunk(cx))? {

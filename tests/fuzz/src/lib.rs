@@ -1,0 +1,46 @@
+//! Map of the fuzz targets: one function for each parser that reads what a stranger wrote.
+//!
+//! A target takes any bytes, gives them to the product's own parser, and panics if a property does
+//! not hold. [`run`] feeds them, from a corpus and from what [`mutate`] makes of it with
+//! the [`words`] of its language.
+
+pub mod mutate;
+pub mod noise;
+pub mod run;
+mod targets;
+pub mod words;
+
+use std::path::PathBuf;
+
+use targets::{authority, carry, chunked, config, frames, heads, hpack, identity, target, trace};
+
+/// A target: panics when a property does not hold.
+pub type Target = fn(&[u8]);
+
+/// Every target, by the name of its folder in `corpus/`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("http1-request", heads::request),
+    ("http1-response", heads::response),
+    ("http1-framing", heads::framing),
+    ("http1-chunked", chunked::chunked),
+    ("http2-server", frames::server),
+    ("http2-client", frames::client),
+    ("http2-head", carry::http2_head),
+    ("hpack-decode", hpack::decode),
+    ("hpack-encode", hpack::encode),
+    ("path", target::path),
+    ("host", target::host),
+    ("pattern", target::pattern),
+    ("config", config::config),
+    ("identity", identity::identity),
+    ("units", identity::units),
+    ("trace", trace::trace),
+    ("certificate-request", authority::request),
+    ("peer-certificate", authority::peer),
+];
+
+/// Where this crate keeps its files; `part` is `corpus` or `artifacts`.
+#[must_use]
+pub fn folder(part: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(part)
+}
