@@ -74,6 +74,10 @@ pub enum ErrorKind {
     Denied,
     /// More requests than a rate limit lets through.
     RateLimited,
+    /// Nothing proves who calls, or not what was asked for.
+    Unauthenticated,
+    /// Nothing can prove who calls: the issuer's keys have never come.
+    NoKeys,
     /// The route has no backend with a weight.
     NoBackend,
     /// The service has no endpoint.
@@ -157,7 +161,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 42] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -178,6 +182,8 @@ impl ErrorKind {
         Self::NoRoute,
         Self::Denied,
         Self::RateLimited,
+        Self::Unauthenticated,
+        Self::NoKeys,
         Self::NoBackend,
         Self::NoEndpoint,
         Self::BreakerOpen,
@@ -227,6 +233,8 @@ impl ErrorKind {
             Self::NoRoute => row(Local, 404, 12, "destination_not_found", "NR", Never, "no route matches"),
             Self::Denied => row(Local, 403, 7, "http_request_denied", "RD", Never, "refused by policy"),
             Self::RateLimited => row(Local, 429, 8, "http_request_denied", "RL", Never, "too many requests, wait as long as Retry-After says"),
+            Self::Unauthenticated => row(Local, 401, 16, "http_request_denied", "RA", Never, "who calls is not proven"),
+            Self::NoKeys => row(Local, 503, 14, "http_request_denied", "RK", Never, "the issuer's keys are not known yet"),
             Self::NoBackend => row(Local, 500, 13, "destination_unavailable", "NB", Never, "the route has no backend"),
             Self::NoEndpoint => row(Local, 503, 14, "destination_unavailable", "NE", Never, "the service has no endpoint"),
             Self::BreakerOpen => row(Local, 503, 14, "destination_unavailable", "BO", Never, "the circuit breaker is open"),

@@ -8,7 +8,7 @@ use crate::accept::{Downstream, ListenerPlan};
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Body, Request};
-use crate::policy::guard::{Notes, Stop};
+use crate::policy::guard::{Notes, Seen, Stop};
 use crate::policy::retry::{Next, Tries};
 use crate::respond::{self, Outgoing, Reply};
 use crate::telemetry::Record;
@@ -78,10 +78,18 @@ async fn forward<'a>(
     }
     let rule = plan.table.find(&request.head).ok_or(ErrorKind::NoRoute)?;
     record.counts_for(&rule.metrics);
-    match policy::guard(rule, plan, downstream, &request.head, record.start, notes) {
-        Ok(()) => {}
-        Err(Stop::Refused(error)) => return Err(error),
-        Err(Stop::Answered(response)) => return Ok(Reply::own(*response)),
+    if !(rule.guards.is_empty() && plan.guards.is_empty()) {
+        let mut seen = Seen::new(downstream, &request.head, &rule.name, record.start);
+        loop {
+            match policy::guard(rule, plan, &mut seen, notes) {
+                Ok(()) => break,
+                Err(Stop::Refused(error)) => return Err(error),
+                Err(Stop::Answered(response)) => return Ok(Reply::own(*response)),
+                Err(Stop::Keys(source)) => Box::pin(source.again()).await,
+            }
+            seen.waited = true;
+        }
+        notes.apply(&mut request.head.fields);
     }
     if let Some(redirect) = &rule.redirect {
         policy::admit(rule, downstream, &request.head)?;

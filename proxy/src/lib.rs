@@ -24,6 +24,7 @@ pub mod discover;
 pub mod drain;
 pub mod error;
 pub mod exchange;
+pub mod fetch;
 pub mod identity;
 pub mod message;
 pub mod policy;

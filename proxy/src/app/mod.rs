@@ -126,6 +126,11 @@ impl App {
                 paths.extend([PathBuf::from(&pair.certificate), PathBuf::from(&pair.key)]);
             }
         }
+        for jwt in source.policies.values().filter_map(|p| p.jwt.as_ref()) {
+            if !jwt.jwks.contains("://") {
+                paths.push(PathBuf::from(&jwt.jwks));
+            }
+        }
         if let Some(identity) = &source.identity {
             paths.push(PathBuf::from(&identity.bundle));
             paths.extend(

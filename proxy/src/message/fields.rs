@@ -178,6 +178,23 @@ impl Fields {
         });
     }
 
+    /// Removes all fields of a name, in any case and with `_` for `-`: applications behind CGI and
+    /// its heirs read both as one.
+    pub fn remove_alike(&mut self, name: &[u8]) {
+        let read = |b: &u8| {
+            let lower = b.to_ascii_lowercase();
+            if lower == b'_' { b'-' } else { lower }
+        };
+        let same = |entry: &Entry| {
+            let have = self.bytes(entry.name);
+            have.len() == name.len() && have.iter().map(read).eq(name.iter().map(read))
+        };
+        if self.entries.iter().any(same) {
+            let kept = self.entries.iter().filter(|e| !same(e)).copied().collect();
+            self.entries = kept;
+        }
+    }
+
     /// Removes every field for which `drop` says so.
     pub fn remove_if(&mut self, drop: impl Fn(Known) -> bool) {
         self.entries.retain(|entry| !drop(entry.known));

@@ -1,9 +1,11 @@
 //! Part of stage 6, policy: the guards of a rule, in the order in which a request meets them.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use selvedge_gateway::address::Ranges;
+use selvedge_gateway::jwt::Verified;
 use tokio::time::Instant;
 
 use crate::accept::Downstream;
@@ -12,7 +14,9 @@ use crate::message::{Fields, RequestHead, Response};
 
 use super::client;
 use super::cors::Cors;
-use super::limit::Limit;
+use super::jwt::Jwt;
+use super::keys::KeySource;
+use super::limit::{Limit, Part};
 
 /// One thing that a request must pass. The order of the variants is the order of the checks: what
 /// costs least and turns away most comes first.
@@ -22,8 +26,12 @@ pub enum Guard {
     Cors(Arc<Cors>),
     /// By address.
     Address(Arc<Addresses>),
-    /// By rate.
+    /// By rate, of whoever is there.
     Limit(Arc<Limit>),
+    /// By token.
+    Jwt(Arc<Jwt>),
+    /// By rate, of who that is.
+    IdentityLimit(Arc<Limit>),
 }
 
 /// Why a request goes no further.
@@ -33,6 +41,8 @@ pub enum Stop {
     Refused(Error),
     /// It is answered here.
     Answered(Box<Response>),
+    /// It must wait until keys have been fetched again; then it goes on where it was.
+    Keys(Arc<KeySource>),
 }
 
 impl From<ErrorKind> for Stop {
@@ -48,6 +58,37 @@ pub struct Notes {
     pub fields: Fields,
     /// What the application says about other origins is replaced.
     pub cors: bool,
+    /// Edits of the request's fields, in order.
+    edits: Vec<Edit>,
+}
+
+/// An edit of the request's fields.
+#[derive(Debug)]
+enum Edit {
+    Append(Box<[u8]>, Box<[u8]>),
+    Remove(Box<[u8]>),
+}
+
+impl Notes {
+    /// The application will get this field.
+    pub fn append(&mut self, name: &[u8], value: &[u8]) {
+        self.edits.push(Edit::Append(name.into(), value.into()));
+    }
+
+    /// The application will not get fields of this name, however it is spelt.
+    pub fn remove(&mut self, name: &[u8]) {
+        self.edits.push(Edit::Remove(name.into()));
+    }
+
+    /// Edits the request's fields.
+    pub fn apply(&self, fields: &mut Fields) {
+        for edit in &self.edits {
+            match edit {
+                Edit::Append(name, value) => fields.append(name, value),
+                Edit::Remove(name) => fields.remove_alike(name),
+            }
+        }
+    }
 }
 
 /// What guards look at.
@@ -61,6 +102,12 @@ pub struct Seen<'a> {
     pub now: Instant,
     /// Name of its route and rule.
     pub rule: &'a str,
+    /// The claims of its token.
+    pub token: Option<Rc<Verified>>,
+    /// It has waited for keys before.
+    pub waited: bool,
+    /// Guards that it has passed.
+    pub passed: usize,
     address: Option<IpAddr>,
 }
 
@@ -78,6 +125,9 @@ impl<'a> Seen<'a> {
             head,
             now,
             rule,
+            token: None,
+            waited: false,
+            passed: 0,
             address: None,
         }
     }
@@ -102,6 +152,20 @@ pub struct Addresses {
 }
 
 impl Guard {
+    /// A limit: behind authentication if it counts by who that finds.
+    #[must_use]
+    pub fn of_limit(limit: Arc<Limit>) -> Self {
+        if limit
+            .parts
+            .iter()
+            .any(|part| matches!(part, Part::Claim(_)))
+        {
+            Self::IdentityLimit(limit)
+        } else {
+            Self::Limit(limit)
+        }
+    }
+
     /// Its place among the checks.
     #[must_use]
     pub const fn order(&self) -> u8 {
@@ -109,6 +173,8 @@ impl Guard {
             Self::Cors(_) => 0,
             Self::Address(_) => 1,
             Self::Limit(_) => 2,
+            Self::Jwt(_) => 3,
+            Self::IdentityLimit(_) => 4,
         }
     }
 
@@ -127,7 +193,8 @@ impl Guard {
                 tracing::debug!(policy = %list.name, %address, "refused");
                 Err(ErrorKind::Denied.into())
             }
-            Self::Limit(limit) => limit.check(seen, notes),
+            Self::Limit(limit) | Self::IdentityLimit(limit) => limit.check(seen, notes),
+            Self::Jwt(jwt) => jwt.check(seen, notes),
         }
     }
 }

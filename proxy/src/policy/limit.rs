@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use selvedge_gateway::jwt::find;
 use selvedge_gateway::limit::{Quota, Table, Verdict};
 use tokio::time::Instant;
 
@@ -27,6 +28,8 @@ pub enum Part {
     Host,
     /// A header's first value.
     Header(String),
+    /// A claim of the token.
+    Claim(String),
 }
 
 /// A compiled limit.
@@ -95,13 +98,33 @@ impl Limit {
             IpAddr::V6(v6) => (v6.to_bits() & (u128::MAX << 64)).to_be_bytes(),
         };
         let head = seen.head;
-        let parts = self.parts.iter().map(|part| match part {
-            Part::Address => &octets[..],
-            Part::Route => seen.rule.as_bytes(),
-            Part::Host => head.host.as_str().as_bytes(),
-            // Leaving it out must not be a way into a bucket of one's own choice.
-            Part::Header(name) => head.fields.named(name).unwrap_or(&octets),
-        });
+        let claims = seen.token.as_ref().map(|token| &token.claims);
+        // What a claim is not in words, it is in JSON.
+        let texts: Vec<Option<String>> = self
+            .parts
+            .iter()
+            .map(|part| match part {
+                Part::Claim(path) => claims
+                    .and_then(|c| find(c, path))
+                    .map(|v| match v.as_str() {
+                        Some(text) => text.to_owned(),
+                        None => v.to_string(),
+                    }),
+                _ => None,
+            })
+            .collect();
+        let parts = self
+            .parts
+            .iter()
+            .zip(&texts)
+            .map(|(part, text)| match part {
+                Part::Address => &octets[..],
+                Part::Route => seen.rule.as_bytes(),
+                Part::Host => head.host.as_str().as_bytes(),
+                // Leaving it out must not be a way into a bucket of one's own choice.
+                Part::Header(name) => head.fields.named(name).unwrap_or(&octets),
+                Part::Claim(_) => text.as_ref().map_or(&octets[..], |text| text.as_bytes()),
+            });
         self.table.key(parts)
     }
 

@@ -5,20 +5,21 @@ pub mod client;
 pub mod cors;
 pub mod forwarded;
 pub mod guard;
+pub mod jwt;
+pub mod keys;
 pub mod limit;
 pub mod retry;
 
 use std::sync::Arc;
 
 use http::Method;
-use tokio::time::Instant;
 
 use crate::accept::{Downstream, ListenerPlan};
 use crate::error::ErrorKind;
 use crate::message::RequestHead;
 use crate::route::Rule;
 
-use guard::{Notes, Seen, Stop};
+use guard::{Guard, Notes, Seen, Stop};
 
 /// Proof that policy let a request through to a rule's backends. Made only by [`check`].
 #[derive(Debug)]
@@ -104,33 +105,37 @@ pub fn admit(rule: &Rule, downstream: &Downstream, head: &RequestHead) -> Result
 }
 
 /// Passes a request by the guards of its listener and its rule; of a kind that both have, the
-/// rule's. What they leave for the response is in `notes`, also where they stop the request.
+/// rule's. What they leave for the response is in `notes`, also where they stop the request. Called
+/// again after [`Stop::Keys`], it goes on where it was.
 ///
 /// # Errors
 /// [`Stop`].
 pub fn guard(
     rule: &Rule,
     plan: &ListenerPlan,
-    downstream: &Downstream,
-    head: &RequestHead,
-    now: Instant,
+    seen: &mut Seen<'_>,
     notes: &mut Notes,
 ) -> Result<(), Stop> {
-    if rule.guards.is_empty() && plan.guards.is_empty() {
-        return Ok(());
-    }
-    let mut seen = Seen::new(downstream, head, &rule.name, now);
     let own = |order: u8| rule.guards.iter().any(|g| g.order() == order);
     let outer = plan.guards.iter().filter(|g| !own(g.order()));
     // Both lists are in order, and short: the listener's go first where that is the same.
     let mut outer = outer.peekable();
+    let mut at = 0;
+    let mut pass = |guard: &Guard| {
+        if at >= seen.passed {
+            guard.check(seen, notes)?;
+            seen.passed += 1;
+        }
+        at += 1;
+        Ok(())
+    };
     for guard in &rule.guards {
         while let Some(first) = outer.next_if(|g| g.order() < guard.order()) {
-            first.check(&mut seen, notes)?;
+            pass(first)?;
         }
-        guard.check(&mut seen, notes)?;
+        pass(guard)?;
     }
-    outer.try_for_each(|guard| guard.check(&mut seen, notes))
+    outer.try_for_each(pass)
 }
 
 /// Checks a request against its rule, and brings its head into the form in which it is sent.

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::units::{Duration, Size};
 
 pub use dev::{DevConfig, Workload};
-pub use policy::{AddressPolicy, Allow, Cors, HeaderPolicy, OneOrMany, Policy, RateLimit};
+pub use policy::{
+    AddressPolicy, Allow, Claim, Cors, HeaderPolicy, JwtPolicy, OneOrMany, Policy, RateLimit,
+};
 pub use route::{
     BackendRef, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match, MatchType, ParentRef,
     PathMatch, PathMatchSpec, PathMatchType, PathModifier, PathModifierType, QueryMatch, Redirect,

@@ -1,6 +1,8 @@
 //! The policies of the configuration: what a request must satisfy, and what is done to it, apart
 //! from where it goes.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,9 @@ pub struct Policy {
     /// Only clients with these addresses; anyone else is answered 403.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<AddressPolicy>,
+    /// A JSON Web Token that one of the issuer's keys has signed; 401 without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<JwtPolicy>,
     /// So many requests in a time; 429 above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
@@ -64,6 +69,56 @@ pub struct AddressPolicy {
     pub deny: Vec<String>,
 }
 
+/// JSON Web Tokens (RFC 7519), as access tokens or ID tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JwtPolicy {
+    /// What `iss` must be, to the letter.
+    pub issuer: String,
+    /// The issuer's keys: an `https://` (or `http://`) address, or a file, re-read when it changes.
+    pub jwks: String,
+    /// File with the CA certificates that the address is verified by. Default: the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks_ca: Option<String>,
+    /// Of these one must be in `aud`. At least one.
+    pub audiences: Vec<String>,
+    /// Claims that must be there beside `iss`, `aud` and `exp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required: Vec<String>,
+    /// Claims and the values that they must have or, where a claim is a list or words, hold.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, OneOrMany>,
+    /// Words that `scope` (or `scp`) must hold, all of them; 403 without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    /// Where the token is. Default: `Authorization: Bearer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// Or a cookie of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<String>,
+    /// Claims that the application gets as headers. What a client sends under these names is
+    /// removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims_to_headers: Vec<Claim>,
+    /// Pass the token on. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<bool>,
+    /// Clocks may differ by this much. Default: 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skew: Option<Duration>,
+}
+
+/// A claim as a header.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Claim {
+    /// Name of the claim; `a.b` for one inside another.
+    pub claim: String,
+    /// Name of the header.
+    pub header: String,
+}
+
 /// One value, or a list of which any will do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -78,8 +133,9 @@ pub enum OneOrMany {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RateLimit {
-    /// Who shares a limit: `address`, `route`, `host`, `header.<name>`, or a list of these for a
-    /// combination. A header that a request does not have counts as its address. Default: `address`.
+    /// Who shares a limit: `address`, `route`, `host`, `header.<name>`, `jwt.<claim>`, or a list of
+    /// these for a combination. What a request does not have counts as its address. Default:
+    /// `address`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<OneOrMany>,
     /// How many: `100/min`, `10/s`, `5000/day`.

@@ -79,10 +79,14 @@ impl Pass<'_> {
             "host" => return Some(Part::Host),
             _ => {}
         }
+        if let Some(claim) = text.strip_prefix("jwt.").filter(|c| !c.is_empty()) {
+            return Some(Part::Claim(claim.to_owned()));
+        }
         match text.strip_prefix("header.") {
             Some(name) if is_token(name.as_bytes()) => Some(Part::Header(name.to_owned())),
             _ => {
-                let remedy = "expected `address`, `route`, `host` or `header.<name>`";
+                let remedy =
+                    "expected `address`, `route`, `host`, `header.<name>` or `jwt.<claim>`";
                 self.error(at, format!("`{text}` is nothing to count by"), remedy);
                 None
             }

@@ -7,18 +7,20 @@ mod matches;
 mod policies;
 mod routes;
 mod services;
+mod tokens;
 mod whole;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use selvedge_contract::config::{Config, LimitsSpec, LogFormat, RateLimit, UpstreamProtocol};
 use selvedge_contract::defaults::{Limits, Role, process};
 
 use crate::balance::Service;
 use crate::policy::guard::Guard;
+use crate::policy::keys::KeySource;
 use crate::policy::limit::Limit;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::export::Tracing;
@@ -55,6 +57,10 @@ pub struct Compiler {
     files: Vec<Arc<FileCertificates>>,
     names: BTreeMap<String, Arc<str>>,
     limits: Limited,
+    /// Keys that are fetched, by address and CA file.
+    sources: BTreeMap<(String, Option<String>), Weak<KeySource>>,
+    /// Token policies that were ever compiled.
+    tokens: u64,
     log: Option<Arc<AccessLog>>,
     tracing: Option<Arc<Tracing>>,
 }
@@ -93,6 +99,8 @@ impl Compiler {
             files: Vec::new(),
             names: BTreeMap::new(),
             limits: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            tokens: 0,
             log: None,
             tracing: None,
         }

@@ -46,7 +46,13 @@ impl Compiler {
                     _ => Arc::new(pass.limit(&at.then("rateLimit"), name, spec)),
                 };
                 limits.insert(name.clone(), (spec.clone(), limit.clone()));
-                pass.guard(name, Guard::Limit(limit));
+                pass.guard(name, Guard::of_limit(limit));
+            }
+            if let Some(spec) = &policy.jwt {
+                let jwt = self.jwt(pass, &at.then("jwt"), name, spec);
+                if let Some(jwt) = jwt {
+                    pass.guard(name, Guard::Jwt(Arc::new(jwt)));
+                }
             }
         }
         pass.limits = limits;
@@ -62,9 +68,11 @@ impl Pass<'_> {
             policy.address.is_some(),
             policy.rate_limit.is_some(),
             policy.cors.is_some(),
+            policy.jwt.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy = "set exactly one of `allow`, `headers`, `address`, `rateLimit`, `cors`";
+            let remedy =
+                "set exactly one of `allow`, `headers`, `address`, `rateLimit`, `cors`, `jwt`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
         if let Some(allow) = &policy.allow {
