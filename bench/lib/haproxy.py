@@ -24,7 +24,7 @@ class HAProxy(Peer):
     def calling(self, setting, port, inner):
         certificates = setting.certificates
         tls = (f"ssl verify required ca-file {certificates.ca} crt {certificates.web.both} "
-               "sni str(orders) verifyhost orders ssl-min-ver TLSv1.3 alpn {self.hop}")
+               f"sni str(orders) verifyhost orders ssl-min-ver TLSv1.3 alpn {self.hop}")
         bind = f"bind 127.0.0.1:{port} backlog 4096"
         return self._proxy(bind, f"server app 127.0.0.1:{inner} {tls}")
 
