@@ -85,6 +85,18 @@ impl TunnelEnd {
         }
     }
 
+    /// What was sent must not look complete, and what waits to be sent is of no use.
+    fn abort(&self) {
+        match self {
+            Self::Http1(conn, _) => {
+                let conn = conn.borrow();
+                let socket = socket2::SockRef::from(conn.io().socket());
+                let _ = socket.set_linger(Some(Duration::ZERO));
+            }
+            Self::Http2(stream) => stream.reset(),
+        }
+    }
+
     /// Whatever the last message was, what follows is not HTTP.
     pub fn detach(&self) {
         if let Self::Http1(conn, _) = self {
@@ -153,7 +165,10 @@ pub async fn run(
         let moved = there
             .advance(cx, a, b)
             .and_then(|first| Ok(back.advance(cx, b, a)? || first));
-        if a.poll_gone(cx).is_ready() || b.poll_gone(cx).is_ready() {
+        let gone = a.poll_gone(cx).is_ready() || b.poll_gone(cx).is_ready();
+        if gone || moved.is_err() {
+            a.abort();
+            b.abort();
             return Poll::Ready(());
         }
         match moved {

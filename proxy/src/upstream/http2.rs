@@ -268,7 +268,6 @@ async fn wait_for_place(
 ) -> Result<SharedConn, Error> {
     let service = lease.service();
     let mut waiting = None;
-    let mut opened = false;
     let until = Instant::now() + PENDING_WAIT;
     loop {
         // Before the look: what is told between look and wait is not missed.
@@ -276,19 +275,15 @@ async fn wait_for_place(
         if let Some(conn) = with_place(pool) {
             return Ok(conn);
         }
-        // One that this request has opened, and that has no place though it is idle: the peer
-        // takes no streams at all.
-        let turned_away = opened && !is_fresh(pool) && !pool.connecting.get();
-        if turned_away
-            && pool
-                .shared
-                .borrow()
-                .iter()
-                .all(|s| s.conn.borrow().live() == 0)
-        {
+        // The peer takes no streams at all: another connection would change nothing.
+        let closed_to_all = |s: &Rc<Shared>| {
+            let conn = s.conn.borrow();
+            conn.takes_streams() && conn.peer.known && conn.peer.streams == 0
+        };
+        if pool.shared.borrow().iter().any(closed_to_all) {
             return Err(ErrorKind::UpstreamRefused.into());
         }
-        if !pool.connecting.get() && !is_fresh(pool) && !turned_away {
+        if !pool.connecting.get() && !is_fresh(pool) {
             let permit = match service.connections.clone().try_acquire_owned() {
                 Ok(permit) => permit,
                 Err(_) if waiting.is_none() => {
@@ -308,7 +303,6 @@ async fn wait_for_place(
                 }
             };
             open(worker, lease, pool, permit).await?;
-            opened = true;
             continue;
         }
         if tokio::time::timeout_at(until, changed).await.is_err() {

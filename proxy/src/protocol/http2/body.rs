@@ -9,6 +9,7 @@ use crate::error::{ErrorKind, Side};
 use crate::message::{BodyLength, Chunk};
 use crate::timer::Stall;
 
+use super::frame::Reason;
 use super::handle::{Handle, Part};
 use super::writer::Writer;
 
@@ -143,6 +144,11 @@ impl Stream {
     /// Ready once the peer has reset the stream.
     pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
         self.handle.poll_cut(cx).map(|_| ())
+    }
+
+    /// Resets the stream.
+    pub fn reset(&self) {
+        self.handle.reset(Reason::CANCEL);
     }
 
     /// Whether [`Stream::put`] may be called.
