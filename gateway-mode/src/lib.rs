@@ -2,6 +2,7 @@
 //!
 //! - [`jwt`]: whether a token is signed by a key and says what is asked for.
 //! - [`limit`]: who has used up a rate.
+//! - [`apikey`]: whose a key is.
 //! - [`address`]: which range of addresses one falls into.
 //! - [`cors`]: whose pages may call.
 //! - [`redirect`]: where a `RequestRedirect` points.
@@ -9,6 +10,7 @@
 //! - [`hostname`]: which host names a pattern takes, and which of two is the more specific.
 
 pub mod address;
+pub mod apikey;
 pub mod cors;
 pub mod hostname;
 pub mod jwt;

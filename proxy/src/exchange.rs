@@ -89,7 +89,7 @@ async fn forward<'a>(
             }
             seen.waited = true;
         }
-        notes.apply(&mut request.head.fields);
+        notes.apply(&mut request.head);
     }
     if let Some(redirect) = &rule.redirect {
         policy::admit(rule, downstream, &request.head)?;

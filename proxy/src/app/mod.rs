@@ -131,6 +131,8 @@ impl App {
                 paths.push(PathBuf::from(&jwt.jwks));
             }
         }
+        let keys = source.policies.values().filter_map(|p| p.api_key.as_ref());
+        paths.extend(keys.map(|keys| PathBuf::from(&keys.file)));
         if let Some(identity) = &source.identity {
             paths.push(PathBuf::from(&identity.bundle));
             paths.extend(

@@ -1,5 +1,6 @@
 //! The command line: subcommands, exit codes, what people see.
 
+mod apikey;
 #[cfg(feature = "ca")]
 mod ca;
 mod check;
@@ -48,6 +49,8 @@ enum Command {
     Sidecar(Serve),
     /// Check configuration files: every mistake at once, with place and remedy.
     Check(check::Arguments),
+    /// Make keys for the policy `apiKey`.
+    Apikey(apikey::Arguments),
     /// Run a whole mesh on this machine.
     #[cfg(feature = "dev")]
     Dev(dev::Arguments),
@@ -113,6 +116,7 @@ pub fn main(environment: Environment) -> ExitCode {
         Command::Gateway(args) => serve(Mode::Gateway, args),
         Command::Sidecar(args) => serve(Mode::Sidecar, args),
         Command::Check(args) => check::check(&args),
+        Command::Apikey(args) => apikey::run(args),
         #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(&args, &filter),
         #[cfg(feature = "ca")]

@@ -90,6 +90,21 @@ impl Target {
         std::str::from_utf8(query).unwrap_or_default()
     }
 
+    /// The same path with another query, whose bytes came from one; none if it is empty.
+    #[must_use]
+    pub fn with_query(&self, query: &str) -> Self {
+        let path = self.text.get(..self.path_len).unwrap_or_default();
+        let mut text = path.to_vec();
+        if !query.is_empty() {
+            text.push(b'?');
+            text.extend_from_slice(query.as_bytes());
+        }
+        Self {
+            text: text.into(),
+            path_len: self.path_len,
+        }
+    }
+
     /// The same query under another path, which configuration vouches for.
     #[must_use]
     pub fn with_path(&self, path: &str) -> Self {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use selvedge_gateway::address::Ranges;
+use selvedge_gateway::apikey::Consumer;
 use selvedge_gateway::jwt::Verified;
 use tokio::time::Instant;
 
@@ -12,11 +13,12 @@ use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Fields, RequestHead, Response};
 
+use super::api_key::{ApiKey, without};
 use super::client;
 use super::cors::Cors;
 use super::jwt::Jwt;
 use super::keys::KeySource;
-use super::limit::{Limit, Part};
+use super::limit::Limit;
 
 /// One thing that a request must pass. The order of the variants is the order of the checks: what
 /// costs least and turns away most comes first.
@@ -30,6 +32,8 @@ pub enum Guard {
     Limit(Arc<Limit>),
     /// By token.
     Jwt(Arc<Jwt>),
+    /// By key.
+    ApiKey(Arc<ApiKey>),
     /// By rate, of who that is.
     IdentityLimit(Arc<Limit>),
 }
@@ -58,15 +62,16 @@ pub struct Notes {
     pub fields: Fields,
     /// What the application says about other origins is replaced.
     pub cors: bool,
-    /// Edits of the request's fields, in order.
+    /// Edits of the request, in order.
     edits: Vec<Edit>,
 }
 
-/// An edit of the request's fields.
+/// An edit of the request.
 #[derive(Debug)]
 enum Edit {
     Append(Box<[u8]>, Box<[u8]>),
     Remove(Box<[u8]>),
+    StripQuery(Box<str>),
 }
 
 impl Notes {
@@ -80,12 +85,21 @@ impl Notes {
         self.edits.push(Edit::Remove(name.into()));
     }
 
-    /// Edits the request's fields.
-    pub fn apply(&self, fields: &mut Fields) {
+    /// The application will not get this query parameter.
+    pub fn strip_query(&mut self, name: &str) {
+        self.edits.push(Edit::StripQuery(name.into()));
+    }
+
+    /// Edits the request.
+    pub fn apply(&self, head: &mut RequestHead) {
         for edit in &self.edits {
             match edit {
-                Edit::Append(name, value) => fields.append(name, value),
-                Edit::Remove(name) => fields.remove_alike(name),
+                Edit::Append(name, value) => head.fields.append(name, value),
+                Edit::Remove(name) => head.fields.remove_alike(name),
+                Edit::StripQuery(name) => {
+                    let query = without(head.target.query(), name);
+                    head.target = head.target.with_query(&query);
+                }
             }
         }
     }
@@ -104,6 +118,8 @@ pub struct Seen<'a> {
     pub rule: &'a str,
     /// The claims of its token.
     pub token: Option<Rc<Verified>>,
+    /// Whose key it brought.
+    pub consumer: Option<Consumer>,
     /// It has waited for keys before.
     pub waited: bool,
     /// Guards that it has passed.
@@ -126,6 +142,7 @@ impl<'a> Seen<'a> {
             now,
             rule,
             token: None,
+            consumer: None,
             waited: false,
             passed: 0,
             address: None,
@@ -155,11 +172,7 @@ impl Guard {
     /// A limit: behind authentication if it counts by who that finds.
     #[must_use]
     pub fn of_limit(limit: Arc<Limit>) -> Self {
-        if limit
-            .parts
-            .iter()
-            .any(|part| matches!(part, Part::Claim(_)))
-        {
+        if limit.asks_who() {
             Self::IdentityLimit(limit)
         } else {
             Self::Limit(limit)
@@ -174,7 +187,8 @@ impl Guard {
             Self::Address(_) => 1,
             Self::Limit(_) => 2,
             Self::Jwt(_) => 3,
-            Self::IdentityLimit(_) => 4,
+            Self::ApiKey(_) => 4,
+            Self::IdentityLimit(_) => 5,
         }
     }
 
@@ -195,6 +209,7 @@ impl Guard {
             }
             Self::Limit(limit) | Self::IdentityLimit(limit) => limit.check(seen, notes),
             Self::Jwt(jwt) => jwt.check(seen, notes),
+            Self::ApiKey(keys) => keys.check(seen, notes),
         }
     }
 }

@@ -131,7 +131,7 @@ fn token_of(value: &[u8]) -> &[u8] {
 }
 
 /// The value of the one cookie of that name.
-fn cookie<'a>(head: &'a RequestHead, name: &str) -> Option<&'a [u8]> {
+pub(super) fn cookie<'a>(head: &'a RequestHead, name: &str) -> Option<&'a [u8]> {
     let crumbs = head.fields.all(Known::Cookie);
     let pairs = crumbs.flat_map(|line| line.split(|b| *b == b';'));
     let mut found = pairs.filter_map(|pair| {

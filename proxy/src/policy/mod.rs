@@ -1,6 +1,7 @@
 //! Stage 6, policy: whether a request may pass. The answer is a [`Permit`], and without one
 //! nothing can be sent.
 
+pub mod api_key;
 pub mod client;
 pub mod cors;
 pub mod forwarded;

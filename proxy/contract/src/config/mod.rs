@@ -16,7 +16,8 @@ use crate::units::{Duration, Size};
 
 pub use dev::{DevConfig, Workload};
 pub use policy::{
-    AddressPolicy, Allow, Claim, Cors, HeaderPolicy, JwtPolicy, OneOrMany, Policy, RateLimit,
+    AddressPolicy, Allow, ApiKeyPolicy, Claim, Cors, HeaderPolicy, JwtPolicy, OneOrMany, Plan,
+    Policy, RateLimit,
 };
 pub use route::{
     BackendRef, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match, MatchType, ParentRef,

@@ -26,6 +26,9 @@ pub struct Policy {
     /// A JSON Web Token that one of the issuer's keys has signed; 401 without.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt: Option<JwtPolicy>,
+    /// A key from a file; 401 without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<ApiKeyPolicy>,
     /// So many requests in a time; 429 above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
@@ -119,6 +122,30 @@ pub struct Claim {
     pub header: String,
 }
 
+/// Keys that identify a caller. One place of the three, or several, in this order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApiKeyPolicy {
+    /// File with the keys' hashes, names and plans, made by `selvedge apikey new`; re-read when it
+    /// changes.
+    pub file: String,
+    /// Header. Default, if nothing else is named: `X-API-Key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// Query parameter. It is not passed on; but addresses are written to logs on their way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// Cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<String>,
+    /// The application gets the key's name in this header. Default: `X-Consumer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_header: Option<String>,
+    /// Pass the key itself on. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<bool>,
+}
+
 /// One value, or a list of which any will do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -133,8 +160,8 @@ pub enum OneOrMany {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RateLimit {
-    /// Who shares a limit: `address`, `route`, `host`, `header.<name>`, `jwt.<claim>`, or a list of
-    /// these for a combination. What a request does not have counts as its address. Default:
+    /// Who shares a limit: `address`, `route`, `host`, `header.<name>`, `jwt.<claim>`, `apiKey`, or a
+    /// list of these for a combination. What a request does not have counts as its address. Default:
     /// `address`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<OneOrMany>,
@@ -146,9 +173,26 @@ pub struct RateLimit {
     /// What a request costs. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<u64>,
+    /// Other rates for callers with a plan, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plans: BTreeMap<String, Plan>,
+    /// Where the plan's name is: `apiKey` or `jwt.<claim>`. Default: `apiKey`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
     /// Only count and log, refuse nothing. Default: false.
     #[serde(default)]
     pub shadow: bool,
+}
+
+/// The rate of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Plan {
+    /// How many.
+    pub rate: Rate,
+    /// How many at once. Default: the count of the rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
 }
 
 /// Cross-origin resource sharing: answers preflights, marks responses.

@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
-use selvedge_contract::config::{AddressPolicy, Cors as CorsSpec, OneOrMany, RateLimit};
+use selvedge_contract::config::{
+    AddressPolicy, ApiKeyPolicy, Cors as CorsSpec, OneOrMany, RateLimit,
+};
 use selvedge_gateway::address::{Range, Ranges};
+use selvedge_gateway::apikey::{Keys, Store};
 use selvedge_gateway::cors::Origins;
 
+use crate::message::Known;
+use crate::policy::api_key::{ApiKey, Place};
 use crate::policy::cors::Cors;
 use crate::policy::guard::Addresses;
 use crate::policy::limit::{Limit, Part};
@@ -67,6 +72,33 @@ impl Pass<'_> {
         }
         let (count, period) = (spec.rate.count, spec.rate.period);
         let mut limit = Limit::new(Arc::from(name), parts, count, period, burst);
+        for (plan, spec) in &spec.plans {
+            let burst = spec.burst.unwrap_or(spec.rate.count);
+            if burst < cost.max(1) {
+                let at = at.then("plans").then(plan).then("burst");
+                self.error(
+                    &at,
+                    "nothing would ever pass",
+                    "expected no less than `cost`",
+                );
+            }
+            let rate = Limit::rate(name, spec.rate.count, spec.rate.period, burst);
+            limit.plans.insert(plan.clone(), rate);
+        }
+        match spec.plan.as_deref() {
+            None | Some("apiKey") => {}
+            Some(text) => match text.strip_prefix("jwt.").filter(|c| !c.is_empty()) {
+                Some(claim) => limit.plan = Some(claim.to_owned()),
+                None => {
+                    let message = format!("`{text}` names no plan");
+                    self.error(
+                        &at.then("plan"),
+                        message,
+                        "expected `apiKey` or `jwt.<claim>`",
+                    );
+                }
+            },
+        }
         limit.cost = cost;
         limit.shadow = spec.shadow;
         limit
@@ -77,6 +109,7 @@ impl Pass<'_> {
             "address" => return Some(Part::Address),
             "route" => return Some(Part::Route),
             "host" => return Some(Part::Host),
+            "apiKey" => return Some(Part::ApiKey),
             _ => {}
         }
         if let Some(claim) = text.strip_prefix("jwt.").filter(|c| !c.is_empty()) {
@@ -85,9 +118,48 @@ impl Pass<'_> {
         match text.strip_prefix("header.") {
             Some(name) if is_token(name.as_bytes()) => Some(Part::Header(name.to_owned())),
             _ => {
-                let remedy =
-                    "expected `address`, `route`, `host`, `header.<name>` or `jwt.<claim>`";
+                let remedy = "expected `address`, `route`, `host`, `header.<name>`, `jwt.<claim>` or `apiKey`";
                 self.error(at, format!("`{text}` is nothing to count by"), remedy);
+                None
+            }
+        }
+    }
+
+    /// An `apiKey` policy.
+    pub(super) fn api_key(&mut self, at: &At, name: &str, spec: &ApiKeyPolicy) -> Option<ApiKey> {
+        let mut places = Vec::new();
+        places.extend(spec.header.clone().map(Place::Header));
+        places.extend(spec.query.clone().map(Place::Query));
+        places.extend(spec.cookie.clone().map(Place::Cookie));
+        if places.is_empty() {
+            places.push(Place::Header("X-API-Key".to_owned()));
+        }
+        let name_header = spec
+            .name_header
+            .clone()
+            .unwrap_or_else(|| "X-Consumer".to_owned());
+        for header in spec.header.iter().chain([&name_header]) {
+            if !is_token(header.as_bytes()) || Known::classify(header.as_bytes()).is_hop_by_hop() {
+                let message = format!("`{header}` is not a header for this");
+                self.error(at, message, "expected a name such as `X-API-Key`");
+            }
+        }
+        let read = std::fs::read(&spec.file).map_err(|e| e.to_string());
+        let store =
+            read.and_then(|text| serde_json::from_slice::<Store>(&text).map_err(|e| e.to_string()));
+        let keys = store.and_then(|store| Keys::of(&store).map_err(|e| e.to_string()));
+        match keys {
+            Ok(keys) => Some(ApiKey {
+                name: Arc::from(name),
+                places,
+                name_header,
+                forward: spec.forward.unwrap_or(false),
+                keys,
+            }),
+            Err(error) => {
+                let message = format!("`{}`: {error}", spec.file);
+                let remedy = "make it by `selvedge apikey new --file FILE --name NAME`";
+                self.error(&at.then("file"), message, remedy);
                 None
             }
         }

@@ -48,6 +48,12 @@ impl Compiler {
                 limits.insert(name.clone(), (spec.clone(), limit.clone()));
                 pass.guard(name, Guard::of_limit(limit));
             }
+            if let Some(spec) = &policy.api_key {
+                let keys = pass.api_key(&at.then("apiKey"), name, spec);
+                if let Some(keys) = keys {
+                    pass.guard(name, Guard::ApiKey(Arc::new(keys)));
+                }
+            }
             if let Some(spec) = &policy.jwt {
                 let jwt = self.jwt(pass, &at.then("jwt"), name, spec);
                 if let Some(jwt) = jwt {
@@ -69,10 +75,10 @@ impl Pass<'_> {
             policy.rate_limit.is_some(),
             policy.cors.is_some(),
             policy.jwt.is_some(),
+            policy.api_key.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy =
-                "set exactly one of `allow`, `headers`, `address`, `rateLimit`, `cors`, `jwt`";
+            let remedy = "set exactly one of `allow`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
         if let Some(allow) = &policy.allow {
