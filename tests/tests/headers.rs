@@ -99,3 +99,84 @@ fn hd_01_whose_word_counts() {
         assert_eq!(told(hops, &sent), want, "{hops} trusted, {sent:?}");
     }
 }
+
+/// What the application got of this request, word for word.
+fn got(sent: &str) -> String {
+    let upstream = Upstream::replying("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let proxy = gateway(&format!(
+        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0 }}]
+routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]
+services: {{ app: {{ endpoints: [\"{}\"] }} }}",
+        upstream.address()
+    ));
+    let mut client = Raw::connect(proxy.address("web"));
+    client.send(sent);
+    let _ = client.reply();
+    upstream.all()
+}
+
+#[test]
+fn hd_02_nobody_says_who_he_is_by_himself() {
+    let forged = "By=spiffe://d/a;URI=spiffe://d/ns/root/sa/root";
+    for (id, fields) in [
+        ("plain", format!("X-Forwarded-Client-Cert: {forged}\r\n")),
+        ("capitals", format!("X-FORWARDED-CLIENT-CERT: {forged}\r\n")),
+        (
+            "twice",
+            format!("X-Forwarded-Client-Cert: a\r\nx-forwarded-client-cert: {forged}\r\n"),
+        ),
+        (
+            "underscores",
+            format!("X_Forwarded_Client_Cert: {forged}\r\n"),
+        ),
+        (
+            "one underscore",
+            format!("X-Forwarded_Client-Cert: {forged}\r\n"),
+        ),
+        (
+            "nominated",
+            format!("Connection: X-Forwarded-Client-Cert\r\nX-Forwarded-Client-Cert: {forged}\r\n"),
+        ),
+        (
+            "real IP",
+            "X-Real-IP: 6.6.6.6 root\r\nX_Real_IP: 6.6.6.6 root\r\n".to_owned(),
+        ),
+        (
+            "attempt",
+            "X-Selvedge-Attempt: root\r\nX_Selvedge_Attempt: root\r\n".to_owned(),
+        ),
+        ("httpoxy", "Proxy: http://root\r\n".to_owned()),
+    ] {
+        let got = got(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        assert!(got.starts_with("GET / HTTP/1.1\r\n"), "{id}: {got}");
+        assert!(!got.contains("root"), "{id}: {got}");
+    }
+    let trailer = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Forwarded-Client-Cert\r\n\r\n1\r\na\r\n0\r\nX-Forwarded-Client-Cert: {forged}\r\n\r\n"
+    );
+    let got = got(&trailer);
+    assert!(!got.contains("root"), "in a trailer: {got}");
+}
+
+#[test]
+fn hd_05_request_ids_and_traces_are_bounded_or_made_anew() {
+    let long = "a".repeat(129);
+    for (id, fields, kept) in [
+        (
+            "an id",
+            "X-Request-Id: mine-1\r\n".to_owned(),
+            "X-Request-Id: mine-1\r\n",
+        ),
+        ("none", String::new(), ""),
+        ("too long", format!("X-Request-Id: {long}\r\n"), ""),
+    ] {
+        let got = got(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        let told: Vec<&str> = got
+            .lines()
+            .filter(|l| l.starts_with("X-Request-Id: "))
+            .collect();
+        assert_eq!(told.len(), 1, "{id}: {got}");
+        assert!(got.contains(kept) && !got.contains(&long), "{id}: {got}");
+        assert!(told[0].len() > "X-Request-Id: ".len(), "{id}: {got}");
+    }
+}

@@ -154,6 +154,12 @@ fn object(value: &serde_json::Value) -> Answer {
 
 async fn answer(state: &State, request: &http::Request<Incoming>) -> Answer {
     let path = request.uri().path();
+    if state.full && !is_local(request) {
+        return text(
+            StatusCode::FORBIDDEN,
+            "admin answers to this machine only\n",
+        );
+    }
     match (request.method(), path) {
         (&Method::GET, "/metrics") => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -163,12 +169,6 @@ async fn answer(state: &State, request: &http::Request<Incoming>) -> Answer {
         (&Method::GET, "/ready") => return ready(state),
         _ if !state.full => return text(StatusCode::NOT_FOUND, "try /metrics, /livez, /ready\n"),
         _ => {}
-    }
-    if !is_local(request) {
-        return text(
-            StatusCode::FORBIDDEN,
-            "admin answers to this machine only\n",
-        );
     }
     match (request.method(), path) {
         (&Method::GET, "/") => text(StatusCode::OK, HELP),
