@@ -222,13 +222,13 @@ limits: {{ {limits} }}"
     /// Memory of the proxy, in bytes.
     #[must_use]
     pub fn resident(&self) -> usize {
-        kilobytes(&format!("/proc/{}/smaps_rollup", self.proxy.pid()), "Rss:")
+        self.proxy.resident()
     }
 
     /// The most it ever was.
     #[must_use]
     pub fn peak(&self) -> usize {
-        kilobytes(&format!("/proc/{}/status", self.proxy.pid()), "VmHWM:")
+        self.proxy.peak()
     }
 
     /// Another user, on connections of their own, gets their own answers.
@@ -384,14 +384,4 @@ fn since(mark: &Mark, seen: &[Seen]) -> Vec<Seen> {
         }
     });
     fresh.filter(|seen| !seen.bytes.is_empty()).collect()
-}
-
-fn kilobytes(file: &str, name: &str) -> usize {
-    let text = std::fs::read_to_string(file).unwrap();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .unwrap();
-    let number = line.trim().trim_end_matches(" kB").trim();
-    number.parse::<usize>().unwrap() * 1024
 }

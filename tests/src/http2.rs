@@ -32,24 +32,30 @@ pub const CONTINUATION: u8 = 9;
 
 /// Flags.
 pub const END_STREAM: u8 = 1;
+/// See [`END_STREAM`]: of SETTINGS and PING.
+pub const ACK: u8 = 1;
 /// See [`END_STREAM`].
 pub const END_HEADERS: u8 = 4;
 /// See [`END_STREAM`].
 pub const PADDED: u8 = 8;
 
 /// Codes.
+pub const NO_ERROR: u32 = 0;
+/// See [`NO_ERROR`].
 pub const PROTOCOL_ERROR: u32 = 1;
-/// See [`PROTOCOL_ERROR`].
+/// See [`NO_ERROR`].
 pub const FLOW_CONTROL_ERROR: u32 = 3;
-/// See [`PROTOCOL_ERROR`].
+/// See [`NO_ERROR`].
 pub const STREAM_CLOSED: u32 = 5;
-/// See [`PROTOCOL_ERROR`].
+/// See [`NO_ERROR`].
 pub const FRAME_SIZE_ERROR: u32 = 6;
-/// See [`PROTOCOL_ERROR`].
+/// See [`NO_ERROR`].
 pub const REFUSED_STREAM: u32 = 7;
-/// See [`PROTOCOL_ERROR`].
+/// See [`NO_ERROR`].
+pub const CANCEL: u32 = 8;
+/// See [`NO_ERROR`].
 pub const COMPRESSION_ERROR: u32 = 9;
-/// See [`PROTOCOL_ERROR`].
+/// See [`NO_ERROR`].
 pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// A frame as read.
@@ -157,7 +163,19 @@ pub fn headers(stream: u32, block: &[u8], end_stream: bool) -> Vec<u8> {
 /// RST_STREAM with CANCEL.
 #[must_use]
 pub fn reset(stream: u32) -> Vec<u8> {
-    frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])
+    reset_for(stream, CANCEL)
+}
+
+/// RST_STREAM with this code.
+#[must_use]
+pub fn reset_for(stream: u32, code: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &code.to_be_bytes())
+}
+
+/// DATA, perhaps the last.
+#[must_use]
+pub fn data(stream: u32, payload: impl AsRef<[u8]>, end_stream: bool) -> Vec<u8> {
+    frame(DATA, u8::from(end_stream), stream, payload.as_ref())
 }
 
 /// WINDOW_UPDATE.
@@ -210,6 +228,21 @@ impl Http2 {
         }
     }
 
+    /// Takes over a connection that a peer has opened, and reads its preface.
+    #[must_use]
+    pub fn accept(stream: TcpStream) -> Option<Self> {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut this = Self {
+            stream,
+            buffer: Vec::new(),
+            read: Vec::new(),
+        };
+        let preface = this.exactly(PREFACE.len())?;
+        (preface == PREFACE).then_some(this)
+    }
+
     /// Sends; says whether the peer took it. What it said before it closed is still to be read.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
@@ -241,6 +274,39 @@ impl Http2 {
             self.buffer.extend_from_slice(&part[..n]);
         }
         Some(self.buffer.drain(..count).collect())
+    }
+
+    /// Gives the next frame that fits, and keeps the others.
+    ///
+    /// # Panics
+    /// When the connection ends before.
+    pub fn find(&mut self, fits: impl Fn(&Frame) -> bool) -> Frame {
+        if let Some(at) = self.read.iter().position(&fits) {
+            return self.read.remove(at);
+        }
+        loop {
+            let frame = self.next_frame().unwrap();
+            if fits(&frame) {
+                return frame;
+            }
+            self.read.push(frame);
+        }
+    }
+
+    /// Waits until the peer has dealt with all that was sent. Twice there and back: what the first
+    /// PING came with, the peer's tasks have begun before they read the second.
+    pub fn settle(&mut self) {
+        for _ in 0..2 {
+            self.send(frame(PING, 0, 0, b"settling"));
+            self.find(|f| f.kind == PING && f.flags == ACK && f.payload == b"settling");
+        }
+    }
+
+    /// Credit for a stream that has come since this was last asked.
+    pub fn credited(&mut self, stream: u32) -> usize {
+        let updates = |f: &mut Frame| f.kind == WINDOW_UPDATE && f.stream == stream;
+        let updates = self.read.extract_if(.., updates);
+        updates.map(|f| f.word(0) as usize).sum()
     }
 
     /// Reads until a stream has ended.

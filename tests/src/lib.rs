@@ -1,14 +1,18 @@
 //! The rig: the real binary on ports of the system's choice, raw clients that can send anything,
 //! upstreams that record every byte. Blocking sockets with time-outs, no sleeps.
 
+pub mod bell;
 pub mod certs;
 pub mod hostile;
 pub mod http2;
+pub mod http2_upstream;
 pub mod process;
 pub mod raw;
 pub mod upstream;
 
+pub use bell::Bell;
 pub use certs::TestCa;
+pub use http2_upstream::Http2Upstream;
 pub use process::{Selvedge, gateway, sidecar};
 pub use raw::{Raw, Reply};
 pub use upstream::{Seen, Upstream};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -161,6 +161,29 @@ impl Selvedge {
         self.child.id()
     }
 
+    /// Its memory, in bytes.
+    #[must_use]
+    pub fn resident(&self) -> usize {
+        kilobytes(&format!("/proc/{}/smaps_rollup", self.pid()), "Rss:")
+    }
+
+    /// The most it ever was.
+    #[must_use]
+    pub fn peak(&self) -> usize {
+        kilobytes(&format!("/proc/{}/status", self.pid()), "VmHWM:")
+    }
+
+    /// Time of processors that it has used.
+    #[must_use]
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // Behind the name: state, 10 more, then user and system time in hundredths of a second.
+        let (_, rest) = stat.rsplit_once(')').unwrap();
+        let times = rest.split_whitespace().skip(11).take(2);
+        let hundredths: u64 = times.map(|t| t.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(10 * hundredths)
+    }
+
     /// What it has logged so far.
     #[must_use]
     pub fn log(&self) -> Vec<String> {
@@ -276,4 +299,14 @@ impl Drop for Selvedge {
             eprintln!("--- log of {}\n{}", self.pid(), self.log().join("\n"));
         }
     }
+}
+
+fn kilobytes(file: &str, name: &str) -> usize {
+    let text = std::fs::read_to_string(file).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap();
+    let number = line.trim().trim_end_matches(" kB").trim();
+    number.parse::<usize>().unwrap() * 1024
 }

@@ -111,7 +111,7 @@ fn h2_06_header_bombs() {
                 .unwrap_or_else(|why| panic!("{id} as {role:?}: {why}"));
         }
         let grown = stage.peak().saturating_sub(before);
-        if grown > 16 << 20 {
+        if grown > 8 << 20 {
             wrong.push(format!("{grown} bytes of memory as {role:?}"));
         }
     }

@@ -236,7 +236,7 @@ impl Conn {
         (self.retired || self.peer_leaving) && self.live == 0
     }
 
-    /// The peer's first SETTINGS are in: who waits for what it can do may look.
+    /// The peer has said that it takes (more) streams: who waits for that may look.
     pub(super) fn knows_peer(&self) {
         if let Some(room) = &self.room {
             room.notify_waiters();

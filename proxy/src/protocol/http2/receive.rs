@@ -261,7 +261,7 @@ impl Conn {
                 }
             }
         }
-        if !before.known {
+        if !before.known || self.peer.streams > before.streams {
             self.knows_peer();
         }
         frame::put_settings_ack(&mut self.output);
