@@ -22,6 +22,21 @@ impl Conn {
     pub fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // What is queued from here on is written below: nobody needs to wake this task for it.
         self.driver = None;
+        let written = loop {
+            self.poll_read(cx);
+            let waits = self.is_congested();
+            let written = self.poll_write(cx);
+            // Nothing wakes this task for what it has not asked for: once there is room, it asks.
+            if !waits || self.phase != Phase::Open || self.is_congested() {
+                break written;
+            }
+        };
+        self.driver = Some(cx.waker().clone());
+        written
+    }
+
+    /// Reads until nothing is there, or too much is owed to a peer that does not read.
+    fn poll_read(&mut self, cx: &mut Context<'_>) {
         while self.phase == Phase::Open && !self.is_congested() {
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(n)) if n > 0 => {
@@ -34,9 +49,6 @@ impl Conn {
                 Poll::Pending => break,
             }
         }
-        let written = self.poll_write(cx);
-        self.driver = Some(cx.waker().clone());
-        written
     }
 
     /// Whether a client asks on without reading the answers. Data waits for room by itself; heads
@@ -143,5 +155,50 @@ impl Conn {
         self.output.clear();
         self.cut_all(Reason::INTERNAL_ERROR);
         self.wake_driver();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::task::Waker;
+
+    use tokio::net::TcpListener;
+
+    use super::super::settings::Own;
+    use super::*;
+    use crate::protocol::io::Io;
+
+    const OWN: Own = Own {
+        streams: 100,
+        stream_window: 65_535,
+        connection_window: 65_535,
+        header_block: 1024,
+        header_count: 10,
+        trailer_block: 1024,
+        trailer_count: 10,
+        buffer: 16 << 10,
+    };
+
+    /// A request that came while answers piled up is read as soon as they are gone: nothing else
+    /// would wake the task for it.
+    #[tokio::test]
+    async fn reading_goes_on_once_what_was_owed_is_written() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        socket2::SockRef::from(&stream)
+            .set_send_buffer_size(1 << 20)
+            .unwrap();
+        peer.write_all(frame::PREFACE).unwrap();
+        stream.readable().await.unwrap();
+        stream.writable().await.unwrap();
+        let mut conn = Conn::new(Io::plain(stream), End::Server, OWN, None);
+        conn.output.extend_from_slice(&[0; 40 << 10]);
+        assert!(conn.is_congested());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(conn.poll_drive(&mut cx).is_pending());
+        assert!(conn.output.is_empty(), "all of it was written");
+        assert!(conn.heard, "and the peer is listened to again");
     }
 }
