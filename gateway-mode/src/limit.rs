@@ -121,15 +121,16 @@ impl Table {
         }
     }
 
-    /// The key of something that is limited: the same parts give the same key in this table only.
+    /// The key of something that is limited, from parts that are given one by one. The
+    /// same parts give the same key in this table only.
     #[must_use]
-    pub fn key<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> u64 {
+    pub fn key(&self, parts: impl FnOnce(&mut dyn FnMut(&[u8]))) -> u64 {
         use std::hash::Hasher;
         let mut hasher = self.hasher.build_hasher();
-        for part in parts {
+        parts(&mut |part| {
             hasher.write_usize(part.len());
             hasher.write(part);
-        }
+        });
         hasher.finish().max(CLAIMED + 1)
     }
 
@@ -210,7 +211,7 @@ mod tests {
         for (rate, burst, excess) in [(10, 1, 5), (100, 20, 5), (1000, 1000, 3), (7, 3, 50)] {
             let table = Table::new(64);
             let quota = Quota::new(rate, SECOND, burst);
-            let key = table.key([&b"a"[..]].into_iter());
+            let key = table.key(|part| part(b"a"));
             let step = SECOND / (rate * excess);
             let mut admitted = 0;
             let mut now = 5;
@@ -228,7 +229,7 @@ mod tests {
     fn what_it_says_is_what_happens() {
         let quota = Quota::new(60, 60 * SECOND, 3);
         let table = Table::new(8);
-        let key = table.key([&b"a"[..]].into_iter());
+        let key = table.key(|part| part(b"a"));
         let left: Vec<u64> = (0..3)
             .map(|_| table.take(key, &quota, 0, 1).remaining)
             .collect();
@@ -248,10 +249,15 @@ mod tests {
         let table = Table::new(8);
         let quota = Quota::new(1, SECOND, 1);
         for name in 0..1000u32 {
-            let key = table.key([&name.to_be_bytes()[..]].into_iter());
+            let key = table.key(|part| part(&name.to_be_bytes()));
             assert!(table.take(key, &quota, 7, 1).admitted, "{name}");
         }
-        let parts = |a: &'static [u8], b: &'static [u8]| table.key([a, b].into_iter());
+        let parts = |a: &[u8], b: &[u8]| {
+            table.key(|part| {
+                part(a);
+                part(b);
+            })
+        };
         assert_ne!(parts(b"ab", b"c"), parts(b"a", b"bc"));
     }
 
@@ -259,7 +265,7 @@ mod tests {
     fn threads_never_spend_a_request_twice() {
         let table = Table::new(8);
         let quota = Quota::new(1, 3600 * SECOND, 1000);
-        let key = table.key([&b"a"[..]].into_iter());
+        let key = table.key(|part| part(b"a"));
         assert!(table.take(key, &quota, 1, 1).admitted);
         let admitted: usize = std::thread::scope(|scope| {
             let spend = || {

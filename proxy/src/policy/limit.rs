@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use selvedge_gateway::jwt::find;
 use selvedge_gateway::limit::{Quota, Table, Verdict};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::error::ErrorKind;
@@ -135,37 +136,27 @@ impl Limit {
         };
         let head = seen.head;
         let claims = seen.token.as_ref().map(|token| &token.claims);
-        // What a claim is not in words, it is in JSON.
-        let texts: Vec<Option<String>> = self
-            .parts
-            .iter()
-            .map(|part| match part {
-                Part::Claim(path) => claims
-                    .and_then(|c| find(c, path))
-                    .map(|v| match v.as_str() {
-                        Some(text) => text.to_owned(),
-                        None => v.to_string(),
-                    }),
-                _ => None,
-            })
-            .collect();
-        let parts = self
-            .parts
-            .iter()
-            .zip(&texts)
-            .map(|(part, text)| match part {
-                Part::Address => &octets[..],
-                Part::Route => seen.rule.as_bytes(),
-                Part::Host => head.host.as_str().as_bytes(),
-                // Leaving it out must not be a way into a bucket of one's own choice.
-                Part::Header(name) => head.fields.named(name).unwrap_or(&octets),
-                Part::ApiKey => {
-                    let name = seen.consumer.as_ref().map(|c| c.name.as_bytes());
-                    name.unwrap_or(&octets)
+        self.table.key(|give| {
+            for part in &self.parts {
+                match part {
+                    Part::Address => give(&octets),
+                    Part::Route => give(seen.rule.as_bytes()),
+                    Part::Host => give(head.host.as_str().as_bytes()),
+                    // Leaving it out must not be a way into a bucket of one's own choice.
+                    Part::Header(name) => give(head.fields.named(name).unwrap_or(&octets)),
+                    Part::ApiKey => {
+                        let name = seen.consumer.as_ref().map(|c| c.name.as_bytes());
+                        give(name.unwrap_or(&octets));
+                    }
+                    Part::Claim(path) => match claims.and_then(|c| find(c, path)) {
+                        None => give(&octets),
+                        Some(Value::String(text)) => give(text.as_bytes()),
+                        // What a claim is not in words, it is in JSON.
+                        Some(other) => give(other.to_string().as_bytes()),
+                    },
                 }
-                Part::Claim(_) => text.as_ref().map_or(&octets[..], |text| text.as_bytes()),
-            });
-        self.table.key(parts)
+            }
+        })
     }
 
     /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), and for who must
