@@ -91,6 +91,10 @@ fn what_else_is_refused() {
         ),
         ("listeners: [{ name: a, port: 70000 }]\n", "out of range"),
         ("listeners: [{ port: 80 }]\n", "`name` is missing"),
+        (
+            "listeners: [{ name: a, port: 1 }]\npolicies: { \"a\\r\\nX: y\": { rateLimit: { rate: 1/s } } }\n",
+            "is no name for a policy",
+        ),
         ("listeners: { name: a }\n", "expected a list"),
         ("a: [b\n", "not valid YAML"),
         ("", "a gateway needs a listener"),

@@ -68,6 +68,14 @@ impl Compiler {
 impl Pass<'_> {
     fn check_policy(&mut self, name: &str, policy: &Policy) {
         let at = At::key("policies").then(name);
+        // It is told to clients, in quotes.
+        if !name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\'))
+        {
+            let remedy = "expected letters, digits and `-`";
+            self.error(&at, format!("`{name}` is no name for a policy"), remedy);
+        }
         let set = [
             policy.allow.is_some(),
             policy.headers.is_some(),
