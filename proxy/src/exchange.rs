@@ -49,7 +49,7 @@ pub async fn handle<'a>(
     let start = context.worker.now();
     let (worker, downstream) = (context.worker, context.downstream);
     let mut record = Record::begin(context.snapshot, worker, downstream, &request.head, start);
-    let seen = respond::Seen::of(&request.head);
+    let seen = respond::Seen::of(&request.head, context.plan());
     let mut notes = Notes::default();
     let result = forward(
         context,

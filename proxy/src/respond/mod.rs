@@ -1,9 +1,11 @@
 //! Stage 9, respond: from the result of an exchange to what the client gets, and how it ends.
 
+mod refusal;
+
 use http::{Method, StatusCode};
 use selvedge_gateway::redirect::{Origin, Redirect};
 
-use crate::accept::Downstream;
+use crate::accept::{Downstream, ListenerPlan, ListenerRole};
 use crate::error::Error;
 use crate::message::{Body, Fields, Known, RequestHead, Response, ResponseHead};
 use crate::policy::cors;
@@ -12,6 +14,9 @@ use crate::protocol::tunnel::TunnelEnd;
 use crate::route::{Backend, Rule};
 use crate::telemetry::Record;
 use crate::upstream::Answer;
+
+use refusal::Form;
+pub use refusal::refusal;
 
 /// What goes to the client. Its record ends when this is dropped.
 #[derive(Debug)]
@@ -33,16 +38,39 @@ pub struct Outgoing<'a> {
 pub struct Seen {
     grpc: bool,
     head: bool,
+    form: Form,
 }
 
 impl Seen {
     /// Looks at a request.
     #[must_use]
-    pub fn of(head: &RequestHead) -> Self {
+    pub fn of(head: &RequestHead, listener: &ListenerPlan) -> Self {
         let content = head.fields.known(Known::ContentType);
+        let pages = || {
+            let accepted = head.fields.named("Accept").unwrap_or_default();
+            memchr::memmem::find(accepted, b"text/html").is_some()
+        };
         Self {
             grpc: content.is_some_and(|c| c.starts_with(b"application/grpc")),
             head: head.method == Method::HEAD,
+            form: match listener.role {
+                ListenerRole::Gateway if pages() => Form::Page,
+                ListenerRole::Gateway => Form::Problem,
+                ListenerRole::Inbound | ListenerRole::Outbound => Form::Line,
+            },
+        }
+    }
+
+    /// Nothing is known of what was to be a request.
+    #[must_use]
+    pub fn unread(listener: &ListenerPlan) -> Self {
+        Self {
+            grpc: false,
+            head: false,
+            form: match listener.role {
+                ListenerRole::Gateway => Form::Problem,
+                ListenerRole::Inbound | ListenerRole::Outbound => Form::Line,
+            },
         }
     }
 }
@@ -150,62 +178,4 @@ pub fn finish<'a>(
         record,
         trailers: seen.grpc,
     }
-}
-
-/// The answer to a request that failed: status, `Proxy-Status`, a line of text. To gRPC a
-/// trailers-only response, which is what its clients understand.
-#[must_use]
-pub fn refusal(error: &Error, seen: Seen) -> Response {
-    let row = error.kind.row();
-    let mut fields = Fields::new();
-    let told = format!("selvedge; error={}; details=\"{}\"", row.token, row.text);
-    fields.append(b"Proxy-Status", told.as_bytes());
-    if seen.grpc {
-        fields.append_known(Known::ContentType, b"application/grpc");
-        fields.append_known(
-            Known::GrpcStatus,
-            itoa::Buffer::new().format(row.grpc).as_bytes(),
-        );
-        fields.append(b"Grpc-Message", row.text.as_bytes());
-        return Response {
-            head: ResponseHead {
-                status: StatusCode::OK,
-                fields,
-            },
-            body: Body::Empty,
-        };
-    }
-    if row.status == 405 {
-        fields.append(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-    }
-    let text = format!("{} {}\n", row.status, row.text);
-    fields.append_known(Known::ContentType, b"text/plain; charset=utf-8");
-    fields.append_known(
-        Known::ContentLength,
-        itoa::Buffer::new().format(text.len()).as_bytes(),
-    );
-    let body = if seen.head {
-        Body::Empty
-    } else {
-        Body::Full(text.into())
-    };
-    Response {
-        head: ResponseHead {
-            status: error.kind.status(),
-            fields,
-        },
-        body,
-    }
-}
-
-/// An answer to something that is no request: nothing of it is known.
-#[must_use]
-pub fn refuse_unread(error: &Error) -> Response {
-    refusal(
-        error,
-        Seen {
-            grpc: false,
-            head: false,
-        },
-    )
 }

@@ -251,7 +251,8 @@ impl Session {
 
     /// Answers something that is no request, and closes.
     async fn refuse(&mut self, kind: ErrorKind) -> bool {
-        let response = respond::refuse_unread(&kind.into());
+        let seen = respond::Seen::unread(&self.downstream.listener);
+        let response = respond::refusal(&kind.into(), seen);
         let snapshot = self.worker.snapshot();
         let status = response.head.status;
         let mut record = Record::unread(&snapshot, &self.worker, &self.downstream);

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use selvedge_contract::defaults::Limits;
 use tokio::time::Instant;
 
-use crate::accept::Downstream;
+use crate::accept::{Downstream, ListenerPlan};
 use crate::error::{Error, ErrorKind};
 use crate::exchange;
 use crate::message::{Body, BodyLength, Request, ResponseHead};
@@ -232,7 +232,11 @@ async fn stream(
     } = match read_request(head, ended, &downstream.listener) {
         Ok(parsed) => parsed,
         Err(kind) => {
-            let outgoing = refusal(kind, Record::unread(&snapshot, &worker, &downstream));
+            let outgoing = refusal(
+                kind,
+                &downstream.listener,
+                Record::unread(&snapshot, &worker, &downstream),
+            );
             return Box::pin(answer(handle, outgoing, head_only, &downstream, &mut timer)).await;
         }
     };
@@ -272,7 +276,7 @@ async fn stream(
             if tunnelled && outgoing.head.status.is_success() {
                 // To an extended CONNECT this would say that the tunnel stands (RFC 8441 section 5).
                 let kind = ErrorKind::BadResponse;
-                let refused = refusal(kind, outgoing.record);
+                let refused = refusal(kind, &downstream.listener, outgoing.record);
                 return Box::pin(answer(handle, refused, false, &downstream, &mut timer)).await;
             }
             answer(handle, outgoing, head_only, &downstream, &mut timer).await;
@@ -281,8 +285,9 @@ async fn stream(
 }
 
 /// The answer to a head that is no request we serve.
-fn refusal(kind: ErrorKind, mut record: Record<'_>) -> Outgoing<'_> {
-    let response = respond::refuse_unread(&Error::from(kind));
+fn refusal<'a>(kind: ErrorKind, listener: &ListenerPlan, mut record: Record<'a>) -> Outgoing<'a> {
+    let seen = respond::Seen::unread(listener);
+    let response = respond::refusal(&Error::from(kind), seen);
     record.fail_with(kind);
     record.set_status(response.head.status);
     Outgoing {
