@@ -42,8 +42,38 @@ impl Quota {
         self.burst
     }
 
-    const fn window(&self) -> u64 {
+    /// Nanoseconds that one request earns back.
+    #[must_use]
+    pub const fn interval(&self) -> u64 {
+        self.interval
+    }
+
+    /// Nanoseconds that an arrival time may be ahead of now.
+    #[must_use]
+    pub const fn window(&self) -> u64 {
         self.interval.saturating_mul(self.burst)
+    }
+
+    /// What somebody else's count, taken by the same rule, means.
+    #[must_use]
+    pub const fn verdict(&self, count: Count, cost: u64) -> Verdict {
+        let window = self.window();
+        let wait = match (count.admitted, cost > self.burst) {
+            (true, _) => 0,
+            (false, true) => u64::MAX,
+            (false, false) => {
+                let next = count
+                    .ahead
+                    .saturating_add(self.interval.saturating_mul(cost));
+                next.saturating_sub(window)
+            }
+        };
+        Verdict {
+            admitted: count.admitted,
+            remaining: window.saturating_sub(count.ahead) / self.interval,
+            reset: count.ahead,
+            wait,
+        }
     }
 
     /// Judges a request of `cost` at `now` against an arrival time; gives the verdict and, where it
@@ -75,6 +105,34 @@ impl Quota {
             wait: 0,
         };
         (verdict, Some(next))
+    }
+}
+
+/// What a shared store has counted for one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// It may pass.
+    pub admitted: bool,
+    /// Nanoseconds that the arrival time is now ahead of the store's clock.
+    pub ahead: u64,
+}
+
+/// A name for what is limited that is the same in every process: 128 bits of BLAKE3.
+#[derive(Debug, Clone, Default)]
+pub struct Fingerprint(blake3::Hasher);
+
+impl Fingerprint {
+    /// Adds a part.
+    pub fn give(&mut self, part: &[u8]) {
+        self.0.update(&(part.len() as u64).to_be_bytes());
+        self.0.update(part);
+    }
+
+    /// In hexadecimal.
+    #[must_use]
+    pub fn finish(&self) -> String {
+        let hash = self.0.finalize().to_hex();
+        hash.get(..32).unwrap_or_default().to_owned()
     }
 }
 
@@ -154,6 +212,28 @@ impl Table {
                 Ok(_) => return verdict,
                 Err(other) => seen = other,
             }
+        }
+    }
+}
+
+impl Table {
+    /// What [`Self::take`] would say, without taking anything.
+    #[must_use]
+    pub fn look(&self, key: u64, quota: &Quota, now: u64, cost: u64) -> Verdict {
+        let at = usize::try_from(key >> 32).unwrap_or(0) & (self.sets.len() - 1);
+        let slot = self.sets.get(at).and_then(|set| {
+            let mut slots = set.tags.iter().zip(&set.arrivals);
+            slots.find(|(tag, _)| tag.load(Acquire) == key)
+        });
+        let arrival = slot.map_or(0, |(_, arrival)| arrival.load(Acquire));
+        quota.judge(arrival, now, cost).0
+    }
+
+    /// Follows a count that was taken elsewhere: this key's arrival time is at least so far ahead.
+    pub fn follow(&self, key: u64, now: u64, ahead: u64) {
+        let at = usize::try_from(key >> 32).unwrap_or(0) & (self.sets.len() - 1);
+        if let Some(slot) = self.sets.get(at).and_then(|set| set.slot(key, now)) {
+            slot.fetch_max(now.saturating_add(ahead), AcqRel);
         }
     }
 }

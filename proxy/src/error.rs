@@ -78,6 +78,8 @@ pub enum ErrorKind {
     Unauthenticated,
     /// Nothing can prove who calls: the issuer's keys have never come.
     NoKeys,
+    /// The store that counts for a rate limit is lost, and nothing may pass without it.
+    NoCount,
     /// The route has no backend with a weight.
     NoBackend,
     /// The service has no endpoint.
@@ -161,7 +163,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -184,6 +186,7 @@ impl ErrorKind {
         Self::RateLimited,
         Self::Unauthenticated,
         Self::NoKeys,
+        Self::NoCount,
         Self::NoBackend,
         Self::NoEndpoint,
         Self::BreakerOpen,
@@ -235,6 +238,7 @@ impl ErrorKind {
             Self::RateLimited => row(Local, 429, 8, "http_request_denied", "RL", Never, "too many requests, wait as long as Retry-After says"),
             Self::Unauthenticated => row(Local, 401, 16, "http_request_denied", "RA", Never, "who calls is not proven"),
             Self::NoKeys => row(Local, 503, 14, "http_request_denied", "RK", Never, "the issuer's keys are not known yet"),
+            Self::NoCount => row(Local, 503, 14, "http_request_denied", "RS", Never, "the rate limit cannot be counted"),
             Self::NoBackend => row(Local, 500, 13, "destination_unavailable", "NB", Never, "the route has no backend"),
             Self::NoEndpoint => row(Local, 503, 14, "destination_unavailable", "NE", Never, "the service has no endpoint"),
             Self::BreakerOpen => row(Local, 503, 14, "destination_unavailable", "BO", Never, "the circuit breaker is open"),

@@ -85,9 +85,8 @@ async fn forward<'a>(
                 Ok(()) => break,
                 Err(Stop::Refused(error)) => return Err(error),
                 Err(Stop::Answered(response)) => return Ok(Reply::own(*response)),
-                Err(Stop::Keys(source)) => Box::pin(source.again()).await,
+                Err(Stop::Wait(work)) => seen.found = Some(work.await),
             }
-            seen.waited = true;
         }
         notes.apply(&mut request.head);
     }

@@ -8,6 +8,7 @@ pub mod http2;
 pub mod http2_upstream;
 pub mod process;
 pub mod raw;
+pub mod redis;
 pub mod upstream;
 
 pub use bell::Bell;
@@ -15,6 +16,7 @@ pub use certs::TestCa;
 pub use http2_upstream::Http2Upstream;
 pub use process::{Selvedge, gateway, sidecar};
 pub use raw::{Raw, Reply};
+pub use redis::Redis;
 pub use upstream::{Seen, Upstream};
 
 use std::time::Duration;

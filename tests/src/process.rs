@@ -213,6 +213,15 @@ impl Selvedge {
         }
     }
 
+    /// Waits until a line of the log holds this, whether it was read before or not.
+    pub fn wait_for_log(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().iter().any(|line| line.contains(text)) {
+            assert!(Instant::now() < deadline, "no `{text}` in the log");
+            std::thread::yield_now();
+        }
+    }
+
     /// Forgets lines that were not waited for.
     pub fn skip_log(&mut self) {
         while let Ok(line) = self.lines.try_recv() {

@@ -63,7 +63,10 @@ fn browsers_get_a_page_and_grpc_its_status() {
     );
     client.send("POST /gone HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n");
     let reply = client.reply();
-    assert_eq!((reply.status, reply.header("grpc-status")), (200, Some("14")));
+    assert_eq!(
+        (reply.status, reply.header("grpc-status")),
+        (200, Some("14"))
+    );
     assert_eq!(reply.header("grpc-message"), Some("Service Unavailable"));
 }
 

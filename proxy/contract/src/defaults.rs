@@ -211,6 +211,16 @@ pub mod policy {
     pub const SKEW: Duration = Duration::from_secs(60);
     /// Verified tokens that a worker remembers, twice this many at most.
     pub const TOKENS: usize = 4096;
+    /// A store that counts is lost when it has been silent for this long.
+    pub const STORE: Duration = Duration::from_millis(50);
+    /// A request that may be counted locally waits this long for the store.
+    pub const STORE_WAIT: Duration = Duration::from_millis(5);
+    /// A connection to a store, TLS and authentication included, takes at most this long.
+    pub const STORE_CONNECT: Duration = Duration::from_secs(1);
+    /// A lost store is tried again after this long.
+    pub const STORE_AGAIN: Duration = Duration::from_millis(250);
+    /// A store is asked whether it lives this often.
+    pub const STORE_LOOK: Duration = Duration::from_secs(1);
 }
 
 /// Defaults of the process.

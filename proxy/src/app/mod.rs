@@ -133,6 +133,10 @@ impl App {
         }
         let keys = source.policies.values().filter_map(|p| p.api_key.as_ref());
         paths.extend(keys.map(|keys| PathBuf::from(&keys.file)));
+        for store in source.redis.values() {
+            let files = store.password_file.iter().chain(&store.ca);
+            paths.extend(files.map(PathBuf::from));
+        }
         if let Some(identity) = &source.identity {
             paths.push(PathBuf::from(&identity.bundle));
             paths.extend(

@@ -1,12 +1,15 @@
 //! Part of stage 6, policy: the guards of a rule, in the order in which a request meets them.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use selvedge_gateway::address::Ranges;
 use selvedge_gateway::apikey::Consumer;
 use selvedge_gateway::jwt::Verified;
+use selvedge_gateway::limit::Count;
 use tokio::time::Instant;
 
 use crate::accept::Downstream;
@@ -17,8 +20,8 @@ use super::api_key::{ApiKey, without};
 use super::client;
 use super::cors::Cors;
 use super::jwt::Jwt;
-use super::keys::KeySource;
 use super::limit::Limit;
+use super::shared::Lost;
 
 /// One thing that a request must pass. The order of the variants is the order of the checks: what
 /// costs least and turns away most comes first.
@@ -39,14 +42,42 @@ pub enum Guard {
 }
 
 /// Why a request goes no further.
-#[derive(Debug)]
 pub enum Stop {
     /// It may not.
     Refused(Error),
     /// It is answered here.
     Answered(Box<Response>),
-    /// It must wait until keys have been fetched again; then it goes on where it was.
-    Keys(Arc<KeySource>),
+    /// It must wait for this, which bounds its own time; then it goes on where it was.
+    Wait(Work),
+}
+
+/// What a guard waits for.
+pub type Work = Pin<Box<dyn Future<Output = Found>>>;
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Found {
+    /// Keys were fetched again, or could not be.
+    Keys,
+    /// What a shared store has counted.
+    Count(Result<Count, Lost>),
+}
+
+impl Stop {
+    /// Waits for this.
+    pub fn wait(work: impl Future<Output = Found> + 'static) -> Self {
+        Self::Wait(Box::pin(work))
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => write!(f, "Refused({error})"),
+            Self::Answered(response) => write!(f, "Answered({})", response.head.status),
+            Self::Wait(_) => f.write_str("Wait"),
+        }
+    }
 }
 
 impl From<ErrorKind> for Stop {
@@ -120,8 +151,8 @@ pub struct Seen<'a> {
     pub token: Option<Rc<Verified>>,
     /// Whose key it brought.
     pub consumer: Option<Consumer>,
-    /// It has waited for keys before.
-    pub waited: bool,
+    /// What came of the wait that the next guard asked for.
+    pub found: Option<Found>,
     /// Guards that it has passed.
     pub passed: usize,
     address: Option<IpAddr>,
@@ -143,7 +174,7 @@ impl<'a> Seen<'a> {
             rule,
             token: None,
             consumer: None,
-            waited: false,
+            found: None,
             passed: 0,
             address: None,
         }

@@ -14,7 +14,7 @@ use selvedge_gateway::jwt::{Expect, Refusal, Verified, verify};
 use crate::error::{Error, ErrorKind};
 use crate::message::{Known, RequestHead};
 
-use super::guard::{Notes, Seen, Stop};
+use super::guard::{Found, Notes, Seen, Stop};
 use super::keys::KeySource;
 
 /// Where a token stands.
@@ -49,7 +49,7 @@ impl Jwt {
     /// Verifies the token of a request, and notes what the application is told of it.
     ///
     /// # Errors
-    /// [`Stop::Refused`] with 401, or 403 for its scope; [`Stop::Keys`] where the keys may have
+    /// [`Stop::Refused`] with 401, or 403 for its scope; [`Stop::Wait`] where the keys may have
     /// changed since they were fetched.
     pub fn check(&self, seen: &mut Seen<'_>, notes: &mut Notes) -> Result<(), Stop> {
         let Some(token) = self.token(seen.head) else {
@@ -58,8 +58,12 @@ impl Jwt {
         };
         let verified = match self.verified(token) {
             Ok(verified) => verified,
-            Err(Refusal::UnknownKey) if !seen.waited => {
-                return Err(Stop::Keys(self.source.clone()));
+            Err(Refusal::UnknownKey) if seen.found.take().is_none() => {
+                let source = self.source.clone();
+                return Err(Stop::wait(async move {
+                    source.again().await;
+                    Found::Keys
+                }));
             }
             Err(refusal) => return Err(self.refuse(refusal, notes)),
         };

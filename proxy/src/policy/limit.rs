@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_gateway::jwt::find;
-use selvedge_gateway::limit::{Quota, Table, Verdict};
+use selvedge_gateway::limit::{Fingerprint, Quota, Table, Verdict};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::error::ErrorKind;
 use crate::message::Known;
 
-use super::guard::{Notes, Seen, Stop};
+use super::guard::{Found, Notes, Seen, Stop};
+use super::shared::{Lost, Store};
 
 /// Keys that a limit remembers at a time; 16 bytes each.
 pub const SLOTS: usize = 1 << 16;
@@ -36,6 +37,17 @@ pub enum Part {
     ApiKey,
 }
 
+/// A limit's place in a store that several gateways share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The store.
+    pub store: Arc<Store>,
+    /// While it is lost, each gateway counts for itself; else nothing passes.
+    pub open: bool,
+    /// A request waits this long for an answer.
+    pub wait: Duration,
+}
+
 /// A compiled limit.
 #[derive(Debug)]
 pub struct Limit {
@@ -55,6 +67,8 @@ pub struct Limit {
     pub plans: BTreeMap<String, (Quota, String)>,
     /// The claim that names the plan; without one, the key's own.
     pub plan: Option<String>,
+    /// Where it counts together with other gateways.
+    pub shared: Option<Shared>,
     table: Table,
     epoch: Instant,
 }
@@ -73,6 +87,7 @@ impl Limit {
             told,
             plans: BTreeMap::new(),
             plan: None,
+            shared: None,
             table: Table::new(SLOTS),
             epoch: Instant::now(),
         }
@@ -108,13 +123,21 @@ impl Limit {
     /// Counts a request, and refuses it if it is one too many.
     ///
     /// # Errors
-    /// [`ErrorKind::RateLimited`].
+    /// [`ErrorKind::RateLimited`]; [`ErrorKind::NoCount`] where a store that must be asked is lost;
+    /// [`Stop::Wait`] while it is asked.
     pub fn check(&self, seen: &mut Seen<'_>, notes: &mut Notes) -> Result<(), Stop> {
         let key = self.key(seen);
         let since = seen.now.saturating_duration_since(self.epoch);
         let now = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         let (quota, told) = self.quota(seen);
-        let verdict = self.table.take(key, quota, now, self.cost);
+        let verdict = match &self.shared {
+            None => self.table.take(key, quota, now, self.cost),
+            Some(shared) => match self.ask(shared, seen, key, now) {
+                Ok(verdict) => verdict,
+                Err(Stop::Refused(_)) if self.shadow => return Ok(()),
+                Err(stop) => return Err(stop),
+            },
+        };
         if self.shadow {
             if !verdict.admitted {
                 tracing::info!(policy = %self.name, rule = seen.rule, "would be refused");
@@ -128,7 +151,60 @@ impl Limit {
         Err(ErrorKind::RateLimited.into())
     }
 
+    /// Asks the store, unless it has said already that this key must wait. What it counts, the
+    /// table here follows: so it knows who must wait, and where to go on when the store is lost.
+    fn ask(
+        &self,
+        shared: &Shared,
+        seen: &mut Seen<'_>,
+        key: u64,
+        now: u64,
+    ) -> Result<Verdict, Stop> {
+        let (quota, _) = self.quota(seen);
+        match seen.found.take() {
+            Some(Found::Count(Ok(count))) => {
+                self.table.follow(key, now, count.ahead);
+                return Ok(quota.verdict(count, self.cost));
+            }
+            Some(Found::Count(Err(Lost))) => return self.alone(shared, quota, key, now),
+            _ => {}
+        }
+        let known = self.table.look(key, quota, now, self.cost);
+        if !known.admitted {
+            return Ok(known);
+        }
+        if !shared.store.is_live() {
+            return self.alone(shared, quota, key, now);
+        }
+        let (store, quota, wait, cost) = (shared.store.clone(), *quota, shared.wait, self.cost);
+        let name = self.shared_key(seen);
+        Err(Stop::wait(async move {
+            Found::Count(store.count(&name, &quota, cost, wait).await)
+        }))
+    }
+
+    fn alone(&self, shared: &Shared, quota: &Quota, key: u64, now: u64) -> Result<Verdict, Stop> {
+        if shared.open {
+            Ok(self.table.take(key, quota, now, self.cost))
+        } else {
+            Err(ErrorKind::NoCount.into())
+        }
+    }
+
     fn key(&self, seen: &mut Seen<'_>) -> u64 {
+        self.table.key(|give| self.give_parts(seen, give))
+    }
+
+    /// The key's name in the store: the same for every gateway with this policy. What it is made
+    /// from is hashed, since keys and claims are nobody's business there. In braces, so that a
+    /// cluster keeps it in one place.
+    fn shared_key(&self, seen: &mut Seen<'_>) -> String {
+        let mut hasher = Fingerprint::default();
+        self.give_parts(seen, &mut |part| hasher.give(part));
+        format!("selvedge:{{{}:{}}}", self.name, hasher.finish())
+    }
+
+    fn give_parts(&self, seen: &mut Seen<'_>, give: &mut dyn FnMut(&[u8])) {
         let address = seen.address();
         let octets = match address {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
@@ -136,27 +212,25 @@ impl Limit {
         };
         let head = seen.head;
         let claims = seen.token.as_ref().map(|token| &token.claims);
-        self.table.key(|give| {
-            for part in &self.parts {
-                match part {
-                    Part::Address => give(&octets),
-                    Part::Route => give(seen.rule.as_bytes()),
-                    Part::Host => give(head.host.as_str().as_bytes()),
-                    // Leaving it out must not be a way into a bucket of one's own choice.
-                    Part::Header(name) => give(head.fields.named(name).unwrap_or(&octets)),
-                    Part::ApiKey => {
-                        let name = seen.consumer.as_ref().map(|c| c.name.as_bytes());
-                        give(name.unwrap_or(&octets));
-                    }
-                    Part::Claim(path) => match claims.and_then(|c| find(c, path)) {
-                        None => give(&octets),
-                        Some(Value::String(text)) => give(text.as_bytes()),
-                        // What a claim is not in words, it is in JSON.
-                        Some(other) => give(other.to_string().as_bytes()),
-                    },
+        for part in &self.parts {
+            match part {
+                Part::Address => give(&octets),
+                Part::Route => give(seen.rule.as_bytes()),
+                Part::Host => give(head.host.as_str().as_bytes()),
+                // Leaving it out must not be a way into a bucket of one's own choice.
+                Part::Header(name) => give(head.fields.named(name).unwrap_or(&octets)),
+                Part::ApiKey => {
+                    let name = seen.consumer.as_ref().map(|c| c.name.as_bytes());
+                    give(name.unwrap_or(&octets));
                 }
+                Part::Claim(path) => match claims.and_then(|c| find(c, path)) {
+                    None => give(&octets),
+                    Some(Value::String(text)) => give(text.as_bytes()),
+                    // What a claim is not in words, it is in JSON.
+                    Some(other) => give(other.to_string().as_bytes()),
+                },
             }
-        })
+        }
     }
 
     /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), and for who must

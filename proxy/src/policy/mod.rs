@@ -10,6 +10,7 @@ pub mod jwt;
 pub mod keys;
 pub mod limit;
 pub mod retry;
+pub mod shared;
 
 use std::sync::Arc;
 
@@ -107,7 +108,7 @@ pub fn admit(rule: &Rule, downstream: &Downstream, head: &RequestHead) -> Result
 
 /// Passes a request by the guards of its listener and its rule; of a kind that both have, the
 /// rule's. What they leave for the response is in `notes`, also where they stop the request. Called
-/// again after [`Stop::Keys`], it goes on where it was.
+/// again after [`Stop::Wait`], it goes on where it was.
 ///
 /// # Errors
 /// [`Stop`].

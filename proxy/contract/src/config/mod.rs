@@ -16,8 +16,8 @@ use crate::units::{Duration, Size};
 
 pub use dev::{DevConfig, Workload};
 pub use policy::{
-    AddressPolicy, Allow, ApiKeyPolicy, Claim, Cors, HeaderPolicy, JwtPolicy, OneOrMany, Plan,
-    Policy, RateLimit,
+    AddressPolicy, Allow, ApiKeyPolicy, Claim, Cors, HeaderPolicy, JwtPolicy, OnLoss, OneOrMany,
+    Plan, Policy, RateLimit, RedisStore,
 };
 pub use route::{
     BackendRef, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match, MatchType, ParentRef,
@@ -44,6 +44,9 @@ pub struct Config {
     pub services: BTreeMap<String, Service>,
     /// Named rules that routes and inbound ports refer to.
     pub policies: BTreeMap<String, Policy>,
+    /// Redis or Valkey servers that several gateways share, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub redis: BTreeMap<String, RedisStore>,
     /// Who this proxy is in the mesh, and which CA says so.
     pub identity: Option<IdentitySpec>,
     /// Sidecar: ports on which the mesh reaches the application.

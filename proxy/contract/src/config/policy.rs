@@ -182,6 +182,44 @@ pub struct RateLimit {
     /// Only count and log, refuse nothing. Default: false.
     #[serde(default)]
     pub shadow: bool,
+    /// Count together with other gateways, in the store of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<String>,
+    /// While the store is lost: `local`, each gateway counts for itself, or `refuse`. Default:
+    /// `local`.
+    #[serde(default)]
+    pub on_loss: OnLoss,
+}
+
+/// What happens while a store is lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum OnLoss {
+    /// Each gateway counts for itself.
+    #[default]
+    Local,
+    /// Requests are answered 503.
+    Refuse,
+}
+
+/// A Redis or Valkey server that several gateways share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RedisStore {
+    /// `redis://host:6379/0`, or `rediss://` with TLS.
+    pub address: String,
+    /// User. Default: the server's default user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// File with the password, read at every reload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<String>,
+    /// File with the CA certificates of a `rediss://` address. Default: the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Silence after which the server counts as lost. Default: 50ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
 }
 
 /// The rate of a plan.

@@ -99,6 +99,7 @@ impl Pass<'_> {
                 }
             },
         }
+        limit.shared = self.shared(at, spec);
         limit.cost = cost;
         limit.shadow = spec.shadow;
         limit

@@ -7,6 +7,7 @@ mod matches;
 mod policies;
 mod routes;
 mod services;
+mod stores;
 mod tokens;
 mod whole;
 
@@ -59,6 +60,8 @@ pub struct Compiler {
     limits: Limited,
     /// Keys that are fetched, by address and CA file.
     sources: BTreeMap<(String, Option<String>), Weak<KeySource>>,
+    /// Stores that several gateways share, with what they were made from.
+    stores: stores::Stores,
     /// Token policies that were ever compiled.
     tokens: u64,
     log: Option<Arc<AccessLog>>,
@@ -74,6 +77,8 @@ pub(super) struct Pass<'a> {
     guards: BTreeMap<String, Guard>,
     /// Those that count.
     limits: Limited,
+    /// Stores, by name.
+    stores: stores::Stores,
 }
 
 /// Limits with what they were made from.
@@ -100,6 +105,7 @@ impl Compiler {
             names: BTreeMap::new(),
             limits: BTreeMap::new(),
             sources: BTreeMap::new(),
+            stores: BTreeMap::new(),
             tokens: 0,
             log: None,
             tracing: None,
@@ -128,7 +134,9 @@ impl Compiler {
             found: Vec::new(),
             guards: BTreeMap::new(),
             limits: BTreeMap::new(),
+            stores: BTreeMap::new(),
         };
+        self.stores(&mut pass);
         let services = self.services(&mut pass);
         let compiled = self.listeners(&mut pass, &services);
         pass.check_mode(self.mode);
@@ -146,6 +154,7 @@ impl Compiler {
         self.generation += 1;
         self.services = services;
         self.limits = pass.limits;
+        self.stores = pass.stores;
         self.files = compiled.files;
         let live = self
             .services

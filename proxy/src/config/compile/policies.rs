@@ -42,7 +42,9 @@ impl Compiler {
             }
             if let Some(spec) = &policy.rate_limit {
                 let limit = match self.limits.get(name) {
-                    Some((before, limit)) if before == spec => limit.clone(),
+                    Some((before, limit)) if before == spec && pass.same_store(limit, spec) => {
+                        limit.clone()
+                    }
                     _ => Arc::new(pass.limit(&at.then("rateLimit"), name, spec)),
                 };
                 limits.insert(name.clone(), (spec.clone(), limit.clone()));
