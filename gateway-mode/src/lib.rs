@@ -4,6 +4,7 @@
 //! - [`limit`]: who has used up a rate.
 //! - [`apikey`]: whose a key is.
 //! - [`address`]: which range of addresses one falls into.
+//! - [`compression`]: which coding a client and a response agree on.
 //! - [`cors`]: whose pages may call.
 //! - [`redirect`]: where a `RequestRedirect` points.
 //! - [`rewrite`]: what a path becomes.
@@ -11,6 +12,7 @@
 
 pub mod address;
 pub mod apikey;
+pub mod compression;
 pub mod cors;
 pub mod hostname;
 pub mod jwt;

@@ -94,6 +94,9 @@ async fn forward<'a>(
         policy::admit(rule, downstream, &request.head)?;
         return Ok(Reply::redirect(redirect, rule, downstream, &request.head));
     }
+    let compress = rule.treatment.compress.as_ref();
+    let compress = compress.or(plan.treatment.compress.as_ref());
+    let compress = compress.map(|policy| (&**policy, policy.coding(&request.head)));
     let permit = policy::check(rule, downstream, &mut request.head)?;
     let backend = rule
         .backend(fastrand::u32(..))
@@ -116,7 +119,11 @@ async fn forward<'a>(
         match tries.judge(sent, lease, worker) {
             Next::Answer(answer, lease) => {
                 record.lease = Some(lease);
-                return Ok(Reply::upstream(answer, rule, backend));
+                let reply = Reply::upstream(answer, rule, backend);
+                return Ok(match compress {
+                    Some((policy, coding)) => reply.compressed(policy, coding),
+                    None => reply,
+                });
             }
             Next::Fail(error) => return Err(error),
             Next::Again(again, pause) => {

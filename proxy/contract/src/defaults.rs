@@ -211,6 +211,20 @@ pub mod policy {
     pub const SKEW: Duration = Duration::from_secs(60);
     /// Verified tokens that a worker remembers, twice this many at most.
     pub const TOKENS: usize = 4096;
+    /// Shorter responses are not compressed: the head and a packet cost more than they save.
+    pub const COMPRESS_FROM: u64 = 1024;
+    /// gzip's level: beyond it, time grows faster than size shrinks.
+    pub const GZIP_LEVEL: u32 = 4;
+    /// Brotli's level, see gzip's.
+    pub const BROTLI_LEVEL: u32 = 4;
+    /// Brotli's window, as a power of two: bounds what an encoder holds.
+    pub const BROTLI_WINDOW: u32 = 18;
+    /// Zstandard's level, see gzip's.
+    pub const ZSTD_LEVEL: i32 = 3;
+    /// Zstandard's window, as a power of two. Clients need not take more than 23 (RFC 9659).
+    pub const ZSTD_WINDOW: u32 = 18;
+    /// Encoders of a worker at a time, of about 1 MiB each; further responses go out as they are.
+    pub const ENCODERS: usize = 256;
     /// A store that counts is lost when it has been silent for this long.
     pub const STORE: Duration = Duration::from_millis(50);
     /// A request that may be counted locally waits this long for the store.

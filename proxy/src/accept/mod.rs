@@ -10,6 +10,7 @@ use selvedge_contract::defaults::Limits;
 
 use crate::message::Host;
 use crate::policy::guard::Guard;
+use crate::policy::treatment::Treatment;
 use crate::route::Table;
 use crate::tls::ServerTls;
 
@@ -62,6 +63,8 @@ pub struct ListenerPlan {
     pub trusted_hops: usize,
     /// What its requests must pass, where their rule has nothing of the same kind.
     pub guards: Vec<Guard>,
+    /// What is done with them, see `guards`.
+    pub treatment: Treatment,
 }
 
 /// The facts of a downstream connection, once per connection.

@@ -10,6 +10,7 @@ use crate::protocol::http1::Http1Body;
 use crate::protocol::http2::Http2Body;
 
 use super::fields::Fields;
+use super::through::Through;
 use super::watched::Watched;
 
 /// What is known about a body's length before it is read.
@@ -43,6 +44,8 @@ pub enum Body {
     Http2(Box<Http2Body>),
     /// One of these, counted and kept for a replay.
     Watched(Box<Watched>),
+    /// One of these, changed or copied on its way.
+    Through(Box<dyn Through>),
 }
 
 impl Body {
@@ -65,6 +68,7 @@ impl Body {
             Self::Http1(body) => body.length(),
             Self::Http2(body) => body.length(),
             Self::Watched(watched) => watched.length(),
+            Self::Through(through) => through.length(),
         }
     }
 
@@ -88,6 +92,7 @@ impl Body {
             Self::Http1(body) => body.poll_chunk(cx),
             Self::Http2(body) => body.poll_chunk(cx),
             Self::Watched(watched) => watched.poll_chunk(cx),
+            Self::Through(through) => through.poll_chunk(cx),
         }
     }
 
@@ -111,6 +116,7 @@ impl fmt::Debug for Body {
             Self::Http1(_) => "Http1",
             Self::Http2(_) => "Http2",
             Self::Watched(_) => "Watched",
+            Self::Through(_) => "Through",
         };
         write!(f, "Body::{kind}({:?})", self.length())
     }

@@ -51,10 +51,22 @@ pub enum Known {
     UserAgent,
     SecWebSocketKey,
     SecWebSocketAccept,
+    AcceptEncoding,
+    ContentEncoding,
+    ETag,
+    CacheControl,
+    Vary,
+    Age,
+    Expires,
+    LastModified,
+    IfNoneMatch,
+    IfModifiedSince,
+    Range,
+    Pragma,
 }
 
 /// Canonical spelling of each known name, for fields that the proxy writes itself.
-const NAMES: [(&str, Known); 45] = [
+const NAMES: [(&str, Known); 57] = [
     ("Host", Known::Host),
     ("Content-Length", Known::ContentLength),
     ("Transfer-Encoding", Known::TransferEncoding),
@@ -100,6 +112,18 @@ const NAMES: [(&str, Known); 45] = [
     ("User-Agent", Known::UserAgent),
     ("Sec-WebSocket-Key", Known::SecWebSocketKey),
     ("Sec-WebSocket-Accept", Known::SecWebSocketAccept),
+    ("Accept-Encoding", Known::AcceptEncoding),
+    ("Content-Encoding", Known::ContentEncoding),
+    ("ETag", Known::ETag),
+    ("Cache-Control", Known::CacheControl),
+    ("Vary", Known::Vary),
+    ("Age", Known::Age),
+    ("Expires", Known::Expires),
+    ("Last-Modified", Known::LastModified),
+    ("If-None-Match", Known::IfNoneMatch),
+    ("If-Modified-Since", Known::IfModifiedSince),
+    ("Range", Known::Range),
+    ("Pragma", Known::Pragma),
 ];
 
 /// Longest known name in bytes.

@@ -4,6 +4,7 @@ pub mod body;
 pub mod fields;
 pub mod known;
 pub mod target;
+pub mod through;
 pub mod watched;
 
 use bytes::Bytes;

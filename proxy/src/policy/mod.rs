@@ -11,6 +11,7 @@ pub mod keys;
 pub mod limit;
 pub mod retry;
 pub mod shared;
+pub mod treatment;
 
 use std::sync::Arc;
 

@@ -1,8 +1,10 @@
 //! Stage 9, respond: from the result of an exchange to what the client gets, and how it ends.
 
+pub mod compress;
 mod refusal;
 
 use http::{Method, StatusCode};
+use selvedge_gateway::compression::Coding;
 use selvedge_gateway::redirect::{Origin, Redirect};
 
 use crate::accept::{Downstream, ListenerPlan, ListenerRole};
@@ -15,6 +17,7 @@ use crate::route::{Backend, Rule};
 use crate::telemetry::Record;
 use crate::upstream::Answer;
 
+use compress::Compress;
 use refusal::Form;
 pub use refusal::refusal;
 
@@ -81,6 +84,7 @@ pub struct Reply<'a> {
     response: Response,
     tunnel: Option<TunnelEnd>,
     edits: Option<(&'a Rule, Option<&'a Backend>)>,
+    compress: Option<(&'a Compress, Option<Coding>)>,
 }
 
 impl<'a> Reply<'a> {
@@ -91,7 +95,15 @@ impl<'a> Reply<'a> {
             response: answer.response,
             tunnel: answer.tunnel,
             edits: Some((rule, Some(backend))),
+            compress: None,
         }
+    }
+
+    /// Compressed, if it and the client's coding allow that.
+    #[must_use]
+    pub const fn compressed(mut self, compress: &'a Compress, coding: Option<Coding>) -> Self {
+        self.compress = Some((compress, coding));
+        self
     }
 
     /// An answer that a policy gave.
@@ -101,6 +113,7 @@ impl<'a> Reply<'a> {
             response,
             tunnel: None,
             edits: None,
+            compress: None,
         }
     }
 
@@ -133,6 +146,7 @@ impl<'a> Reply<'a> {
             },
             tunnel: None,
             edits: Some((rule, None)),
+            compress: None,
         }
     }
 }
@@ -152,10 +166,17 @@ pub fn finish<'a>(
                 response: refusal(&error, seen),
                 tunnel: None,
                 edits: None,
+                compress: None,
             }
         }
     };
-    let Response { mut head, body } = reply.response;
+    let mut response = reply.response;
+    if let Some((compress, coding)) = reply.compress
+        && reply.tunnel.is_none()
+    {
+        compress.apply(&mut response, coding, seen.head);
+    }
+    let Response { mut head, body } = response;
     if let Some((rule, backend)) = reply.edits {
         rule.response_edits.apply(&mut head.fields);
         if let Some(backend) = backend {

@@ -13,6 +13,7 @@ use selvedge_gateway::rewrite::PathEdit;
 use crate::balance::Service;
 use crate::policy::Access;
 use crate::policy::guard::Guard;
+use crate::policy::treatment::Treatment;
 use crate::telemetry::metrics::RouteMetrics;
 
 pub use edit::Edits;
@@ -28,6 +29,8 @@ pub struct Rule {
     pub access: Vec<Access>,
     /// What requests must pass, in the order of the checks.
     pub guards: Vec<Guard>,
+    /// What is done beside.
+    pub treatment: Treatment,
     /// Edits of the request, then of the response.
     pub request_edits: Edits,
     /// See `request_edits`.

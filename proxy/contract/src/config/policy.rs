@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Duration, Rate};
+use crate::units::{Duration, Rate, Size};
 
 use super::HeaderEdits;
 
@@ -35,6 +35,35 @@ pub struct Policy {
     /// Which pages of other origins may call (Fetch standard, CORS).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+    /// Responses are compressed for clients that take it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+}
+
+/// Compression of responses.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Compression {
+    /// Codings, the best first. Default: `zstd`, `br`, `gzip`.
+    pub codings: Vec<Coding>,
+    /// Media types: exact, `text/*`, `*+json`. Default: text, JSON, XML, JavaScript, SVG, WebAssembly,
+    /// fonts that are not compressed yet.
+    pub types: Vec<String>,
+    /// Shorter responses stay as they are. Default: 1KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<Size>,
+}
+
+/// A content coding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Coding {
+    /// Zstandard.
+    Zstd,
+    /// Brotli.
+    Br,
+    /// gzip.
+    Gzip,
 }
 
 /// Callers and what they may do: every key that is set must fit.

@@ -15,6 +15,7 @@ use selvedge_gateway::hostname::Pattern;
 
 use crate::accept::{ListenerPlan, ListenerRole, ListenerSecurity};
 use crate::balance::Service;
+use crate::policy::treatment::Treatment;
 use crate::route::table::Path;
 use crate::route::{Backend, Edits, Matcher, Rule, Table};
 use crate::tls::files::Pair;
@@ -131,6 +132,7 @@ impl Compiler {
                 }
             }
         };
+        let (guards, treatment) = pass.around(&at.then("policies"), &spec.policies);
         let plan = ListenerPlan {
             name: self.name(&spec.name),
             address: SocketAddr::new(ip?, spec.port),
@@ -139,7 +141,8 @@ impl Compiler {
             table,
             limits: limits.clone(),
             trusted_hops: spec.trusted_hops.into(),
-            guards: pass.guards(&at.then("policies"), &spec.policies),
+            guards,
+            treatment,
         };
         Some((plan, files))
     }
@@ -213,6 +216,7 @@ impl Compiler {
             limits: limits.clone(),
             trusted_hops: 0,
             guards: Vec::new(),
+            treatment: Treatment::default(),
         })
     }
 
@@ -268,6 +272,7 @@ impl Compiler {
             limits: limits.clone(),
             trusted_hops: 0,
             guards: Vec::new(),
+            treatment: Treatment::default(),
         })
     }
 
@@ -283,6 +288,7 @@ impl Compiler {
             name: self.name(name),
             access: policies.access,
             guards: policies.guards,
+            treatment: policies.treatment,
             request_edits: policies.request_edits,
             response_edits: policies.response_edits,
             redirect: None,

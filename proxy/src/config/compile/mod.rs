@@ -9,6 +9,7 @@ mod routes;
 mod services;
 mod stores;
 mod tokens;
+mod treats;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use crate::balance::Service;
 use crate::policy::guard::Guard;
 use crate::policy::keys::KeySource;
 use crate::policy::limit::Limit;
+use crate::policy::treatment::Treat;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::export::Tracing;
 use crate::telemetry::metrics::Metrics;
@@ -75,6 +77,8 @@ pub(super) struct Pass<'a> {
     found: Vec<Diagnostic>,
     /// Policies that are guards, by name.
     guards: BTreeMap<String, Guard>,
+    /// Policies that treat, by name.
+    treats: BTreeMap<String, Treat>,
     /// Those that count.
     limits: Limited,
     /// Stores, by name.
@@ -133,6 +137,7 @@ impl Compiler {
             tree: &tree,
             found: Vec::new(),
             guards: BTreeMap::new(),
+            treats: BTreeMap::new(),
             limits: BTreeMap::new(),
             stores: BTreeMap::new(),
         };

@@ -9,6 +9,7 @@ use selvedge_contract::identity::SpiffeId;
 
 use crate::message::Known;
 use crate::policy::guard::Guard;
+use crate::policy::treatment::Treatment;
 use crate::policy::{Access, AllowEntry, Principal};
 use crate::protocol::http1::parse::{is_token, is_value};
 use crate::route::Edits;
@@ -22,6 +23,7 @@ pub(super) struct Policies {
     pub(super) request_edits: Edits,
     pub(super) response_edits: Edits,
     pub(super) guards: Vec<Guard>,
+    pub(super) treatment: Treatment,
 }
 
 impl Compiler {
@@ -31,6 +33,7 @@ impl Compiler {
         let mut limits = BTreeMap::new();
         for (name, policy) in &pass.config.policies {
             pass.check_policy(name, policy);
+            pass.treats(name, policy);
             let at = At::key("policies").then(name);
             if let Some(spec) = &policy.address {
                 let list = pass.addresses(&at.then("address"), name, spec);
@@ -86,9 +89,10 @@ impl Pass<'_> {
             policy.cors.is_some(),
             policy.jwt.is_some(),
             policy.api_key.is_some(),
+            policy.compression.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy = "set exactly one of `allow`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`";
+            let remedy = "set exactly one of `allow`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`, `compression`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
         if let Some(allow) = &policy.allow {
@@ -112,10 +116,15 @@ impl Pass<'_> {
         self.guards.insert(name.to_owned(), guard);
     }
 
-    /// The guards that a list of names brings; names are checked elsewhere too.
-    pub(super) fn guards(&mut self, at: &At, names: &[String]) -> Vec<Guard> {
+    /// What a list of names brings for all of a listener or route; names are checked elsewhere too.
+    pub(super) fn around(&mut self, at: &At, names: &[String]) -> (Vec<Guard>, Treatment) {
         let mut guards = Vec::new();
+        let mut treatment = Treatment::default();
         for (index, name) in names.iter().enumerate() {
+            if let Some(treat) = self.treats.get(name) {
+                treatment.put(treat.clone());
+                continue;
+            }
             match (
                 self.guards.get(name),
                 self.config.policies.contains_key(name),
@@ -133,7 +142,7 @@ impl Pass<'_> {
             }
         }
         guards.sort_by_key(Guard::order);
-        guards
+        (guards, treatment)
     }
 
     /// The policies that a rule names. Their content has been checked.
@@ -146,6 +155,9 @@ impl Pass<'_> {
                 continue;
             };
             policies.guards.extend(self.guards.get(name).cloned());
+            if let Some(treat) = self.treats.get(name) {
+                policies.treatment.put(treat.clone());
+            }
             let checked = self.found.len();
             let here = At::key("policies").then(name);
             if let Some(allow) = &policy.allow {

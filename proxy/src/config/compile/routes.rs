@@ -10,6 +10,7 @@ use selvedge_contract::defaults::{Limits, upstream as defaults};
 use selvedge_gateway::hostname::Pattern;
 
 use crate::policy::guard::Guard;
+use crate::policy::treatment::Treatment;
 use crate::route::table::Path;
 use crate::route::{Backend, Edits, Matcher, RetryPolicy, Rule, Table};
 
@@ -33,6 +34,7 @@ struct Around<'a> {
     services: &'a Services,
     limits: &'a Limits,
     guards: Vec<Guard>,
+    treatment: Treatment,
 }
 
 impl Compiler {
@@ -54,10 +56,12 @@ impl Compiler {
             if route.rules.is_empty() {
                 pass.error(&at, "a route without rules does nothing", "add `rules`");
             }
+            let (guards, treatment) = pass.around(&at.then("policies"), &route.policies);
             let around = Around {
                 services,
                 limits,
-                guards: pass.guards(&at.then("policies"), &route.policies),
+                guards,
+                treatment,
             };
             for (nth, spec) in route.rules.iter().enumerate() {
                 let at = at.then("rules").nth(nth);
@@ -89,6 +93,7 @@ impl Compiler {
             mut request_edits,
             mut response_edits,
             guards,
+            treatment,
         } = pass.policies(&at.then("policies"), &spec.policies);
         let guards = nearest(guards, &around.guards);
         let mut redirect = None;
@@ -138,6 +143,7 @@ impl Compiler {
             name: self.name(name),
             access,
             guards,
+            treatment: treatment.within(&around.treatment),
             request_edits,
             response_edits,
             redirect,

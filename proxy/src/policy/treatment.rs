@@ -1,0 +1,37 @@
+//! Beside stage 6, policy: what is done with a request and its response beyond letting it pass, of
+//! each kind the nearest.
+
+use std::sync::Arc;
+
+use crate::respond::compress::Compress;
+
+/// One policy that treats rather than guards.
+#[derive(Debug, Clone)]
+pub enum Treat {
+    /// Compresses responses.
+    Compress(Arc<Compress>),
+}
+
+/// What is in force at a listener, route or rule.
+#[derive(Debug, Clone, Default)]
+pub struct Treatment {
+    /// Compresses responses.
+    pub compress: Option<Arc<Compress>>,
+}
+
+impl Treatment {
+    /// Adds one; of a kind, the last counts.
+    pub fn put(&mut self, treat: Treat) {
+        match treat {
+            Treat::Compress(compress) => self.compress = Some(compress),
+        }
+    }
+
+    /// This one, and where it has nothing, the outer one.
+    #[must_use]
+    pub fn within(self, outer: &Self) -> Self {
+        Self {
+            compress: self.compress.or_else(|| outer.compress.clone()),
+        }
+    }
+}
