@@ -4,6 +4,7 @@
 //! - [`limit`]: who has used up a rate.
 //! - [`apikey`]: whose a key is.
 //! - [`address`]: which range of addresses one falls into.
+//! - [`cache`]: what may be stored, and for how long it is of use.
 //! - [`compression`]: which coding a client and a response agree on.
 //! - [`cors`]: whose pages may call.
 //! - [`redirect`]: where a `RequestRedirect` points.
@@ -12,6 +13,7 @@
 
 pub mod address;
 pub mod apikey;
+pub mod cache;
 pub mod compression;
 pub mod cors;
 pub mod hostname;

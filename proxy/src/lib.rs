@@ -18,6 +18,7 @@ pub mod accept;
 pub mod admin;
 pub mod app;
 pub mod balance;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod discover;

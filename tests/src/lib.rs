@@ -2,6 +2,7 @@
 //! upstreams that record every byte. Blocking sockets with time-outs, no sleeps.
 
 pub mod bell;
+pub mod caching;
 pub mod certs;
 pub mod hostile;
 pub mod http2;

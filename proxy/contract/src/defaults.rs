@@ -211,6 +211,16 @@ pub mod policy {
     pub const SKEW: Duration = Duration::from_secs(60);
     /// Verified tokens that a worker remembers, twice this many at most.
     pub const TOKENS: usize = 4096;
+    /// Bytes of a cache.
+    pub const CACHE: u64 = 64 << 20;
+    /// Bytes of a body that is kept.
+    pub const CACHE_LARGEST: u64 = 1 << 20;
+    /// Responses to one address that differ by what they vary by.
+    pub const CACHE_VARIANTS: usize = 16;
+    /// A request waits this long for another's answer, then goes for its own.
+    pub const CACHE_WAIT: Duration = Duration::from_secs(5);
+    /// Nobody waits for anybody for this long after an answer that could not be kept.
+    pub const CACHE_PASS: Duration = Duration::from_secs(10);
     /// Shorter responses are not compressed: the head and a packet cost more than they save.
     pub const COMPRESS_FROM: u64 = 1024;
     /// gzip's level: beyond it, time grows faster than size shrinks.

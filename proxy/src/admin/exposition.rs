@@ -12,6 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::cache::Cache;
 use crate::error::ErrorKind;
 use crate::telemetry::metrics::{BUCKETS, Lone, RouteMetrics, RouteShard, WorkerShard};
 use crate::worker::Shared;
@@ -68,6 +69,7 @@ impl Collector for Snapshot {
         }
         connections(&mut encoder, self.0.metrics.workers())?;
         self.services(&mut encoder)?;
+        self.caches(&mut encoder)?;
         self.process(&mut encoder)
     }
 }
@@ -234,6 +236,9 @@ type ServiceGauge = (
     fn(&crate::balance::Service) -> u64,
 );
 
+/// Name, help, and how to read it off a cache.
+type CacheGauge = (&'static str, &'static str, fn(&Cache) -> u64);
+
 impl Snapshot {
     fn services(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.0.snapshot();
@@ -263,6 +268,45 @@ impl Snapshot {
                 let labels = [("service", Cow::Borrowed(service.as_str()))];
                 ConstGauge::new(value(live).cast_signed())
                     .encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn caches(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.0.snapshot();
+        if snapshot.caches.is_empty() {
+            return Ok(());
+        }
+        let help = "Requests that met a cache, by what became of them";
+        let kind = MetricType::Counter;
+        let mut family = encoder.encode_descriptor("cache_requests", help, None, kind)?;
+        for cache in &snapshot.caches {
+            let counts = &cache.counts;
+            for (outcome, count) in [
+                ("hit", &counts.hits),
+                ("stale", &counts.stale),
+                ("miss", &counts.misses),
+                ("wait", &counts.collapsed),
+                ("pass", &counts.passed),
+            ] {
+                let labels = [("policy", &*cache.name), ("outcome", outcome)];
+                let value = count.load(Relaxed);
+                ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let sizes: [CacheGauge; 2] = [
+            ("cache_bytes", "Bytes that a cache holds", Cache::bytes),
+            ("cache_addresses", "Addresses that a cache knows", |c| {
+                c.len() as u64
+            }),
+        ];
+        for (name, help, value) in sizes {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for cache in &snapshot.caches {
+                let labels = [("policy", &*cache.name)];
+                let value = value(cache).cast_signed();
+                ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())

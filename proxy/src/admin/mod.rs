@@ -1,6 +1,7 @@
 //! Admin, health and metrics: two small HTTP servers on the control runtime, away from the path.
 
 mod exposition;
+mod purge;
 
 use std::convert::Infallible;
 use std::io;
@@ -192,9 +193,12 @@ async fn answer(state: &State, request: &http::Request<Incoming>) -> Answer {
                 ),
             }
         }
+        (&Method::POST, "/cache/purge") => purge::answer(&state.shared, request.uri().query()),
         (&Method::POST, "/drain") => ask(state, Request::Drain).await,
         (&Method::POST, "/reload") => ask(state, Request::Reload).await,
-        (_, "/log" | "/drain" | "/reload") => text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n"),
+        (_, "/log" | "/drain" | "/reload" | "/cache/purge") => {
+            text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n")
+        }
         _ => text(StatusCode::NOT_FOUND, HELP),
     }
 }
@@ -204,6 +208,7 @@ const HELP: &str = "GET  /config        the configuration in force, secrets by f
     GET  /certificates  the certificate of this proxy\n\
     GET  /metrics /livez /ready\n\
     POST /log?level=debug\n\
+    POST /cache/purge?key=https://host/path | prefix=https://host/ | tag=name | all   [&policy=name]\n\
     POST /reload\n\
     POST /drain\n";
 

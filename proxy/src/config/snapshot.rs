@@ -8,6 +8,7 @@ use selvedge_contract::config::Config;
 
 use crate::accept::ListenerPlan;
 use crate::balance::Service;
+use crate::cache::Cache;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::export::Tracing;
 use crate::telemetry::metrics::RouteMetrics;
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<ListenerPlan>>,
     /// Services, by name.
     pub services: BTreeMap<String, Arc<Service>>,
+    /// Caches.
+    pub caches: Vec<Arc<Cache>>,
     /// Counters of what no route took.
     pub unrouted: Arc<RouteMetrics>,
     /// Access log.

@@ -39,7 +39,7 @@ impl Version {
 }
 
 /// A request head, parsed and checked: nothing behind this type looks at its syntax again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RequestHead {
     /// Method.
     pub method: Method,

@@ -27,14 +27,36 @@ use guard::{Guard, Notes, Seen, Stop};
 /// Proof that policy let a request through to a rule's backends. Made only by [`check`].
 #[derive(Debug)]
 pub struct Permit<'a> {
-    rule: &'a Rule,
+    rule: &'a Arc<Rule>,
 }
 
 impl<'a> Permit<'a> {
     /// The rule.
     #[must_use]
-    pub const fn rule(&self) -> &'a Rule {
+    pub const fn rule(&self) -> &'a Arc<Rule> {
         self.rule
+    }
+
+    /// For work on behalf of the same request that goes on when it has been answered.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing {
+            rule: self.rule.clone(),
+        }
+    }
+}
+
+/// A permit that outlives its request.
+#[derive(Debug)]
+pub struct Standing {
+    rule: Arc<Rule>,
+}
+
+impl Standing {
+    /// The permit.
+    #[must_use]
+    pub const fn permit(&self) -> Permit<'_> {
+        Permit { rule: &self.rule }
     }
 }
 
@@ -146,7 +168,7 @@ pub fn guard(
 /// # Errors
 /// [`ErrorKind::Denied`].
 pub fn check<'a>(
-    rule: &'a Rule,
+    rule: &'a Arc<Rule>,
     downstream: &Downstream,
     head: &mut RequestHead,
 ) -> Result<Permit<'a>, ErrorKind> {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::cache::Cache;
 use crate::respond::compress::Compress;
 
 /// One policy that treats rather than guards.
@@ -10,6 +11,8 @@ use crate::respond::compress::Compress;
 pub enum Treat {
     /// Compresses responses.
     Compress(Arc<Compress>),
+    /// Keeps responses for others.
+    Cache(Arc<Cache>),
 }
 
 /// What is in force at a listener, route or rule.
@@ -17,6 +20,8 @@ pub enum Treat {
 pub struct Treatment {
     /// Compresses responses.
     pub compress: Option<Arc<Compress>>,
+    /// Keeps responses for others.
+    pub cache: Option<Arc<Cache>>,
 }
 
 impl Treatment {
@@ -24,6 +29,7 @@ impl Treatment {
     pub fn put(&mut self, treat: Treat) {
         match treat {
             Treat::Compress(compress) => self.compress = Some(compress),
+            Treat::Cache(cache) => self.cache = Some(cache),
         }
     }
 
@@ -32,6 +38,7 @@ impl Treatment {
     pub fn within(self, outer: &Self) -> Self {
         Self {
             compress: self.compress.or_else(|| outer.compress.clone()),
+            cache: self.cache.or_else(|| outer.cache.clone()),
         }
     }
 }

@@ -106,6 +106,46 @@ impl<'a> Reply<'a> {
         self
     }
 
+    /// An answer from the cache. What a backend's own edits do has been done before it was stored.
+    #[must_use]
+    pub const fn stored(response: Response, rule: &'a Rule) -> Self {
+        Self {
+            response,
+            tunnel: None,
+            edits: Some((rule, None)),
+            compress: None,
+        }
+    }
+
+    /// Its status so far.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        self.response.head.status
+    }
+
+    /// What a cache makes of it: a backend's own edits come before, the rule's stay for later.
+    #[must_use]
+    pub fn map(mut self, cache: impl FnOnce(Response) -> Response) -> Self {
+        if let Some((_, Some(backend))) = &self.edits {
+            backend.response_edits.apply(&mut self.response.head.fields);
+        }
+        self.edits = self.edits.map(|(rule, _)| (rule, None));
+        self.response = cache(self.response);
+        self
+    }
+
+    /// Reads the body for nobody; gives whether it came whole.
+    pub async fn read_to_its_end(mut self) -> bool {
+        let body = &mut self.response.body;
+        loop {
+            match std::future::poll_fn(|cx| body.poll_chunk(cx)).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
     /// An answer that a policy gave.
     #[must_use]
     pub const fn own(response: Response) -> Self {

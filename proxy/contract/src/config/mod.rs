@@ -16,8 +16,8 @@ use crate::units::{Duration, Size};
 
 pub use dev::{DevConfig, Workload};
 pub use policy::{
-    AddressPolicy, Allow, ApiKeyPolicy, Claim, Coding, Compression, Cors, HeaderPolicy, JwtPolicy,
-    OnLoss, OneOrMany, Plan, Policy, RateLimit, RedisStore,
+    AddressPolicy, Allow, ApiKeyPolicy, CachePolicy, Claim, Coding, Compression, Cors,
+    HeaderPolicy, JwtPolicy, OnLoss, OneOrMany, Plan, Policy, RateLimit, RedisStore,
 };
 pub use route::{
     BackendRef, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match, MatchType, ParentRef,

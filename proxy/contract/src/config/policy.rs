@@ -35,9 +35,38 @@ pub struct Policy {
     /// Which pages of other origins may call (Fetch standard, CORS).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+    /// Responses are kept for others who ask the same (RFC 9111).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CachePolicy>,
     /// Responses are compressed for clients that take it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
+}
+
+/// A shared cache (RFC 9111).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CachePolicy {
+    /// Bytes of all that is kept. Default: 64MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<Size>,
+    /// Longer bodies are not kept. Default: 1MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest: Option<Size>,
+    /// How long a response is fresh that says nothing of it. Default: not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Duration>,
+    /// The same for 404 and 410. Default: not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_ttl: Option<Duration>,
+    /// How long after that the old one is given while a new one is fetched, where the response does
+    /// not say (RFC 5861). Default: 0s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_while_revalidate: Option<Duration>,
+    /// How long after that the old one is given while the upstream fails, where the response does
+    /// not say (RFC 5861). Default: 0s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_if_error: Option<Duration>,
 }
 
 /// Compression of responses.

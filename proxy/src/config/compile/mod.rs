@@ -62,6 +62,8 @@ pub struct Compiler {
     limits: Limited,
     /// Keys that are fetched, by address and CA file.
     sources: BTreeMap<(String, Option<String>), Weak<KeySource>>,
+    /// Caches that live.
+    caches: treats::Caches,
     /// Stores that several gateways share, with what they were made from.
     stores: stores::Stores,
     /// Token policies that were ever compiled.
@@ -83,6 +85,8 @@ pub(super) struct Pass<'a> {
     limits: Limited,
     /// Stores, by name.
     stores: stores::Stores,
+    /// Caches, by name.
+    caches: treats::Caches,
 }
 
 /// Limits with what they were made from.
@@ -109,6 +113,7 @@ impl Compiler {
             names: BTreeMap::new(),
             limits: BTreeMap::new(),
             sources: BTreeMap::new(),
+            caches: BTreeMap::new(),
             stores: BTreeMap::new(),
             tokens: 0,
             log: None,
@@ -140,6 +145,7 @@ impl Compiler {
             treats: BTreeMap::new(),
             limits: BTreeMap::new(),
             stores: BTreeMap::new(),
+            caches: BTreeMap::new(),
         };
         self.stores(&mut pass);
         let services = self.services(&mut pass);
@@ -160,6 +166,7 @@ impl Compiler {
         self.services = services;
         self.limits = pass.limits;
         self.stores = pass.stores;
+        self.caches = pass.caches;
         self.files = compiled.files;
         let live = self
             .services
@@ -169,6 +176,7 @@ impl Compiler {
             generation: self.generation,
             listeners: compiled.listeners,
             services: live.collect(),
+            caches: self.caches.values().map(|(_, c)| c.clone()).collect(),
             unrouted: self.metrics.route("", ""),
             access_log: self.log.clone(),
             tracing: self.tracing.clone(),

@@ -34,6 +34,7 @@ impl Compiler {
         for (name, policy) in &pass.config.policies {
             pass.check_policy(name, policy);
             pass.treats(name, policy);
+            self.cache(pass, name, policy);
             let at = At::key("policies").then(name);
             if let Some(spec) = &policy.address {
                 let list = pass.addresses(&at.then("address"), name, spec);
@@ -90,9 +91,10 @@ impl Pass<'_> {
             policy.jwt.is_some(),
             policy.api_key.is_some(),
             policy.compression.is_some(),
+            policy.cache.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy = "set exactly one of `allow`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`, `compression`";
+            let remedy = "set exactly one of `allow`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`, `compression`, `cache`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
         if let Some(allow) = &policy.allow {

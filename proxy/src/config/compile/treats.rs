@@ -1,15 +1,19 @@
 //! Policies of the configuration that treat requests and responses.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use selvedge_contract::config::{Coding as CodingSpec, Compression, Policy};
+use selvedge_contract::config::{CachePolicy, Coding as CodingSpec, Compression, Policy};
 use selvedge_contract::defaults::policy as defaults;
+use selvedge_contract::units::Duration;
+use selvedge_gateway::cache::Defaults;
 use selvedge_gateway::compression::Coding;
 
+use crate::cache::Cache;
 use crate::policy::treatment::Treat;
 use crate::respond::compress::Compress;
 
-use super::{At, Pass};
+use super::{At, Compiler, Pass};
 
 /// What is worth compressing, and is not compressed yet.
 const TYPES: [&str; 12] = [
@@ -26,6 +30,40 @@ const TYPES: [&str; 12] = [
     "font/otf",
     "image/svg+xml",
 ];
+
+/// Caches with what they were made from.
+pub(super) type Caches = BTreeMap<String, (CachePolicy, Arc<Cache>)>;
+
+impl Compiler {
+    /// A `cache` policy; one that has not changed keeps what it holds.
+    pub(super) fn cache(&mut self, pass: &mut Pass<'_>, name: &str, policy: &Policy) {
+        let Some(spec) = &policy.cache else { return };
+        let cache = match self.caches.get(name) {
+            Some((before, cache)) if before == spec => cache.clone(),
+            _ => {
+                let at = At::key("policies").then(name).then("cache");
+                let bytes = spec.size.map_or(defaults::CACHE, |s| s.0);
+                let largest = spec.largest.map_or(defaults::CACHE_LARGEST, |s| s.0);
+                if largest > bytes / 4 {
+                    let remedy = "expected `largest` to be a quarter of `size` at most";
+                    pass.error(&at, "a few responses would fill the cache", remedy);
+                }
+                let seconds = |d: Option<Duration>| d.map(|d| d.0.as_secs());
+                let rules = Defaults {
+                    ttl: seconds(spec.ttl),
+                    negative_ttl: seconds(spec.negative_ttl),
+                    stale_while_revalidate: seconds(spec.stale_while_revalidate).unwrap_or(0),
+                    stale_if_error: seconds(spec.stale_if_error).unwrap_or(0),
+                };
+                let largest = usize::try_from(largest).unwrap_or(usize::MAX);
+                Cache::new(self.name(name), rules, bytes, largest)
+            }
+        };
+        let kept = (spec.clone(), cache.clone());
+        pass.caches.insert(name.to_owned(), kept);
+        pass.treats.insert(name.to_owned(), Treat::Cache(cache));
+    }
+}
 
 impl Pass<'_> {
     /// What a policy treats, if it does.

@@ -15,6 +15,7 @@ fn rule(name: &str) -> Arc<Rule> {
         name: name.into(),
         access: Vec::new(),
         guards: Vec::new(),
+        treatment: crate::policy::treatment::Treatment::default(),
         request_edits: Edits::default(),
         response_edits: Edits::default(),
         redirect: None,

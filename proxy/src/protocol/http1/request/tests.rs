@@ -17,6 +17,7 @@ fn listener() -> ListenerPlan {
         limits: Limits::of(Role::Gateway),
         trusted_hops: 0,
         guards: Vec::new(),
+        treatment: crate::policy::treatment::Treatment::default(),
     }
 }
 

@@ -1,21 +1,22 @@
 //! Stage 4, the spine: one request through route, policy, balance, upstream and respond. Only
-//! this file calls those stages, and they never call each other.
+//! this folder calls those stages, and they never call each other.
 
-use std::pin::pin;
+mod cached;
+mod send;
+
 use std::rc::Rc;
 
 use crate::accept::{Downstream, ListenerPlan};
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Body, Request};
+use crate::message::{Known, Request};
+use crate::policy;
 use crate::policy::guard::{Notes, Seen, Stop};
-use crate::policy::retry::{Next, Tries};
 use crate::respond::{self, Outgoing, Reply};
 use crate::telemetry::Record;
 use crate::timer::Timer;
 use crate::upstream::Interim;
 use crate::worker::Worker;
-use crate::{balance, policy, upstream};
 
 /// What an exchange stands on: its worker, the one snapshot it sees, its connection.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +26,7 @@ pub struct Context<'a> {
     /// Held from the head of the request to the last byte of the response.
     pub snapshot: &'a Snapshot,
     /// The connection.
-    pub downstream: &'a Downstream,
+    pub downstream: &'a Rc<Downstream>,
 }
 
 impl<'a> Context<'a> {
@@ -63,7 +64,7 @@ pub async fn handle<'a>(
     respond::finish(record, seen, notes, result)
 }
 
-/// The stages, in order. Retry is the loop around pick and send.
+/// The stages, in order; balance and upstream are in `send.rs`.
 async fn forward<'a>(
     context: Context<'a>,
     record: &mut Record<'a>,
@@ -72,12 +73,13 @@ async fn forward<'a>(
     interim: &dyn Interim,
     notes: &mut Notes,
 ) -> Result<Reply<'a>, Error> {
-    let (worker, downstream, plan) = (context.worker, context.downstream, context.plan());
+    let (downstream, plan) = (context.downstream, context.plan());
     if !downstream.serves(&request.head.host) {
         return Err(ErrorKind::Misdirected.into());
     }
     let rule = plan.table.find(&request.head).ok_or(ErrorKind::NoRoute)?;
     record.counts_for(&rule.metrics);
+    let mut authorized = request.head.fields.known(Known::Authorization).is_some();
     if !(rule.guards.is_empty() && plan.guards.is_empty()) {
         let mut seen = Seen::new(downstream, &request.head, &rule.name, record.start);
         loop {
@@ -88,49 +90,37 @@ async fn forward<'a>(
                 Err(Stop::Wait(work)) => seen.found = Some(work.await),
             }
         }
+        authorized |= seen.token.is_some() || seen.consumer.is_some();
         notes.apply(&mut request.head);
     }
     if let Some(redirect) = &rule.redirect {
         policy::admit(rule, downstream, &request.head)?;
         return Ok(Reply::redirect(redirect, rule, downstream, &request.head));
     }
-    let compress = rule.treatment.compress.as_ref();
-    let compress = compress.or(plan.treatment.compress.as_ref());
+    let compress = nearest(&rule.treatment.compress, &plan.treatment.compress);
     let compress = compress.map(|policy| (&**policy, policy.coding(&request.head)));
+    let cache = nearest(&rule.treatment.cache, &plan.treatment.cache);
     let permit = policy::check(rule, downstream, &mut request.head)?;
-    let backend = rule
-        .backend(fastrand::u32(..))
-        .ok_or(ErrorKind::NoBackend)?;
-    record.counts_for(&backend.metrics);
-    backend.request_edits.apply(&mut request.head.fields);
-    record.pass_trace_on(&mut request.head.fields);
-
-    let mut tries = Tries::new(rule, &backend.service, &request.head, record.start);
-    let body = std::mem::replace(&mut request.body, Body::Empty);
-    let mut body = tries.watch(body, plan.limits.body)?;
-    loop {
-        let lease = balance::pick(&permit, &backend.service, tries.avoid(), tries.now())?;
-        record.tries(&lease, tries.count());
-        tries.mark(&mut request.head.fields);
-        let sent = {
-            let send = pin!(upstream::send(worker, &lease, &request.head, body, interim));
-            timer.within(tries.deadline(), send).await
-        };
-        match tries.judge(sent, lease, worker) {
-            Next::Answer(answer, lease) => {
-                record.lease = Some(lease);
-                let reply = Reply::upstream(answer, rule, backend);
-                return Ok(match compress {
-                    Some((policy, coding)) => reply.compressed(policy, coding),
-                    None => reply,
-                });
-            }
-            Next::Fail(error) => return Err(error),
-            Next::Again(again, pause) => {
-                body = again;
-                timer.pause(pause).await;
-                tries.renew(worker.now());
-            }
+    let reply = match cache {
+        None => send::send(context, &permit, record, request, timer, interim).await?,
+        Some(cache) => {
+            let through = cached::Through {
+                context,
+                cache,
+                permit: &permit,
+                authorized,
+            };
+            let answer = through.answer(record, request, timer, interim);
+            Box::pin(answer).await?
         }
-    }
+    };
+    Ok(match compress {
+        Some((policy, coding)) => reply.compressed(policy, coding),
+        None => reply,
+    })
+}
+
+/// A rule's own, or else its listener's.
+fn nearest<'a, T>(own: &'a Option<T>, outer: &'a Option<T>) -> Option<&'a T> {
+    own.as_ref().or(outer.as_ref())
 }

@@ -1,0 +1,45 @@
+//! Part of the cache: forgetting on request, by address, prefix or tag.
+
+use std::cell::Cell;
+
+use super::{Cache, Resource};
+
+/// What is to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purge<'a> {
+    /// This address: `https://shop.example/catalogue?page=1`.
+    Key(&'a str),
+    /// All addresses that begin so.
+    Prefix(&'a str),
+    /// All that came with this `Cache-Tag`.
+    Tag(&'a str),
+    /// Everything.
+    All,
+}
+
+impl Cache {
+    /// Forgets; gives how many addresses. Looks at all that is stored, unless it is one address.
+    pub fn purge(&self, what: Purge<'_>) -> usize {
+        let gone = Cell::new(0);
+        let forget = |which: bool| {
+            gone.set(gone.get() + usize::from(which));
+            !which
+        };
+        let tagged = |resource: &Resource, tag: &str| match resource {
+            Resource::Stored(list) => list.iter().any(|s| s.tags.iter().any(|t| **t == *tag)),
+            Resource::Pass(_) => false,
+        };
+        match what {
+            Purge::Key(key) => {
+                forget(self.store.remove(key.as_bytes()).is_some());
+            }
+            Purge::All => self.store.retain(|_, _| forget(true)),
+            Purge::Prefix(prefix) => {
+                let prefix = prefix.as_bytes();
+                self.store.retain(|key, _| forget(key.starts_with(prefix)));
+            }
+            Purge::Tag(tag) => self.store.retain(|_, value| forget(tagged(value, tag))),
+        }
+        gone.get()
+    }
+}

@@ -1,0 +1,62 @@
+//! Part of stage 4, the spine: a request that policy has let through is sent, and sent again where
+//! that is safe. Retry is the loop around pick and send.
+
+use std::pin::pin;
+
+use crate::error::{Error, ErrorKind};
+use crate::message::{Body, Request};
+use crate::policy::Permit;
+use crate::policy::retry::{Next, Tries};
+use crate::respond::Reply;
+use crate::telemetry::Record;
+use crate::timer::Timer;
+use crate::upstream::Interim;
+use crate::{balance, upstream};
+
+use super::Context;
+
+/// Sends a request to one of its rule's backends. The lease of the answer is in the record.
+///
+/// # Errors
+/// What the last try failed with.
+pub(super) async fn send<'a>(
+    context: Context<'a>,
+    permit: &Permit<'a>,
+    record: &mut Record<'a>,
+    request: &mut Request,
+    timer: &mut Timer,
+    interim: &dyn Interim,
+) -> Result<Reply<'a>, Error> {
+    let (worker, rule) = (context.worker, permit.rule());
+    let backend = rule
+        .backend(fastrand::u32(..))
+        .ok_or(ErrorKind::NoBackend)?;
+    record.counts_for(&backend.metrics);
+    backend.request_edits.apply(&mut request.head.fields);
+    record.pass_trace_on(&mut request.head.fields);
+
+    let mut tries = Tries::new(rule, &backend.service, &request.head, record.start);
+    let body = std::mem::replace(&mut request.body, Body::Empty);
+    let mut body = tries.watch(body, context.plan().limits.body)?;
+    loop {
+        let lease = balance::pick(permit, &backend.service, tries.avoid(), tries.now())?;
+        record.tries(&lease, tries.count());
+        tries.mark(&mut request.head.fields);
+        let sent = {
+            let send = pin!(upstream::send(worker, &lease, &request.head, body, interim));
+            timer.within(tries.deadline(), send).await
+        };
+        match tries.judge(sent, lease, worker) {
+            Next::Answer(answer, lease) => {
+                record.lease = Some(lease);
+                return Ok(Reply::upstream(answer, rule, backend));
+            }
+            Next::Fail(error) => return Err(error),
+            Next::Again(again, pause) => {
+                body = again;
+                timer.pause(pause).await;
+                tries.renew(worker.now());
+            }
+        }
+    }
+}
