@@ -3,15 +3,18 @@
 //! - [`jwt`]: whether a token is signed by a key and says what is asked for.
 //! - [`limit`]: who has used up a rate.
 //! - [`apikey`]: whose a key is.
+//! - [`aggregate`]: how the parts of an answer come together.
 //! - [`address`]: which range of addresses one falls into.
 //! - [`cache`]: what may be stored, and for how long it is of use.
 //! - [`compression`]: which coding a client and a response agree on.
 //! - [`cors`]: whose pages may call.
 //! - [`redirect`]: where a `RequestRedirect` points.
 //! - [`rewrite`]: what a path becomes.
+//! - [`template`]: texts with values in them, escaped for where they go.
 //! - [`hostname`]: which host names a pattern takes, and which of two is the more specific.
 
 pub mod address;
+pub mod aggregate;
 pub mod apikey;
 pub mod cache;
 pub mod compression;
@@ -21,3 +24,4 @@ pub mod jwt;
 pub mod limit;
 pub mod redirect;
 pub mod rewrite;
+pub mod template;

@@ -116,6 +116,8 @@ pub enum ErrorKind {
     RequestTimeout,
     /// The response body stalled.
     UpstreamStalled,
+    /// A call that the answer cannot do without has failed.
+    PartFailed,
     /// The proxy is at a limit of its own (memory, connections).
     Overloaded,
     /// The drain ended before the request did.
@@ -163,7 +165,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -205,6 +207,7 @@ impl ErrorKind {
         Self::UpstreamTimeout,
         Self::RequestTimeout,
         Self::UpstreamStalled,
+        Self::PartFailed,
         Self::Overloaded,
         Self::Draining,
     ];
@@ -257,6 +260,7 @@ impl ErrorKind {
             Self::UpstreamTimeout => row(Upstream, 504, 4, "http_response_timeout", "UT", Never, "the endpoint did not answer in time"),
             Self::RequestTimeout => row(Local, 504, 4, "http_response_timeout", "RT", Never, "the request took too long"),
             Self::UpstreamStalled => row(Upstream, 504, 4, "connection_read_timeout", "Ub", Never, "the response body stalled"),
+            Self::PartFailed => row(Upstream, 502, 14, "http_response_incomplete", "UA", Never, "a part of the answer failed"),
             Self::Overloaded => row(Local, 503, 14, "proxy_internal_error", "LO", Never, "this proxy is at its limit"),
             Self::Draining => row(Local, 503, 14, "proxy_internal_error", "LD", Never, "this proxy is shutting down"),
         }

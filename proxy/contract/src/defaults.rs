@@ -211,6 +211,14 @@ pub mod policy {
     pub const SKEW: Duration = Duration::from_secs(60);
     /// Verified tokens that a worker remembers, twice this many at most.
     pub const TOKENS: usize = 4096;
+    /// All calls of an aggregate together.
+    pub const AGGREGATE: Duration = Duration::from_secs(5);
+    /// One call of an aggregate.
+    pub const CALL: Duration = Duration::from_secs(1);
+    /// Calls of an aggregate.
+    pub const CALLS: usize = 16;
+    /// Bytes of a call's answer.
+    pub const CALL_BYTES: usize = 1 << 20;
     /// Bytes of a cache.
     pub const CACHE: u64 = 64 << 20;
     /// Bytes of a body that is kept.

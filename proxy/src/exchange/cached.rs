@@ -1,17 +1,21 @@
 //! Part of the spine: a request whose answer may be in a cache, or may go into one.
 
+use std::rc::Rc;
 use std::sync::Arc;
+
+use selvedge_gateway::jwt::Verified;
 
 use crate::cache::{Asked, Cache, Looked, Ticket};
 use crate::error::Error;
-use crate::message::{Body, Request, ResponseHead};
+use crate::message::{Body, Request};
 use crate::policy::Permit;
 use crate::respond::Reply;
 use crate::telemetry::Record;
 use crate::timer::Timer;
 use crate::upstream::Interim;
 
-use super::{Context, send};
+use super::parts::Deaf;
+use super::{Context, parts, send};
 
 /// One request on its way through a cache.
 pub(super) struct Through<'a, 'p> {
@@ -19,6 +23,7 @@ pub(super) struct Through<'a, 'p> {
     pub(super) cache: &'a Arc<Cache>,
     pub(super) permit: &'p Permit<'a>,
     pub(super) authorized: bool,
+    pub(super) token: Option<Rc<Verified>>,
 }
 
 impl<'a> Through<'a, '_> {
@@ -44,15 +49,14 @@ impl<'a> Through<'a, '_> {
         let Some(mut ticket) = ticket else {
             let unsafe_method = !request.head.method.is_safe();
             let head = unsafe_method.then(|| request.head.clone());
-            let sent = send::send(self.context, self.permit, record, request, timer, interim);
-            let reply = sent.await?;
+            let reply = self.fetch(record, request, timer, interim).await?;
             if let Some(head) = head.filter(|_| reply.status().as_u16() < 400) {
                 self.cache.invalidate(&self.asked(&head));
             }
             return Ok(reply);
         };
         ticket.condition(&mut request.head);
-        let sent = send::send(self.context, self.permit, record, request, timer, interim).await;
+        let sent = self.fetch(record, request, timer, interim).await;
         let now = self.context.worker.recently();
         match sent {
             Ok(reply) => Ok(reply.map(|r| ticket.answered(r, &request.head, now))),
@@ -61,6 +65,21 @@ impl<'a> Through<'a, '_> {
                 Err(_) => Err(error),
             },
         }
+    }
+
+    async fn fetch(
+        &self,
+        record: &mut Record<'a>,
+        request: &mut Request,
+        timer: &mut Timer,
+        interim: &dyn Interim,
+    ) -> Result<Reply<'a>, Error> {
+        let (context, permit) = (self.context, self.permit);
+        if permit.rule().aggregate.is_some() {
+            let token = self.token.clone();
+            return parts::answer(context, permit, record, request, timer, token).await;
+        }
+        send::send(context, permit, record, request, timer, interim).await
     }
 
     fn asked<'h>(&'h self, head: &'h crate::message::RequestHead) -> Asked<'h> {
@@ -102,6 +121,7 @@ impl<'a> Through<'a, '_> {
         let worker = self.context.worker.clone();
         let downstream = self.context.downstream.clone();
         let standing = self.permit.standing();
+        let token = self.token.clone();
         let mut head = request.head.clone();
         ticket.condition(&mut head);
         tokio::task::spawn_local(async move {
@@ -118,15 +138,13 @@ impl<'a> Through<'a, '_> {
             };
             let permit = standing.permit();
             let mut timer = Timer::new();
-            let sent = send::send(
-                context,
-                &permit,
-                &mut record,
-                &mut request,
-                &mut timer,
-                &Deaf,
-            );
-            match sent.await {
+            let (told, asked) = (&mut record, &mut request);
+            let sent = if permit.rule().aggregate.is_some() {
+                parts::answer(context, &permit, told, asked, &mut timer, token).await
+            } else {
+                send::send(context, &permit, told, asked, &mut timer, &Deaf).await
+            };
+            match sent {
                 Ok(reply) => {
                     record.set_status(reply.status());
                     let reply = reply.map(|r| ticket.answered(r, &request.head, worker.recently()));
@@ -138,11 +156,4 @@ impl<'a> Through<'a, '_> {
             }
         });
     }
-}
-
-/// Nobody waits for interim responses.
-struct Deaf;
-
-impl Interim for Deaf {
-    fn interim(&self, _: ResponseHead) {}
 }

@@ -2,6 +2,7 @@
 //! this folder calls those stages, and they never call each other.
 
 mod cached;
+mod parts;
 mod send;
 
 use std::rc::Rc;
@@ -80,6 +81,7 @@ async fn forward<'a>(
     let rule = plan.table.find(&request.head).ok_or(ErrorKind::NoRoute)?;
     record.counts_for(&rule.metrics);
     let mut authorized = request.head.fields.known(Known::Authorization).is_some();
+    let mut token = None;
     if !(rule.guards.is_empty() && plan.guards.is_empty()) {
         let mut seen = Seen::new(downstream, &request.head, &rule.name, record.start);
         loop {
@@ -91,6 +93,7 @@ async fn forward<'a>(
             }
         }
         authorized |= seen.token.is_some() || seen.consumer.is_some();
+        token = seen.token.take();
         notes.apply(&mut request.head);
     }
     if let Some(redirect) = &rule.redirect {
@@ -102,6 +105,10 @@ async fn forward<'a>(
     let cache = nearest(&rule.treatment.cache, &plan.treatment.cache);
     let permit = policy::check(rule, downstream, &mut request.head)?;
     let reply = match cache {
+        None if rule.aggregate.is_some() => {
+            let answer = parts::answer(context, &permit, record, request, timer, token);
+            Box::pin(answer).await?
+        }
         None => send::send(context, &permit, record, request, timer, interim).await?,
         Some(cache) => {
             let through = cached::Through {
@@ -109,6 +116,7 @@ async fn forward<'a>(
                 cache,
                 permit: &permit,
                 authorized,
+                token,
             };
             let answer = through.answer(record, request, timer, interim);
             Box::pin(answer).await?

@@ -21,6 +21,7 @@ use crate::accept::{Downstream, ListenerPlan};
 use crate::error::ErrorKind;
 use crate::message::RequestHead;
 use crate::route::Rule;
+use crate::route::aggregate::Call;
 
 use guard::{Guard, Notes, Seen, Stop};
 
@@ -35,6 +36,12 @@ impl<'a> Permit<'a> {
     #[must_use]
     pub const fn rule(&self) -> &'a Arc<Rule> {
         self.rule
+    }
+
+    /// For a call that is part of this rule's answer.
+    #[must_use]
+    pub const fn part<'b>(&self, call: &'b Call) -> Permit<'b> {
+        Permit { rule: &call.rule }
     }
 
     /// For work on behalf of the same request that goes on when it has been answered.

@@ -3,13 +3,14 @@
 pub mod compress;
 mod refusal;
 
+use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use selvedge_gateway::compression::Coding;
 use selvedge_gateway::redirect::{Origin, Redirect};
 
 use crate::accept::{Downstream, ListenerPlan, ListenerRole};
-use crate::error::Error;
-use crate::message::{Body, Fields, Known, RequestHead, Response, ResponseHead};
+use crate::error::{Error, ErrorKind};
+use crate::message::{Body, Chunk, Fields, Known, RequestHead, Response, ResponseHead};
 use crate::policy::cors;
 use crate::policy::guard::Notes;
 use crate::protocol::tunnel::TunnelEnd;
@@ -117,6 +118,36 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// JSON of our own, made by a rule. A partial one is not for caches.
+    #[must_use]
+    pub fn json(
+        rule: &'a Rule,
+        status: StatusCode,
+        body: &serde_json::Value,
+        partial: bool,
+    ) -> Self {
+        let body = serde_json::to_vec(body).unwrap_or_default();
+        let mut fields = Fields::new();
+        let kind = if status.is_success() {
+            "application/json"
+        } else {
+            "application/problem+json"
+        };
+        fields.append_known(Known::ContentType, kind.as_bytes());
+        let mut digits = itoa::Buffer::new();
+        fields.append_known(Known::ContentLength, digits.format(body.len()).as_bytes());
+        if partial {
+            fields.append_known(Known::CacheControl, b"no-store");
+        }
+        Self::stored(
+            Response {
+                head: ResponseHead { status, fields },
+                body: Body::Full(body.into()),
+            },
+            rule,
+        )
+    }
+
     /// Its status so far.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
@@ -132,6 +163,25 @@ impl<'a> Reply<'a> {
         self.edits = self.edits.map(|(rule, _)| (rule, None));
         self.response = cache(self.response);
         self
+    }
+
+    /// Reads the whole body, of this many bytes at most.
+    ///
+    /// # Errors
+    /// Those of the body; [`ErrorKind::BadResponse`] for a longer one.
+    pub async fn collect(mut self, limit: usize) -> Result<Bytes, ErrorKind> {
+        let body = &mut self.response.body;
+        let mut all = BytesMut::new();
+        loop {
+            match std::future::poll_fn(|cx| body.poll_chunk(cx)).await? {
+                Some(Chunk::Data(data)) if all.len() + data.len() > limit => {
+                    return Err(ErrorKind::BadResponse);
+                }
+                Some(Chunk::Data(data)) => all.extend_from_slice(&data),
+                Some(Chunk::Trailers(_)) => {}
+                None => return Ok(all.freeze()),
+            }
+        }
     }
 
     /// Reads the body for nobody; gives whether it came whole.

@@ -1,5 +1,6 @@
 //! Stage 5, route: which rule a request falls under. Compiled at config load, pure at run time.
 
+pub mod aggregate;
 pub mod edit;
 pub mod matcher;
 pub mod table;
@@ -16,6 +17,7 @@ use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
 use crate::telemetry::metrics::RouteMetrics;
 
+pub use aggregate::Aggregate;
 pub use edit::Edits;
 pub use matcher::Matcher;
 pub use table::Table;
@@ -41,6 +43,8 @@ pub struct Rule {
     pub rewrite_host: Option<String>,
     /// New path.
     pub rewrite_path: Option<PathEdit>,
+    /// Answer from several services instead of forwarding.
+    pub aggregate: Option<Aggregate>,
     /// Where it goes; cumulated weights, the last is the total.
     pub backends: Vec<Backend>,
     /// Whole request; zero = off.

@@ -20,9 +20,9 @@ pub use policy::{
     HeaderPolicy, JwtPolicy, OnLoss, OneOrMany, Plan, Policy, RateLimit, RedisStore,
 };
 pub use route::{
-    BackendRef, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match, MatchType, ParentRef,
-    PathMatch, PathMatchSpec, PathMatchType, PathModifier, PathModifierType, QueryMatch, Redirect,
-    RetrySpec, Rewrite, Route, RouteTimeouts, Rule,
+    Aggregate, BackendRef, Call, Failure, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match,
+    MatchType, ParentRef, PathMatch, PathMatchSpec, PathMatchType, PathModifier, PathModifierType,
+    QueryMatch, Redirect, RetrySpec, Rewrite, Route, RouteTimeouts, Rule,
 };
 pub use service::{
     Balance, Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, Service, ServiceLimits,

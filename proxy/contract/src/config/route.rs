@@ -1,5 +1,7 @@
 //! The routes of the configuration: Gateway API's HTTPRoute `spec`, field by field.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -52,11 +54,81 @@ pub struct Rule {
     /// Where to send, by weight.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backend_refs: Vec<BackendRef>,
+    /// Instead: one answer from several services.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aggregate: Option<Aggregate>,
     /// Deadlines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<RouteTimeouts>,
     /// Retries beyond the safe default.
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
+}
+
+/// One JSON answer from several calls, made at the same time where none needs another's answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Aggregate {
+    /// Calls by name, 16 at most. Each one's answer goes into the answer under its name.
+    pub calls: BTreeMap<String, Call>,
+    /// Instead: a template for the answer, in JSON, with the parts by their names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// All calls together. Default: 5s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Member of the answer that lists the parts that are missing. Default: `partial`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partial: Option<String>,
+    /// The answer where a required call fails. Default: 502, a problem document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<Failure>,
+}
+
+/// An answer of one's own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Failure {
+    /// Status, 400 to 599.
+    pub status: u16,
+    /// Body, as JSON. Default: a problem document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<serde_json::Value>,
+}
+
+/// One call of an aggregate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Call {
+    /// Service.
+    pub service: String,
+    /// Path and query, a template: `/orders?user={{ user.id }}` uses what the call `user` answered,
+    /// `request.path`, `request.query.<name>`, `request.header.<name>` what was asked, `claims` the
+    /// caller's token.
+    pub path: String,
+    /// Method. Default: `GET`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Body, a template for JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// To the last byte of its answer. Default: 1s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Without it there is no answer. Default: true, false with a `fallback`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required: Option<bool>,
+    /// What stands in for it when it fails. Default: null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<serde_json::Value>,
+    /// Members to keep, `a.b` for one inside another. Default: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pick: Vec<String>,
+    /// Its members go into the answer itself. Default: false.
+    #[serde(default)]
+    pub merge: bool,
+    /// Retries. Default: as for any rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
 }
 

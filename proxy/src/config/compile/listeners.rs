@@ -17,7 +17,7 @@ use crate::accept::{ListenerPlan, ListenerRole, ListenerSecurity};
 use crate::balance::Service;
 use crate::policy::treatment::Treatment;
 use crate::route::table::Path;
-use crate::route::{Backend, Edits, Matcher, Rule, Table};
+use crate::route::{Backend, Edits, Matcher, RetryPolicy, Rule, Table};
 use crate::tls::files::Pair;
 use crate::tls::{FileCertificates, ServerTls};
 
@@ -199,7 +199,13 @@ impl Compiler {
             },
         };
         let service = self.app(app?, spec.protocol);
-        let rule = self.simple_rule(&name, &service, policies, Duration::ZERO);
+        let rule = self.simple_rule(
+            &name,
+            &service,
+            policies,
+            Duration::ZERO,
+            routes::default_retry(),
+        );
         let mut table = Table::default();
         table.add(
             None,
@@ -249,6 +255,7 @@ impl Compiler {
                 service,
                 Policies::default(),
                 limits.request,
+                routes::default_retry(),
             );
             // `orders`, and `orders.localhost` for tools that insist on a resolvable name.
             let own = [name.clone(), format!("{name}.localhost")];
@@ -276,12 +283,14 @@ impl Compiler {
         })
     }
 
-    fn simple_rule(
+    /// A rule for all that goes to one service.
+    pub(super) fn simple_rule(
         &mut self,
         name: &str,
         service: &Arc<Service>,
         policies: Policies,
         request_timeout: Duration,
+        retry: RetryPolicy,
     ) -> Arc<Rule> {
         let metrics = self.metrics.route(name, service.name());
         Arc::new(Rule {
@@ -294,6 +303,7 @@ impl Compiler {
             redirect: None,
             rewrite_host: None,
             rewrite_path: None,
+            aggregate: None,
             backends: vec![Backend {
                 service: service.clone(),
                 cumulated: 1,
@@ -303,7 +313,7 @@ impl Compiler {
             }],
             request_timeout,
             try_timeout: Duration::ZERO,
-            retry: routes::default_retry(),
+            retry,
             metrics,
         })
     }

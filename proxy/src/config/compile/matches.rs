@@ -3,7 +3,7 @@
 use regex::{Regex, RegexBuilder};
 use selvedge_contract::config::{
     Match, MatchType, PathMatch, PathMatchSpec, PathMatchType, PathModifier, PathModifierType,
-    Redirect as RedirectSpec, Route, Rule as RuleSpec,
+    Redirect as RedirectSpec, RetrySpec, Route, Rule as RuleSpec,
 };
 use selvedge_contract::defaults::upstream as defaults;
 use selvedge_gateway::hostname::Pattern;
@@ -221,8 +221,8 @@ impl Pass<'_> {
         }
     }
 
-    pub(super) fn retry(&mut self, at: &At, spec: &RuleSpec) -> RetryPolicy {
-        let Some(retry) = &spec.retry else {
+    pub(super) fn retry(&mut self, at: &At, spec: Option<&RetrySpec>) -> RetryPolicy {
+        let Some(retry) = spec else {
             return default_retry();
         };
         for (index, code) in retry.codes.iter().enumerate() {

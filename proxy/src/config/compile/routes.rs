@@ -8,6 +8,8 @@ use std::time::Duration;
 use selvedge_contract::config::{Filter, Rule as RuleSpec};
 use selvedge_contract::defaults::{Limits, upstream as defaults};
 use selvedge_gateway::hostname::Pattern;
+use selvedge_gateway::redirect::Redirect;
+use selvedge_gateway::rewrite::PathEdit;
 
 use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
@@ -96,40 +98,11 @@ impl Compiler {
             treatment,
         } = pass.policies(&at.then("policies"), &spec.policies);
         let guards = nearest(guards, &around.guards);
-        let mut redirect = None;
-        let mut rewrite = (None, None);
-        for (index, filter) in spec.filters.iter().enumerate() {
-            let at = at.then("filters").nth(index);
-            match filter {
-                Filter::RequestHeaderModifier {
-                    request_header_modifier: edits,
-                } => {
-                    pass.edits(&at.then("requestHeaderModifier"), edits, &mut request_edits);
-                }
-                Filter::ResponseHeaderModifier {
-                    response_header_modifier: edits,
-                } => {
-                    pass.edits(
-                        &at.then("responseHeaderModifier"),
-                        edits,
-                        &mut response_edits,
-                    );
-                }
-                Filter::RequestRedirect { request_redirect } => {
-                    redirect = pass.redirect(&at.then("requestRedirect"), request_redirect, spec);
-                }
-                Filter::UrlRewrite { url_rewrite } => {
-                    let at = at.then("urlRewrite");
-                    if let Some(host) = &url_rewrite.hostname {
-                        let _: Option<Pattern> = pass.parse(&at.then("hostname"), host);
-                        rewrite.0 = Some(host.to_ascii_lowercase());
-                    }
-                    if let Some(path) = &url_rewrite.path {
-                        rewrite.1 = pass.path_edit(&at.then("path"), path, spec);
-                    }
-                }
-            }
-        }
+        let Filtered {
+            redirect,
+            rewrite_host,
+            rewrite_path,
+        } = pass.filters(at, spec, &mut request_edits, &mut response_edits);
         if redirect.is_some() && !spec.backend_refs.is_empty() {
             pass.error(
                 at,
@@ -138,6 +111,18 @@ impl Compiler {
             );
         }
         let backends = self.backends(pass, at, name, spec, around.services);
+        let aggregate = match &spec.aggregate {
+            None => None,
+            Some(_) if !spec.backend_refs.is_empty() || redirect.is_some() => {
+                let remedy = "remove `backendRefs`, the redirect or `aggregate`";
+                pass.error(at, "a rule forwards, redirects or aggregates", remedy);
+                None
+            }
+            Some(spec) => {
+                let at = at.then("aggregate");
+                self.aggregate(pass, &at, name, spec, around.services)
+            }
+        };
         let timeouts = spec.timeouts.clone().unwrap_or_default();
         Rule {
             name: self.name(name),
@@ -147,12 +132,13 @@ impl Compiler {
             request_edits,
             response_edits,
             redirect,
-            rewrite_host: rewrite.0,
-            rewrite_path: rewrite.1,
+            rewrite_host,
+            rewrite_path,
+            aggregate,
             backends,
             request_timeout: timeouts.request.map_or(around.limits.request, |d| d.0),
             try_timeout: timeouts.backend_request.map_or(Duration::ZERO, |d| d.0),
-            retry: pass.retry(&at.then("retry"), spec),
+            retry: pass.retry(&at.then("retry"), spec.retry.as_ref()),
             metrics: self.metrics.route(name, ""),
         }
     }
@@ -218,6 +204,56 @@ impl Compiler {
             });
         }
         backends
+    }
+}
+
+/// What the filters of a rule come to, beside edits of headers.
+#[derive(Default)]
+struct Filtered {
+    redirect: Option<Redirect>,
+    rewrite_host: Option<String>,
+    rewrite_path: Option<PathEdit>,
+}
+
+impl Pass<'_> {
+    fn filters(
+        &mut self,
+        at: &At,
+        spec: &RuleSpec,
+        request_edits: &mut Edits,
+        response_edits: &mut Edits,
+    ) -> Filtered {
+        let mut filtered = Filtered::default();
+        for (index, filter) in spec.filters.iter().enumerate() {
+            let at = at.then("filters").nth(index);
+            match filter {
+                Filter::RequestHeaderModifier {
+                    request_header_modifier: edits,
+                } => {
+                    self.edits(&at.then("requestHeaderModifier"), edits, request_edits);
+                }
+                Filter::ResponseHeaderModifier {
+                    response_header_modifier: edits,
+                } => {
+                    self.edits(&at.then("responseHeaderModifier"), edits, response_edits);
+                }
+                Filter::RequestRedirect { request_redirect } => {
+                    filtered.redirect =
+                        self.redirect(&at.then("requestRedirect"), request_redirect, spec);
+                }
+                Filter::UrlRewrite { url_rewrite } => {
+                    let at = at.then("urlRewrite");
+                    if let Some(host) = &url_rewrite.hostname {
+                        let _: Option<Pattern> = self.parse(&at.then("hostname"), host);
+                        filtered.rewrite_host = Some(host.to_ascii_lowercase());
+                    }
+                    if let Some(path) = &url_rewrite.path {
+                        filtered.rewrite_path = self.path_edit(&at.then("path"), path, spec);
+                    }
+                }
+            }
+        }
+        filtered
     }
 }
 

@@ -21,6 +21,7 @@ fn rule(name: &str) -> Arc<Rule> {
         redirect: None,
         rewrite_host: None,
         rewrite_path: None,
+        aggregate: None,
         backends: Vec::new(),
         request_timeout: std::time::Duration::ZERO,
         try_timeout: std::time::Duration::ZERO,

@@ -1,0 +1,195 @@
+//! Templates of a configuration: compiled once, bounded in what they may do, and escaped for the
+//! place where their text goes. What clients send is only ever a value, never a template.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+pub use minijinja::Value as Slot;
+use minijinja::value::{Serde, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
+
+/// JSON as a value for templates.
+#[must_use]
+pub fn slot(value: &serde_json::Value) -> Slot {
+    Slot::from(Serde(value))
+}
+
+/// Where the text of a template goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Into a path or query: values are percent-encoded, all but letters, digits and `-._~`.
+    Target,
+    /// Into a header: values keep visible ASCII and blanks, the rest is percent-encoded.
+    Header,
+    /// Into JSON: values are written as JSON.
+    Json,
+    /// Into a page: values are escaped for HTML.
+    Html,
+}
+
+/// Steps that a template may take.
+const FUEL: u64 = 50_000;
+/// Bytes of a template's source.
+const SOURCE: usize = 64 << 10;
+const NAME: &str = "template";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Template {
+    environment: Environment<'static>,
+}
+
+/// Why a template is none, or gave no text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TemplateError(String);
+
+impl From<Error> for TemplateError {
+    fn from(error: Error) -> Self {
+        let line = error.line().map(|line| format!(" (line {line})"));
+        let told = error.detail().map_or_else(
+            || error.kind().to_string(),
+            |detail| format!("{}: {detail}", error.kind()),
+        );
+        Self(format!("{told}{}", line.unwrap_or_default()))
+    }
+}
+
+impl Template {
+    /// Compiles a template.
+    ///
+    /// # Errors
+    /// What is wrong with it, and in which line.
+    pub fn new(source: &str, place: Place) -> Result<Self, TemplateError> {
+        if source.len() > SOURCE {
+            return Err(TemplateError(format!("longer than {SOURCE} bytes")));
+        }
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(64);
+        environment.set_auto_escape_callback(move |_| match place {
+            Place::Json => AutoEscape::Json,
+            Place::Html => AutoEscape::Html,
+            Place::Target => AutoEscape::Custom("target".into()),
+            Place::Header => AutoEscape::Custom("header".into()),
+        });
+        if matches!(place, Place::Target | Place::Header) {
+            environment.set_formatter(move |out, _, value| {
+                let text = plain(value)?;
+                let kept = |byte: u8| match place {
+                    Place::Target => byte.is_ascii_alphanumeric() || b"-._~".contains(&byte),
+                    _ => (0x20..0x7f).contains(&byte) && byte != b'%',
+                };
+                for byte in text.bytes() {
+                    let written = if kept(byte) {
+                        out.write_char(char::from(byte))
+                    } else {
+                        write!(out, "%{byte:02X}")
+                    };
+                    written.map_err(|_| Error::from(ErrorKind::WriteFailure))?;
+                }
+                Ok(())
+            });
+        }
+        environment.add_template_owned(NAME, source.to_owned())?;
+        Ok(Self { environment })
+    }
+
+    /// The names that it looks up: `user`, not `user.id`.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        let known: BTreeSet<&str> = self.environment.globals().map(|(name, _)| name).collect();
+        let template = self.environment.get_template(NAME);
+        let found = template.map(|t| t.undeclared_variables(false));
+        let names = found.unwrap_or_default().into_iter();
+        names.filter(|n| !known.contains(n.as_str())).collect()
+    }
+
+    /// Its text with these values.
+    ///
+    /// # Errors
+    /// A value that is missing or of the wrong kind, or too many steps.
+    pub fn render(&self, values: &Slot) -> Result<String, TemplateError> {
+        let template = self.environment.get_template(NAME)?;
+        Ok(template.render(values.clone())?)
+    }
+}
+
+/// A value as plain text.
+fn plain(value: &Slot) -> Result<String, Error> {
+    match value.kind() {
+        ValueKind::String | ValueKind::Number | ValueKind::Bool => Ok(value.to_string()),
+        ValueKind::Undefined => Err(ErrorKind::UndefinedError.into()),
+        kind => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            format!("expected a text or number, found {kind}"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn text(source: &str, place: Place) -> Result<String, TemplateError> {
+        let values = json!({ "user": { "id": "a/b ?%\r\nX: y", "age": 7, "name": "\"Bo\" <b>" } });
+        Template::new(source, place)?.render(&slot(&values))
+    }
+
+    #[test]
+    fn values_are_escaped_for_their_place() {
+        assert_eq!(
+            text("/u/{{ user.id }}?n={{ user.age }}", Place::Target),
+            Ok("/u/a%2Fb%20%3F%25%0D%0AX%3A%20y?n=7".into())
+        );
+        assert_eq!(
+            text("id={{ user.id }}", Place::Header),
+            Ok("id=a/b ?%25%0D%0AX: y".into())
+        );
+        assert_eq!(
+            text(
+                "{\"n\": {{ user.name }}, \"u\": {{ user.age }} }",
+                Place::Json
+            ),
+            Ok("{\"n\": \"\\\"Bo\\\" <b>\", \"u\": 7 }".into())
+        );
+        assert!(
+            text("<p>{{ user.name }}", Place::Html)
+                .unwrap()
+                .contains("&lt;b&gt;")
+        );
+    }
+
+    #[test]
+    fn what_is_missing_or_endless_is_an_error() {
+        for (source, place) in [
+            ("{{ user.none }}", Place::Target),
+            ("{{ nobody.id }}", Place::Json),
+            ("{{ user }}", Place::Target),
+            ("{{ user", Place::Json),
+            (
+                "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}",
+                Place::Json,
+            ),
+            ("{% include 'other' %}", Place::Json),
+        ] {
+            assert!(text(source, place).is_err(), "{source}");
+        }
+        assert_eq!(
+            text("{{ user.none | default('x') }}", Place::Target),
+            Ok("x".into())
+        );
+    }
+
+    #[test]
+    fn names_are_the_roots() {
+        let template = Template::new(
+            "{% for o in orders.list %}{{ o.id }}{{ range(3) }}{% endfor %}{{ user.a.b }}",
+            Place::Json,
+        );
+        let names: Vec<String> = template.unwrap().names().into_iter().collect();
+        assert_eq!(names, ["orders", "user"]);
+    }
+}
