@@ -8,7 +8,7 @@ from . import load
 from .process import BenchError
 
 
-def answers(scenario, port, ca):
+def answers(scenario, port, ca, token=None):
     """Sends one request by hand and raises unless it is answered with 200 and the whole body."""
     if scenario.tls:
         context = ssl.create_default_context(cafile=ca)
@@ -16,7 +16,7 @@ def answers(scenario, port, ca):
     else:
         connection = http.client.HTTPConnection("localhost", port, timeout=10)
     try:
-        connection.request("GET", scenario.path, headers={"Host": scenario.host} if scenario.host else {})
+        connection.request("GET", scenario.path, headers=load.headers(scenario, token))
         answer = connection.getresponse()
         body = answer.read()
     except (OSError, http.client.HTTPException) as error:
@@ -26,6 +26,18 @@ def answers(scenario, port, ca):
     if answer.status != 200 or len(body) != scenario.body:
         raise BenchError(f"the first request got status {answer.status} and {len(body)} bytes, "
                          f"not 200 and {scenario.body}")
+
+
+def refuses(scenario, port):
+    """Raises unless a request without the token is answered with 401."""
+    connection = http.client.HTTPConnection("localhost", port, timeout=10)
+    try:
+        connection.request("GET", scenario.path)
+        status = connection.getresponse().status
+    finally:
+        connection.close()
+    if status != 401:
+        raise BenchError(f"a request without a token got status {status}, not 401")
 
 
 def resumes(port, ca):

@@ -4,11 +4,13 @@ import json
 
 from .certs import ORDERS_ID
 from .peers import Peer
+from .token import AUDIENCE, ISSUER
 
 TLS_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
 HTTP_MANAGER = ("type.googleapis.com/envoy.extensions.filters.network."
                 "http_connection_manager.v3.HttpConnectionManager")
 ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+FILTERS = "type.googleapis.com/envoy.extensions.filters.http."
 UPSTREAM_HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -18,6 +20,7 @@ class Envoy(Peer):
     name = "envoy"
     binary = "envoy"
     environment = "ENVOY"
+    shapes = ("plain", "tls", "pair", "gateway")
 
     def plain(self, setting, port):
         return self._proxy(port, None, setting.backend, None)
@@ -25,6 +28,46 @@ class Envoy(Peer):
     def tls(self, setting, port):
         context = self._common(setting.certificates.server, ["h2", "http/1.1"])
         return self._proxy(port, self._downstream(context), setting.backend, None)
+
+    def gateway(self, setting, port):
+        return self._proxy(port, None, setting.backend, None, self._policies(setting.token))
+
+    def _policies(self, token):
+        """A token (verified ones remembered), a local limit and header edits, before the router."""
+        jwt = {
+            "@type": FILTERS + "jwt_authn.v3.JwtAuthentication",
+            "providers": {"users": {
+                "issuer": ISSUER,
+                "audiences": [AUDIENCE],
+                "local_jwks": {"inline_string": token.jwks},
+                "forward": True,
+                "claim_to_headers": [{"header_name": "x-user", "claim_name": "sub"}],
+                "jwt_cache_config": {"jwt_cache_size": 100},
+            }},
+            "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "users"}}],
+        }
+        always = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+        limit = {
+            "@type": FILTERS + "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix": "limit",
+            "token_bucket": {"max_tokens": 10000000, "tokens_per_fill": 10000000, "fill_interval": "1s"},
+            "filter_enabled": always,
+            "filter_enforced": always,
+        }
+
+        def put(name):
+            return {"append": {"header": {"key": name, "value": "bench"},
+                               "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+
+        edits = {
+            "@type": FILTERS + "header_mutation.v3.HeaderMutation",
+            "mutations": {
+                "request_mutations": [put("x-gateway"), {"remove": "x-debug"}],
+                "response_mutations": [put("x-served-by"), {"remove": "x-powered-by"}],
+            },
+        }
+        return [{"name": f"filter-{index}", "typed_config": config}
+                for index, config in enumerate((jwt, limit, edits))]
 
     def calling(self, setting, port, inner):
         certificates = setting.certificates
@@ -83,7 +126,7 @@ class Envoy(Peer):
             },
         }
 
-    def _proxy(self, port, downstream_tls, upstream_port, upstream_tls):
+    def _proxy(self, port, downstream_tls, upstream_port, upstream_tls, filters=()):
         manager = {
             "@type": HTTP_MANAGER,
             "stat_prefix": "front",
@@ -96,6 +139,7 @@ class Envoy(Peer):
                 }],
             },
             "http_filters": [
+                *filters,
                 {"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}
             ],
         }

@@ -13,6 +13,7 @@ class HAProxy(Peer):
     binary = "haproxy"
     version_option = "-v"
     hop = "h2"
+    shapes = ("plain", "tls", "pair", "cached")
 
     def plain(self, setting, port):
         return self._proxy(f"bind 127.0.0.1:{port} backlog 4096", self._app(setting))
@@ -20,6 +21,12 @@ class HAProxy(Peer):
     def tls(self, setting, port):
         bind = self._bind_tls(port, setting.certificates.server) + " alpn h2,http/1.1"
         return self._proxy(bind, self._app(setting))
+
+    def cached(self, setting, port):
+        store = "cache kept\n    total-max-size 64\n    max-object-size 1000000\n    max-age 3600\n\n"
+        use = "http-request cache-use kept\n    http-response cache-store kept\n"
+        bind = f"bind 127.0.0.1:{port} backlog 4096"
+        return self._proxy(bind, f"{use}    {self._app(setting)}", store)
 
     def calling(self, setting, port, inner):
         certificates = setting.certificates
@@ -44,7 +51,7 @@ class HAProxy(Peer):
     def _bind_tls(self, port, leaf):
         return f"bind 127.0.0.1:{port} backlog 4096 ssl crt {leaf.both} ssl-min-ver TLSv1.3"
 
-    def _proxy(self, bind, server):
+    def _proxy(self, bind, server, more=""):
         return f"""global
     nbthread 1
     maxconn 4096
@@ -57,7 +64,7 @@ defaults
     timeout server 300s
     timeout http-keep-alive 300s
 
-frontend front
+{more}frontend front
     {bind}
     default_backend back
 

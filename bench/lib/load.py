@@ -30,10 +30,19 @@ def installed(scenario):
     return shutil.which(needs(scenario)) is not None
 
 
-def drive(scenario, port, seconds, core, folder):
+def headers(scenario, token):
+    """Returns the fields that a scenario's requests have beside the ordinary ones."""
+    fields = {"Host": scenario.host} if scenario.host else {}
+    if scenario.token:
+        fields["Authorization"] = f"Bearer {token.text}"
+        fields["Accept-Encoding"] = "gzip, br, zstd"
+    return fields
+
+
+def drive(scenario, port, seconds, core, folder, token=None):
     """Loads the port for the given time from the load core; raises if any answer was not right."""
     run = {"wrk": _wrk, "h2load": _h2load, "handshakes": _handshakes}[scenario.generator]
-    return run(scenario, port, seconds, core, folder)
+    return run(scenario, port, seconds, core, folder, token)
 
 
 def _run(command, core, seconds):
@@ -58,12 +67,12 @@ def _url(scenario, port):
     return f"{'https' if scenario.tls else 'http'}://localhost:{port}{scenario.path}"
 
 
-def _wrk(scenario, port, seconds, core, folder):
+def _wrk(scenario, port, seconds, core, folder, token):
     command = ["wrk", "-t1", f"-c{scenario.connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
     if scenario.close:
         command += ["-H", "Connection: close"]
-    if scenario.host:
-        command += ["-H", f"Host: {scenario.host}"]
+    for name, value in headers(scenario, token).items():
+        command += ["-H", f"{name}: {value}"]
     text = _run(command + [_url(scenario, port)], core, seconds)
     return read_wrk(text)
 
@@ -91,7 +100,7 @@ def _h2load_command(scenario, port, more):
             f"--connect-to=127.0.0.1:{port}", *more, _url(scenario, port)]
 
 
-def _h2load(scenario, port, seconds, core, folder):
+def _h2load(scenario, port, seconds, core, folder, _):
     log = folder / "h2load.log"
     log.unlink(missing_ok=True)
     command = _h2load_command(scenario, port, ["-D", str(seconds), f"--log-file={log}"])
@@ -119,7 +128,7 @@ def _rank(ordered, share):
     return float(ordered[min(len(ordered) - 1, int(len(ordered) * share))])
 
 
-def _handshakes(scenario, port, seconds, core, folder):
+def _handshakes(scenario, port, seconds, core, folder, _):
     """Runs h2load again and again, each time one request on each of its fresh connections.
 
     wrk resumes the TLS session when it reconnects; a fresh h2load has none to resume.

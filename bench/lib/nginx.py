@@ -40,6 +40,7 @@ class Nginx(Peer):
     name = "nginx"
     binary = "nginx"
     version_option = "-v"
+    shapes = ("plain", "tls", "pair", "cached")
 
     def plain(self, setting, port):
         return self._proxy(f"listen 127.0.0.1:{port} backlog=4096;", setting.backend)
@@ -47,6 +48,15 @@ class Nginx(Peer):
     def tls(self, setting, port):
         listen = f"listen 127.0.0.1:{port} ssl http2 backlog=4096;"
         return self._proxy(listen + self._server_tls(setting.certificates.server), setting.backend)
+
+    def cached(self, setting, port):
+        kept = f"proxy_cache_path {setting.folder}/kept keys_zone=kept:10m;\n    open_file_cache max=1000;"
+        use = """
+            proxy_cache kept;
+            proxy_cache_valid 200 1h;
+            add_header X-Cache $upstream_cache_status;
+"""
+        return kept + self._proxy(f"listen 127.0.0.1:{port} backlog=4096;", setting.backend, more=use)
 
     def calling(self, setting, port, inner):
         certificates = setting.certificates

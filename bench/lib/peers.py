@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .certs import Certificates
 from .process import Server, free_port
+from .token import Token
 
 
 @dataclass
@@ -18,6 +19,7 @@ class Setting:
     backend: int
     certificates: Certificates
     core: int
+    token: Token
 
 
 class Running:
@@ -44,6 +46,7 @@ class Peer:
     environment = None  # a variable that may hold the path of the binary
     version_option = "--version"
     shapes = ("plain", "tls", "pair")  # what it takes part in
+    bare = False  # Selvedge once more, only for comparison with itself
 
     def __init__(self, path=None):
         self.given = path
@@ -80,8 +83,8 @@ class Peer:
                 self._launch(running, setting, "calling",
                              self.calling(setting, running.port, inner), running.port)
             else:
-                config = self.plain if shape == "plain" else self.tls
-                self._launch(running, setting, shape, config(setting, running.port), running.port)
+                config = getattr(self, shape)(setting, running.port)
+                self._launch(running, setting, shape, config, running.port)
         except BaseException:
             running.stop()
             raise
@@ -93,7 +96,7 @@ class Peer:
         running.servers.append(server)
         server.wait_for_port(port)
 
-    # For a subclass to fill in. Each of the four returns a configuration.
+    # For a subclass to fill in. Each returns a configuration.
 
     def plain(self, setting, port):
         """HTTP/1.1 in, HTTP/1.1 out."""
@@ -101,6 +104,14 @@ class Peer:
 
     def tls(self, setting, port):
         """HTTP/1.1 and HTTP/2 over TLS 1.3 in, HTTP/1.1 out."""
+        raise NotImplementedError
+
+    def gateway(self, setting, port):
+        """Plain, behind a token, a limit and header edits."""
+        raise NotImplementedError
+
+    def cached(self, setting, port):
+        """Plain, with a cache."""
         raise NotImplementedError
 
     def calling(self, setting, port, inner):
@@ -121,7 +132,7 @@ def all_peers(selvedge):
     from .envoy import Envoy
     from .haproxy import HAProxy, HAProxyHTTP1
     from .nginx import Nginx
-    from .selvedge import Selvedge
+    from .selvedge import Selvedge, SelvedgeBare
 
-    peers = [Nginx(), HAProxy(), HAProxyHTTP1(), Envoy(), Selvedge(selvedge)]
+    peers = [Nginx(), HAProxy(), HAProxyHTTP1(), Envoy(), SelvedgeBare(selvedge), Selvedge(selvedge)]
     return {peer.name: peer for peer in peers}

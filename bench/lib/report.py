@@ -8,13 +8,14 @@ from . import alike
 
 FIGURES = ("cpu_us", "requests_per_second", "p50_us", "p99_us", "pss_bytes", "probe_us")
 UNDER_TEST = "selvedge"
+BARE = "selvedge-bare"
 
 
 def summary(samples):
     """Returns the medians of the samples that may be compared, the best peer, and the ratios."""
     compared, fewest = alike.pick(samples)
     medians = {name: {figure: _median(got, figure) for figure in FIGURES} for name, got in compared.items()}
-    rivals = {name: row["cpu_us"] for name, row in medians.items() if name != UNDER_TEST}
+    rivals = {name: row["cpu_us"] for name, row in medians.items() if not name.startswith(UNDER_TEST)}
     best = min(rivals, key=rivals.get) if rivals else None
     for name, row in medians.items():
         row["ratio_to_best_peer"] = row["cpu_us"] / rivals[best] if best else None
@@ -22,9 +23,16 @@ def summary(samples):
     return {
         "best_peer": best,
         "selvedge_ratio": medians.get(UNDER_TEST, {}).get("ratio_to_best_peer"),
+        "bare_ratio": _bare(medians),
         "machine_alike": fewest > 0,
         "medians": medians,
     }
+
+
+def _bare(medians):
+    """What the policies cost: the ratio to the same route without them, where that was measured."""
+    rows = [medians.get(name) for name in (UNDER_TEST, BARE)]
+    return rows[0]["cpu_us"] / rows[1]["cpu_us"] if all(rows) else None
 
 
 def _median(samples, figure):
@@ -91,6 +99,8 @@ def _table(scenario):
     ratio = scenario["selvedge_ratio"]
     if ratio is not None:
         lines += ["", f"Selvedge / {scenario['best_peer']}: **{ratio:.2f}** of the CPU a request."]
+    if scenario["bare_ratio"] is not None:
+        lines += ["", f"Selvedge / the same route without its policies: **{scenario['bare_ratio']:.2f}**."]
     if not scenario["machine_alike"]:
         lines += ["", "**Not comparable**: the machine changed too often (see the probe). Measure again."]
     if scenario["notes"]:

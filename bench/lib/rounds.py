@@ -19,14 +19,17 @@ def run(scenario, peers, stage, rounds, seconds):
     say(f"{scenario.name}: {scenario.about}")
     try:
         for name, peer in peers.items():
-            if scenario.shape not in peer.shapes:
+            if scenario.shape not in peer.shapes or (peer.bare and not scenario.bare):
                 continue
             folder = stage.folder / f"{scenario.name}-{name}"
             folder.mkdir()
             try:
                 running[name] = peer.start(
-                    scenario.shape, Setting(folder, stage.backend, stage.certificates, stage.proxy_core))
-                check.answers(scenario, running[name].port, stage.certificates.ca)
+                    scenario.shape,
+                    Setting(folder, stage.backend, stage.certificates, stage.proxy_core, stage.token))
+                check.answers(scenario, running[name].port, stage.certificates.ca, stage.token)
+                if scenario.token and not peer.bare:
+                    check.refuses(scenario, running[name].port)
                 if scenario.name == "tls-resumed":
                     resumed = check.resumes(running[name].port, stage.certificates.ca)
                     notes[name] = "resumes TLS sessions" if resumed else "does not resume TLS sessions"
@@ -65,10 +68,10 @@ def _fail(failed, name, error):
 
 def _measure(scenario, running, stage, seconds):
     """Warms the peer up, loads it, and returns one sample."""
-    load.drive(scenario, running.port, 1, stage.load_core, stage.folder)
+    load.drive(scenario, running.port, 1, stage.load_core, stage.folder, stage.token)
     first_probe = probe.message_us(stage.proxy_core, stage.load_core)
     before = procfs.cpu_seconds(running.pids)
-    seen = load.drive(scenario, running.port, seconds, stage.load_core, stage.folder)
+    seen = load.drive(scenario, running.port, seconds, stage.load_core, stage.folder, stage.token)
     after = procfs.cpu_seconds(running.pids)
     last_probe = probe.message_us(stage.proxy_core, stage.load_core)
     if set(before) - set(after):

@@ -8,7 +8,8 @@ LARGE_BODY = 1024 * 1024
 
 @dataclass(frozen=True)
 class Scenario:
-    """One kind of load. `shape` says how the proxy is set up: plain, tls or pair."""
+    """One kind of load. `shape` says how the proxy is set up: plain, tls, pair,
+    gateway (a token, a limit, header edits, compression) or cached."""
 
     name: str
     about: str
@@ -20,6 +21,8 @@ class Scenario:
     body: int = SMALL_BODY
     close: bool = False  # a new connection for each request
     host: str | None = None  # Host header, where it is not the address
+    token: bool = False  # with a bearer token
+    bare: bool = False  # Selvedge once more, without what its shape adds
 
     @property
     def tls(self):
@@ -40,5 +43,9 @@ ALL = [
              "256 at a time", "tls", generator="handshakes", connections=256, close=True),
     Scenario("tls-resumed", "a new TLS 1.3 connection for each request, session resumed where the "
              "proxy allows it, 64 at a time", "tls", close=True),
+    Scenario("gateway", "HTTP/1.1 keep-alive, 64 connections, with a JSON Web Token, a limit by its "
+             "subject, header edits, compression allowed", "gateway", token=True, bare=True),
+    Scenario("cache", "HTTP/1.1 keep-alive, 64 connections, every answer from the proxy's cache",
+             "cached"),
 ]
 BY_NAME = {scenario.name: scenario for scenario in ALL}

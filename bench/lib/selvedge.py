@@ -4,6 +4,7 @@ import os
 
 from .certs import ORDERS_ID, TRUST_DOMAIN
 from .peers import Peer
+from .token import AUDIENCE, ISSUER
 
 # Every peer keeps its connections for the whole run; so does this one.
 NO_ADMIN = """admin: { bind: "off", health: "off" }
@@ -15,6 +16,7 @@ class Selvedge(Peer):
 
     name = "selvedge"
     binary = "selvedge"
+    shapes = ("plain", "tls", "pair", "gateway", "cached")
 
     def find(self):
         return os.path.abspath(self.given) if os.access(self.given, os.X_OK) else None
@@ -30,6 +32,22 @@ class Selvedge(Peer):
         listener = (f"{{ name: web, bind: 127.0.0.1, port: {port}, protocol: HTTPS, tls: {{ certificates: "
                     f"[{{ certificate: {leaf.certificate}, key: {leaf.key} }}] }} }}")
         return self._gateway(listener, setting)
+
+    def gateway(self, setting, port):
+        policies = f"""policies:
+  users: {{ jwt: {{ issuer: "{ISSUER}", audiences: [{AUDIENCE}], jwks: {setting.token.file},
+                   claimsToHeaders: [{{ claim: sub, header: X-User }}] }} }}
+  each: {{ rateLimit: {{ key: jwt.sub, rate: 10000000/s }} }}
+  edits: {{ headers: {{ request: {{ set: [{{ name: X-Gateway, value: bench }}], remove: [X-Debug] }},
+                      response: {{ set: [{{ name: X-Served-By, value: bench }}], remove: [X-Powered-By] }} }} }}
+  small: {{ compression: {{}} }}
+"""
+        listener = f"{{ name: web, bind: 127.0.0.1, port: {port} }}"
+        return policies + self._gateway(listener, setting, "policies: [users, each, edits, small], ")
+
+    def cached(self, setting, port):
+        listener = f"{{ name: web, bind: 127.0.0.1, port: {port} }}"
+        return 'policies: { kept: { cache: { ttl: 1h } } }\n' + self._gateway(listener, setting, "policies: [kept], ")
 
     def calling(self, setting, port, inner):
         return f"""{self._identity(setting.certificates, setting.certificates.web)}
@@ -50,9 +68,9 @@ inbound: [{{ bind: 127.0.0.1, port: {inner}, app: "127.0.0.1:{setting.backend}",
         mode = "sidecar" if role in ("calling", "called") else "gateway"
         return [self.find(), mode, "--config", str(path), "--workers", "1"]
 
-    def _gateway(self, listener, setting):
+    def _gateway(self, listener, setting, more=""):
         return f"""listeners: [{listener}]
-routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]
+routes: [{{ rules: [{{ {more}backendRefs: [{{ service: app }}] }}] }}]
 services: {{ app: {{ endpoints: ["127.0.0.1:{setting.backend}"] }} }}
 {NO_ADMIN}
 """
@@ -60,3 +78,14 @@ services: {{ app: {{ endpoints: ["127.0.0.1:{setting.backend}"] }} }}
     def _identity(self, certificates, leaf):
         return (f"identity: {{ trustDomain: {TRUST_DOMAIN}, bundle: {certificates.ca}, "
                 f"certificate: {leaf.certificate}, key: {leaf.key} }}")
+
+
+class SelvedgeBare(Selvedge):
+    """The same binary and the same route without policies: what those cost is the difference."""
+
+    name = "selvedge-bare"
+    shapes = ("gateway",)
+    bare = True
+
+    def gateway(self, setting, port):
+        return self.plain(setting, port)
