@@ -7,6 +7,7 @@ use std::time::Duration;
 use selvedge_contract::config::Config;
 
 use crate::accept::ListenerPlan;
+use crate::acme::Issuers;
 use crate::balance::Service;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::export::Tracing;
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<ListenerPlan>>,
     /// Services, by name.
     pub services: BTreeMap<String, Arc<Service>>,
+    /// Certificates by ACME that listeners use.
+    pub issuers: Issuers,
     /// Counters of what no route took.
     pub unrouted: Arc<RouteMetrics>,
     /// Access log.

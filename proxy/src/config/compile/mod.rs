@@ -1,6 +1,7 @@
 //! Raw configuration to snapshot: names resolved, patterns compiled, defaults filled in. All
 //! errors at once; what is unchanged since the last snapshot keeps its state.
 
+mod acme;
 mod guards;
 mod listeners;
 mod matches;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Weak};
 use selvedge_contract::config::{Config, LimitsSpec, LogFormat, RateLimit, UpstreamProtocol};
 use selvedge_contract::defaults::{Limits, Role, process};
 
+use crate::acme::{Issuer, Issuers};
 use crate::balance::Service;
 use crate::policy::guard::Guard;
 use crate::policy::keys::KeySource;
@@ -55,6 +57,8 @@ pub struct Compiler {
     /// Services behind inbound ports.
     apps: BTreeMap<(SocketAddr, UpstreamProtocol), Arc<Service>>,
     files: Vec<Arc<FileCertificates>>,
+    /// Certificates by ACME that listeners use.
+    issuers: BTreeMap<String, Arc<Issuer>>,
     names: BTreeMap<String, Arc<str>>,
     limits: Limited,
     /// Keys that are fetched, by address and CA file.
@@ -74,6 +78,7 @@ pub(super) struct Pass<'a> {
     guards: BTreeMap<String, Guard>,
     /// Those that count.
     limits: Limited,
+    issuers: acme::Opened,
 }
 
 /// Limits with what they were made from.
@@ -97,6 +102,7 @@ impl Compiler {
             services: BTreeMap::new(),
             apps: BTreeMap::new(),
             files: Vec::new(),
+            issuers: BTreeMap::new(),
             names: BTreeMap::new(),
             limits: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -128,7 +134,9 @@ impl Compiler {
             found: Vec::new(),
             guards: BTreeMap::new(),
             limits: BTreeMap::new(),
+            issuers: BTreeMap::new(),
         };
+        self.issuers(&mut pass);
         let services = self.services(&mut pass);
         let compiled = self.listeners(&mut pass, &services);
         pass.check_mode(self.mode);
@@ -147,6 +155,8 @@ impl Compiler {
         self.services = services;
         self.limits = pass.limits;
         self.files = compiled.files;
+        let opened = pass.issuers.into_iter();
+        self.issuers = opened.filter_map(|(name, i)| Some((name, i?))).collect();
         let live = self
             .services
             .iter()
@@ -155,6 +165,7 @@ impl Compiler {
             generation: self.generation,
             listeners: compiled.listeners,
             services: live.collect(),
+            issuers: Issuers(self.issuers.values().cloned().collect()),
             unrouted: self.metrics.route("", ""),
             access_log: self.log.clone(),
             tracing: self.tracing.clone(),

@@ -1,0 +1,252 @@
+//! The task of an issuer: looks at the store, orders what is missing or due, waits after failures.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime};
+
+use selvedge_contract::defaults::acme::{
+    BACKOFF, BACKOFF_MAX, BACKOFF_UNREACHED, ORDER_GAP, STORE,
+};
+use tokio::time::Instant;
+
+use crate::tls::server_client;
+
+use super::directory::Directory;
+use super::order::{Attempt, Failure, Outcome};
+use super::store::Stamp;
+use super::window::Plan;
+use super::{Certificate, Issuer, Name};
+
+/// What the task knows of a name beside its certificate.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The file that was read last.
+    stamp: Option<Stamp>,
+    /// Of the certificate in use.
+    plan: Option<Plan>,
+    /// Failures in a row.
+    failures: u32,
+    /// No order before.
+    not_before: Option<Instant>,
+}
+
+/// Runs until the issuer is retired. One order at a time: replicas take turns at the lock anyway.
+pub(super) async fn run(issuer: Arc<Issuer>) {
+    let mut all: Vec<Progress> = issuer.names.iter().map(|_| Progress::default()).collect();
+    loop {
+        look(&issuer, &mut all).await;
+        for (name, progress) in issuer.names.iter().zip(&mut all) {
+            if issuer.retired.is_cancelled() {
+                return;
+            }
+            progress.ask(&issuer, name).await;
+            if progress.is_due(name) {
+                progress.order(&issuer, name).await;
+            }
+        }
+        let now = SystemTime::now();
+        let due = all.iter().filter_map(|p| p.wait(now)).min();
+        let wait = due.map_or(STORE, |due| due.min(STORE));
+        // Cancelled by the end of the issuer; nothing is in hand.
+        tokio::select! {
+            () = issuer.retired.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Takes what is new in the store: at the start, and what other replicas obtain.
+async fn look(issuer: &Arc<Issuer>, all: &mut [Progress]) {
+    let known: Vec<Option<Stamp>> = all.iter().map(|p| p.stamp).collect();
+    let this = issuer.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let changed = this.names.iter().zip(known).map(|(name, known)| {
+            let stamp = this.store.stamp(&name.name);
+            let new = stamp.is_some() && stamp != known;
+            (stamp, new.then(|| this.store.certificate(&name.name)))
+        });
+        changed.collect::<Vec<_>>()
+    });
+    let Ok(read) = read.await else {
+        return;
+    };
+    for ((name, progress), (stamp, read)) in issuer.names.iter().zip(all).zip(read) {
+        match read {
+            Some(Ok(Some((stamp, certificate)))) => {
+                progress.stamp = Some(stamp);
+                progress.take(name, certificate);
+            }
+            Some(Err(error)) => {
+                // Said once for each version of the file; it will be replaced by an order.
+                progress.stamp = stamp;
+                tracing::warn!(acme = %issuer.name, name = %name.name, %error, "not used");
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Progress {
+    fn take(&mut self, name: &Name, certificate: Certificate) {
+        let now = SystemTime::now();
+        let held = name.issued().map(|held| held.not_before);
+        // Not by their ends: the next may live shorter than the last.
+        if held.is_some_and(|held| held > certificate.not_before) {
+            return;
+        }
+        let plan = Plan::by_life(&certificate, now, fastrand::f64());
+        self.plan = Some(plan);
+        self.failures = 0;
+        self.not_before = None;
+        name.adopt(certificate);
+        *name.lock() = super::Status {
+            renew_at: Some(plan.renew_at),
+            error: None,
+        };
+    }
+
+    /// Asks for the directory's window, where it is time.
+    async fn ask(&mut self, issuer: &Issuer, name: &Name) {
+        let now = SystemTime::now();
+        let (Some(plan), Some(certificate)) = (&mut self.plan, name.issued()) else {
+            return;
+        };
+        if plan.ask_at.is_none_or(|at| now < at) || !certificate.is_good(now) {
+            return;
+        }
+        let ca = issuer
+            .spec
+            .directory_ca
+            .as_deref()
+            .map(std::path::Path::new);
+        let asked = match server_client(ca, false) {
+            Ok(tls) => {
+                let directory = Directory::new(&issuer.spec.directory, tls);
+                let asked = plan.ask(&directory, &certificate, now).await;
+                asked.map_err(|e| e.to_string())
+            }
+            Err(error) => {
+                plan.ask_at = None;
+                Err(error.to_string())
+            }
+        };
+        if let Err(error) = asked {
+            tracing::debug!(acme = %issuer.name, name = %name.name, error, "no renewal window");
+        }
+        name.lock().renew_at = Some(plan.renew_at);
+    }
+
+    /// How long until an order may be due; none while there is nothing to wait for but the store.
+    fn wait(&self, now: SystemTime) -> Option<Duration> {
+        let allowed = self.not_before.map(|at| at - Instant::now());
+        let renewal = self.plan.map(|plan| plan.renew_at.duration_since(now));
+        match (allowed, renewal) {
+            (Some(allowed), None) => Some(allowed),
+            (allowed, Some(renewal)) => {
+                let renewal = renewal.unwrap_or_default();
+                Some(allowed.map_or(renewal, |allowed| allowed.max(renewal)))
+            }
+            (None, None) => None,
+        }
+    }
+
+    fn is_due(&self, name: &Name) -> bool {
+        let allowed = self.not_before.is_none_or(|at| Instant::now() >= at);
+        let now = SystemTime::now();
+        let needed = match (&self.plan, name.issued()) {
+            (Some(plan), Some(held)) => now >= plan.renew_at || !held.is_good(now),
+            _ => true,
+        };
+        allowed && needed
+    }
+
+    async fn order(&mut self, issuer: &Arc<Issuer>, name: &Name) {
+        let held = name.issued();
+        // A directory may refuse it, say because another has replaced it already: only once.
+        let known = self.failures == 0 && self.plan.is_some_and(|plan| plan.has_window());
+        let attempt = Attempt {
+            issuer: issuer.clone(),
+            name: name.name.clone(),
+            held_since: held.as_ref().map(|held| held.not_before),
+            replaces: held.filter(|_| known).and_then(|held| held.id.clone()),
+        };
+        match attempt.run().await {
+            Ok(Outcome::Issued) => {
+                name.counters.issued.fetch_add(1, Relaxed);
+                tracing::info!(acme = %issuer.name, name = %name.name, "certificate issued");
+                self.read_back(issuer, name).await;
+                self.not_before = Some(Instant::now() + ORDER_GAP);
+            }
+            Ok(Outcome::Found) => self.read_back(issuer, name).await,
+            Ok(Outcome::Busy) => self.not_before = Some(Instant::now() + STORE),
+            Err(failure) => self.fail(issuer, name, failure),
+        }
+    }
+
+    async fn read_back(&mut self, issuer: &Arc<Issuer>, name: &Name) {
+        let (this, host) = (issuer.clone(), name.name.clone());
+        let read = move || this.store.certificate(&host);
+        if let Ok(Ok(Some((stamp, certificate)))) = tokio::task::spawn_blocking(read).await {
+            self.stamp = Some(stamp);
+            self.take(name, certificate);
+        }
+    }
+
+    fn fail(&mut self, issuer: &Issuer, name: &Name, failure: Failure) {
+        name.counters.failed.fetch_add(1, Relaxed);
+        let pause = pause(&failure, self.failures, fastrand::f64());
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(Instant::now() + pause);
+        let Failure { why: error, .. } = failure;
+        tracing::error!(acme = %issuer.name, name = %name.name, error, retry_in = ?pause,
+            failures = self.failures, "no certificate; the one in use stays");
+        name.lock().error = Some(error);
+    }
+}
+
+/// How long to wait after a failure; `random` in 0..1 spreads the fleet. Never less than the
+/// directory asked for.
+fn pause(failure: &Failure, failures_before: u32, random: f64) -> Duration {
+    let first = if failure.counted {
+        BACKOFF
+    } else {
+        BACKOFF_UNREACHED
+    };
+    let doubled = first.saturating_mul(2u32.saturating_pow(failures_before.min(20)));
+    let own = doubled.min(BACKOFF_MAX).mul_f64(1.0 + random / 4.0);
+    failure.pause.map_or(own, |asked| asked.max(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(counted: bool, pause: Option<u64>) -> Failure {
+        Failure {
+            why: String::new(),
+            counted,
+            pause: pause.map(Duration::from_secs),
+        }
+    }
+
+    #[test]
+    fn pauses_double_to_six_hours() {
+        let seconds = |counted, before| pause(&failure(counted, None), before, 0.0).as_secs();
+        assert_eq!(
+            (seconds(true, 0), seconds(true, 1), seconds(true, 3)),
+            (60, 120, 480)
+        );
+        assert_eq!((seconds(false, 0), seconds(false, 4)), (2, 32));
+        for before in [9, 20, 1000, u32::MAX] {
+            assert_eq!(seconds(true, before), 6 * 3600);
+        }
+        let spread = pause(&failure(true, None), 0, 1.0);
+        assert_eq!(spread, Duration::from_secs(75));
+    }
+
+    #[test]
+    fn a_directory_that_asks_for_more_gets_it() {
+        let seconds = |asked| pause(&failure(true, Some(asked)), 0, 0.0).as_secs();
+        assert_eq!((seconds(1), seconds(3600)), (60, 3600));
+    }
+}
