@@ -80,7 +80,7 @@ impl Pass<'_> {
     pub(super) fn issuer(&mut self, at: &At, name: &str) -> Option<Arc<Issuer>> {
         if !self.config.acme.contains_key(name) {
             let known: Vec<&str> = self.config.acme.keys().map(String::as_str).collect();
-            self.dangling(at, "entry in `acme`", name, known.into_iter());
+            self.dangling(at, "ACME entry", name, known.into_iter());
             return None;
         }
         self.issuers.get(name).cloned().flatten()
