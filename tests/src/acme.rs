@@ -28,13 +28,19 @@ pub struct Setup {
     pub external: Option<(&'static str, &'static str)>,
 }
 
-/// A running pebble.
-pub struct Pebble {
-    child: Child,
+/// A pebble that does not run yet: its address and its CA are known already.
+pub struct Prepared {
     dir: TempDir,
     address: SocketAddr,
     management: SocketAddr,
     tls: Arc<ClientConfig>,
+    setup: Setup,
+}
+
+/// A running pebble. It forgets everything with its end, but for its ports and its CA.
+pub struct Pebble {
+    child: Child,
+    place: Prepared,
 }
 
 /// A port that is free now. Somebody else may take it before it is used; nothing else tells pebble
@@ -45,27 +51,14 @@ pub fn free_port() -> u16 {
     socket.local_addr().unwrap().port()
 }
 
-impl Pebble {
-    /// Starts it with a DNS server of its own, and waits until it answers.
-    ///
-    /// # Panics
-    /// Where the package `pebble` is not installed: what is not tested may not look green.
+impl Prepared {
+    /// Chooses ports and makes a CA.
     #[must_use]
-    pub fn start(setup: Setup) -> Self {
-        let (address, management) = (free_port(), free_port());
-        Self::start_at(setup, address, management)
-    }
-
-    /// The same at ports that are known before.
-    ///
-    /// # Panics
-    /// As [`Pebble::start`].
-    #[must_use]
-    pub fn start_at(setup: Setup, port: u16, management: u16) -> Self {
+    pub fn new(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = TestCa::new();
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let management = SocketAddr::from(([127, 0, 0, 1], management));
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let management = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let leaf = ca.leaf(vec![
             rcgen::SanType::IpAddress(address.ip()),
             rcgen::SanType::DnsName("localhost".try_into().unwrap()),
@@ -87,33 +80,43 @@ impl Pebble {
         if let Some((id, key)) = setup.external {
             pebble["externalAccountMACKeys"] = serde_json::json!({ id: key });
         }
-        let config = dir.path().join("pebble.json");
         let text = serde_json::json!({ "pebble": pebble }).to_string();
-        std::fs::write(&config, text).unwrap();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        std::fs::write(dir.path().join("pebble.json"), text).unwrap();
+        Self {
+            tls: client_tls(&[ca.bundle()]),
+            dir,
+            address,
+            management,
+            setup,
+        }
+    }
+
+    /// Starts it with a DNS server of its own, and waits until it answers.
+    ///
+    /// # Panics
+    /// Where the package `pebble` is not installed: what is not tested may not look green.
+    #[must_use]
+    pub fn start(self) -> Pebble {
+        let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
         let child = Command::new("pebble")
             .arg("-config")
-            .arg(&config)
+            .arg(self.dir.path().join("pebble.json"))
             .args(["-dnsserver", &every_name_is_here().to_string()])
             .env("PEBBLE_VA_NOSLEEP", "1")
-            .env("PEBBLE_WFE_NONCEREJECT", setup.bad_nonces.to_string())
+            .env("PEBBLE_WFE_NONCEREJECT", self.setup.bad_nonces.to_string())
             .env("PEBBLE_AUTHZREUSE", "0")
             .stdin(Stdio::null())
             .stderr(log.try_clone().unwrap())
             .stdout(log)
             .spawn()
             .expect("`pebble` runs: install the Debian package `pebble`");
-        let this = Self {
-            child,
-            dir,
-            address,
-            management,
-            tls: client_tls(&[ca.bundle()]),
-        };
+        let this = Pebble { child, place: self };
         let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(management).is_err() || TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < deadline, "pebble: {}", this.log());
-            std::thread::yield_now();
+        for address in [this.place.management, this.place.address] {
+            while TcpStream::connect(address).is_err() {
+                assert!(Instant::now() < deadline, "pebble: {}", this.log());
+                std::thread::yield_now();
+            }
         }
         this
     }
@@ -129,13 +132,42 @@ impl Pebble {
     pub fn ca(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
+}
+
+impl Pebble {
+    /// Prepares and starts it.
+    #[must_use]
+    pub fn start(setup: Setup) -> Self {
+        Prepared::new(setup).start()
+    }
+
+    /// Ends it and starts another in its place, with nothing in its memory.
+    #[must_use]
+    pub fn again(mut self) -> Self {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let nothing = Prepared::new(self.place.setup);
+        std::mem::replace(&mut self.place, nothing).start()
+    }
+
+    /// Address of its directory.
+    #[must_use]
+    pub fn directory(&self) -> String {
+        self.place.directory()
+    }
+
+    /// The CA that its own TLS is verified by.
+    #[must_use]
+    pub fn ca(&self) -> PathBuf {
+        self.place.ca()
+    }
 
     /// The root of what it issues, in a file.
     #[must_use]
     pub fn root(&self) -> PathBuf {
         let request = "GET /roots/0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        let answer = ask(self.management, &self.tls, request.as_bytes());
-        let file = self.dir.path().join("root.pem");
+        let answer = ask(self.place.management, &self.place.tls, request.as_bytes());
+        let file = self.place.dir.path().join("root.pem");
         std::fs::write(&file, body_of(&answer)).unwrap();
         file
     }
@@ -143,7 +175,7 @@ impl Pebble {
     /// What it has logged so far.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+        std::fs::read_to_string(self.place.dir.path().join("log")).unwrap()
     }
 
     /// How many certificates it has issued.
@@ -155,7 +187,7 @@ impl Pebble {
     /// Where it is, and how to trust it there.
     #[must_use]
     pub fn reached(&self) -> (SocketAddr, Arc<ClientConfig>) {
-        (self.address, self.tls.clone())
+        (self.place.address, self.place.tls.clone())
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod acme;
 pub mod acme_front;
+pub mod acme_place;
 pub mod bell;
 pub mod certs;
 pub mod hostile;

@@ -3,93 +3,13 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use selvedge_tests::acme::{Pebble, Setup, free_port, s_client};
-use selvedge_tests::acme_front::Front;
-use selvedge_tests::{PATIENCE, Raw, Selvedge, Upstream, gateway};
-
-/// A place for a gateway: its ports, known before it listens, since pebble has to know them too.
-struct Place {
-    setup: Setup,
-    upstream: Upstream,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self {
-            setup: Setup {
-                http: free_port(),
-                tls: free_port(),
-                ..Setup::default()
-            },
-            upstream: Upstream::answering("ok"),
-        }
-    }
-
-    /// A gateway whose certificates come from `directory`.
-    fn config(&self, directory: &str, ca: &Path, store: &str, more: &str) -> String {
-        self.config_at(self.setup.http, self.setup.tls, directory, ca, store, more)
-    }
-
-    fn config_at(
-        &self,
-        http: u16,
-        tls: u16,
-        directory: &str,
-        ca: &Path,
-        store: &str,
-        more: &str,
-    ) -> String {
-        format!(
-            "acme:
-  public: {{ directory: \"{directory}\", directoryCa: {}, store: \"{store}\", {more} }}
-listeners:
-  - {{ name: web, bind: 127.0.0.1, port: {http} }}
-  - {{ name: tls, bind: 127.0.0.1, port: {tls}, protocol: HTTPS, tls: {{ acme: public }} }}
-routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]
-services: {{ app: {{ endpoints: [\"{}\"] }} }}
-",
-            ca.display(),
-            self.upstream.address()
-        )
-    }
-
-    fn start(&self, pebble: &Pebble, more: &str) -> Selvedge {
-        gateway(&self.config(&pebble.directory(), &pebble.ca(), "$DIR/store", more))
-    }
-}
-
-const TWO: &str = "names: [a.example, b.example]";
-
-fn orders(proxy: &Selvedge, name: &str, outcome: &str) -> f64 {
-    let labels = [format!("name=\"{name}\""), format!("outcome=\"{outcome}\"")];
-    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-    proxy.metric("selvedge_acme_orders_total", &labels)
-}
-
-/// Waits until something holds.
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    wait_within(PATIENCE, what, &mut holds);
-}
-
-fn wait_within(time: Duration, what: &str, holds: &mut dyn FnMut() -> bool) {
-    let deadline = Instant::now() + time;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::yield_now();
-    }
-}
-
-fn wait_issued(proxy: &Selvedge, names: &[&str]) {
-    for name in names {
-        wait_until(name, || orders(proxy, name, "issued") >= 1.0);
-    }
-}
-
-fn is_verified(proxy: &Selvedge, name: &str, root: &Path) -> bool {
-    s_client(proxy.address("tls"), name, root, &[]).contains("Verify return code: 0 (ok)")
-}
+use selvedge_tests::acme::{Pebble, Prepared, s_client};
+use selvedge_tests::acme_front::{Asked, Front};
+use selvedge_tests::acme_place::{
+    Place, TWO, is_verified, orders, wait_issued, wait_until, wait_within,
+};
+use selvedge_tests::{PATIENCE, Raw, Selvedge, gateway};
 
 /// Obtains both certificates and looks at them as a stranger would.
 fn both_names_come(place: &Place, more: &str) -> (Pebble, Selvedge) {
@@ -233,22 +153,11 @@ fn a_reload_keeps_certificates_and_obtains_for_new_names() {
 #[test]
 fn until_the_directory_comes_up_a_self_signed_certificate_is_shown() {
     let place = Place::new();
-    let (port, management) = (free_port(), free_port());
-    // The CA of pebble is not known yet either: a front stands for it.
-    let behind: Arc<Mutex<Option<Pebble>>> = Arc::default();
-    let there = behind.clone();
-    let down = Box::new(move |_: &_| there.lock().unwrap().is_none().then(Vec::new));
-    let pebble = Pebble::start_at(place.setup, port, management);
-    let front = Front::start(Some(&pebble), down, Box::new(|_, json| json));
-    let proxy = gateway(&place.config(
-        &front.directory(),
-        &front.ca(),
-        "$DIR/store",
-        "names: [a.example]",
-    ));
+    let pebble = Prepared::new(place.setup);
+    let (directory, ca) = (pebble.directory(), pebble.ca());
+    let proxy = gateway(&place.config(&directory, &ca, "$DIR/store", "names: [a.example]"));
     wait_until("a failure", || orders(&proxy, "a.example", "failed") >= 1.0);
-    let root = pebble.root();
-    let seen = s_client(proxy.address("tls"), "a.example", &root, &[]);
+    let seen = s_client(proxy.address("tls"), "a.example", &ca, &[]);
     assert!(
         seen.contains("CONNECTED") && seen.contains("self-signed"),
         "{seen}"
@@ -260,9 +169,51 @@ fn until_the_directory_comes_up_a_self_signed_certificate_is_shown() {
     );
     // The plain port, too, works as ever.
     assert_eq!(Raw::connect(proxy.address("web")).get("/").status, 200);
-    *behind.lock().unwrap() = Some(pebble);
+    let pebble = pebble.start();
     wait_issued(&proxy, &["a.example"]);
-    assert!(is_verified(&proxy, "a.example", &root));
+    assert!(is_verified(&proxy, "a.example", &pebble.root()));
+}
+
+#[test]
+fn a_directory_that_has_lost_the_account_gets_a_new_one() {
+    let place = Place::new();
+    let pebble = Pebble::start(place.setup);
+    let shared = tempfile::tempdir().unwrap();
+    let store = shared.path().display().to_string();
+    let config = |names: &str| place.config(&pebble.directory(), &pebble.ca(), &store, names);
+    let (one, two) = (config("names: [a.example]"), config(TWO));
+    let proxy = gateway(&one);
+    wait_issued(&proxy, &["a.example"]);
+    drop(proxy);
+    let pebble = pebble.again();
+    let proxy = gateway(&two);
+    wait_issued(&proxy, &["b.example"]);
+    assert!(is_verified(&proxy, "b.example", &pebble.root()));
+    assert!(orders(&proxy, "b.example", "failed") < 0.5);
+}
+
+#[test]
+fn a_proof_that_fails_is_logged_with_the_directory_s_problem() {
+    let place = Place::new();
+    let pebble = Pebble::start(place.setup);
+    // Not where the directory looks.
+    let more = "names: [a.example], challenge: http-01";
+    let (directory, ca) = (pebble.directory(), pebble.ca());
+    let mut proxy = gateway(&place.config_at(0, 0, &directory, &ca, "$DIR/store", more));
+    let line = proxy.wait_for("no certificate; the one in use stays");
+    assert!(line.contains("urn:ietf:params:acme:error:"), "{line}");
+    assert!((orders(&proxy, "a.example", "failed") - 1.0).abs() < 0.5);
+    // The directory counts failures: it is a minute at least.
+    let pause: f64 = line
+        .split("retry_in=")
+        .nth(1)
+        .unwrap()
+        .split('s')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((60.0..=75.1).contains(&pause), "{line}");
 }
 
 #[test]
@@ -298,6 +249,49 @@ fn two_replicas_with_one_store_order_once() {
 }
 
 #[test]
+fn a_replica_that_is_killed_while_it_orders_holds_up_nobody() {
+    let place = Place::new();
+    let pebble = Pebble::start(place.setup);
+    let hangs = Arc::new(AtomicBool::new(false));
+    let hung = hangs.clone();
+    let judge = Box::new(move |asked: &Asked| {
+        // The first order hangs, with the lock held.
+        if asked.payload["csr"].is_string() && !hung.swap(true, Ordering::SeqCst) {
+            std::thread::park();
+        }
+        None
+    });
+    let front = Front::start(Some(&pebble), judge, Box::new(|_, json| json));
+    let shared = tempfile::tempdir().unwrap();
+    let store = shared.path().display().to_string();
+    let more = "names: [a.example], challenge: http-01";
+    let (directory, ca) = (front.directory(), front.ca());
+    let killed = gateway(&place.config(&directory, &ca, &store, more));
+    let mut found = Vec::new();
+    wait_until("an open challenge", || {
+        found.clear();
+        files_below(shared.path(), &mut found);
+        found
+            .iter()
+            .any(|f| f.display().to_string().contains("/challenges/"))
+    });
+    wait_until("the order", || hangs.load(Ordering::SeqCst));
+    killed.signal("KILL");
+    drop(killed);
+    let next = gateway(&place.config(&directory, &ca, &store, more));
+    wait_issued(&next, &["a.example"]);
+    assert!(is_verified(&next, "a.example", &pebble.root()));
+    found.clear();
+    files_below(shared.path(), &mut found);
+    assert!(
+        !found
+            .iter()
+            .any(|f| f.display().to_string().contains("/challenges/")),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn renewal_under_load_fails_no_handshake() {
     let mut place = Place::new();
     place.setup.life = 12;
@@ -326,13 +320,15 @@ fn renewal_under_load_fails_no_handshake() {
 
 #[test]
 fn a_window_that_has_begun_renews_and_says_what_is_replaced() {
-    let place = Place::new();
+    let mut place = Place::new();
+    // Short enough that two orders may follow each other in seconds.
+    place.setup.life = 300;
     let pebble = Pebble::start(place.setup);
     let asked: Arc<Mutex<Vec<String>>> = Arc::default();
     let replaced: Arc<Mutex<Vec<serde_json::Value>>> = Arc::default();
     let (windows, seen) = (asked.clone(), replaced.clone());
     // The first certificate is to be replaced at once, the second in years.
-    let judge = Box::new(move |request: &selvedge_tests::acme_front::Asked| {
+    let judge = Box::new(move |request: &Asked| {
         let id = request.line.strip_prefix("GET /ari/")?.to_owned();
         let mut asked = windows.lock().unwrap();
         let (start, end) = match asked.first() {
@@ -345,20 +341,18 @@ fn a_window_that_has_begun_renews_and_says_what_is_replaced() {
         let head = "HTTP/1.1 200 OK\r\nRetry-After: 21600\r\nContent-Length:";
         Some(format!("{head} {length}\r\n\r\n{body}").into_bytes())
     });
-    let edit = Box::new(
-        move |request: &selvedge_tests::acme_front::Asked, mut json: serde_json::Value| {
-            if let Some(nonce) = json["newNonce"].as_str() {
-                let base = nonce.split("/nonce").next().unwrap().to_owned();
-                json["renewalInfo"] = format!("{base}/ari").into();
-            }
-            let replaces = &request.payload["replaces"];
-            if replaces.is_string() {
-                seen.lock().unwrap().push(replaces.clone());
-                json["replaces"] = replaces.clone();
-            }
-            json
-        },
-    );
+    let edit = Box::new(move |request: &Asked, mut json: serde_json::Value| {
+        if let Some(nonce) = json["newNonce"].as_str() {
+            let base = nonce.split("/nonce").next().unwrap().to_owned();
+            json["renewalInfo"] = format!("{base}/ari").into();
+        }
+        let replaces = &request.payload["replaces"];
+        if replaces.is_string() {
+            seen.lock().unwrap().push(replaces.clone());
+            json["replaces"] = replaces.clone();
+        }
+        json
+    });
     let front = Front::start(Some(&pebble), judge, edit);
     let proxy = gateway(&place.config(
         &front.directory(),

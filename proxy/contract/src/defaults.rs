@@ -262,8 +262,11 @@ pub mod acme {
     pub const BACKOFF_UNREACHED: Duration = Duration::from_secs(2);
     /// First pause after an order that failed; directories count those.
     pub const BACKOFF: Duration = Duration::from_secs(60);
-    /// Between two orders of a name that went well, however short its certificates live.
+    /// Between two orders of a name that went well: a hundredth of the certificate's life, but not
+    /// less than this. A directory whose window is always in the past must not be fed orders.
     pub const ORDER_GAP: Duration = Duration::from_secs(5);
+    /// Nor more than this: a certificate that is revoked at once can be replaced.
+    pub const ORDER_GAP_MAX: Duration = Duration::from_secs(3600);
     /// Longest pause between two tries.
     pub const BACKOFF_MAX: Duration = Duration::from_secs(6 * 3600);
     /// A directory that asks for a longer pause than this gets this.

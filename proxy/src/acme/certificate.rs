@@ -83,6 +83,13 @@ impl Certificate {
         })
     }
 
+    /// From its beginning to its end.
+    #[must_use]
+    pub fn life(&self) -> Duration {
+        let life = self.not_after.duration_since(self.not_before);
+        life.unwrap_or_default()
+    }
+
     /// Whether it may be shown at this time.
     #[must_use]
     pub fn is_good(&self, now: SystemTime) -> bool {

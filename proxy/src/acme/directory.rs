@@ -2,6 +2,7 @@
 //! that the protocol's crate would stumble over.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +13,12 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use rustls::ClientConfig;
+use selvedge_contract::config::Acme;
 use selvedge_contract::defaults::acme::{ANSWER_BYTES, REQUEST, RETRY_AFTER_MAX};
 use serde::Deserialize;
 
 use crate::fetch::{self, Address, FetchError};
+use crate::tls::server_client;
 
 /// A directory, for the time of one order or question.
 #[derive(Debug, Clone)]
@@ -62,12 +65,18 @@ pub(super) struct Resources {
 }
 
 impl Directory {
-    pub(super) fn new(url: &str, tls: Arc<ClientConfig>) -> Self {
-        Self {
-            url: url.to_owned(),
+    /// Reads the CAs that it is verified by, anew each time: files change.
+    pub(super) async fn open(spec: &Acme) -> Result<Self, String> {
+        let ca = spec.directory_ca.clone();
+        let read = move || server_client(ca.as_deref().map(Path::new), false);
+        // Beside the control runtime: a network file system may hang.
+        let tls = tokio::task::spawn_blocking(read).await;
+        let tls = tls.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        Ok(Self {
+            url: spec.directory.clone(),
             tls,
             seen: Arc::default(),
-        }
+        })
     }
 
     /// Whether anything was asked that the directory counts.

@@ -1,6 +1,5 @@
 //! One order at a directory: account, challenge, key, certificate (RFC 8555 section 7).
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,8 +11,6 @@ use instant_acme::{
 };
 use selvedge_contract::config::AcmeChallenge;
 use selvedge_contract::defaults::acme::{ORDER, POLL};
-
-use crate::tls::server_client;
 
 use super::directory::Directory;
 use super::store::{Lock, Proof};
@@ -56,20 +53,12 @@ type Fault = Box<dyn std::error::Error + Send + Sync>;
 impl Attempt {
     /// Carries it out, bounded in time. A panic of what it is built on is a failure like others.
     pub(super) async fn run(self) -> Result<Outcome, Failure> {
-        let tls = {
-            let ca = self.issuer.spec.directory_ca.clone();
-            beside(move || Ok(server_client(ca.as_deref().map(Path::new), false)?)).await
-        };
-        let directory = match tls {
-            Ok(tls) => Directory::new(&self.issuer.spec.directory, tls),
-            Err(fault) => {
-                return Err(Failure {
-                    why: printable(&fault.to_string()),
-                    counted: false,
-                    pause: None,
-                });
-            }
-        };
+        let directory = Directory::open(&self.issuer.spec).await;
+        let directory = directory.map_err(|error| Failure {
+            why: printable(&error),
+            counted: false,
+            pause: None,
+        })?;
         let seen = directory.clone();
         let order = tokio::spawn(tokio::time::timeout(ORDER, self.carry_out(directory)));
         let fault: Fault = match order.await {

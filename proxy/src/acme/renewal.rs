@@ -5,11 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use selvedge_contract::defaults::acme::{
-    BACKOFF, BACKOFF_MAX, BACKOFF_UNREACHED, ORDER_GAP, STORE,
+    BACKOFF, BACKOFF_MAX, BACKOFF_UNREACHED, ORDER_GAP, ORDER_GAP_MAX, STORE, WINDOW_AGAIN,
 };
 use tokio::time::Instant;
-
-use crate::tls::server_client;
 
 use super::directory::Directory;
 use super::order::{Attempt, Failure, Outcome};
@@ -114,20 +112,14 @@ impl Progress {
         if plan.ask_at.is_none_or(|at| now < at) || !certificate.is_good(now) {
             return;
         }
-        let ca = issuer
-            .spec
-            .directory_ca
-            .as_deref()
-            .map(std::path::Path::new);
-        let asked = match server_client(ca, false) {
-            Ok(tls) => {
-                let directory = Directory::new(&issuer.spec.directory, tls);
+        let asked = match Directory::open(&issuer.spec).await {
+            Ok(directory) => {
                 let asked = plan.ask(&directory, &certificate, now).await;
                 asked.map_err(|e| e.to_string())
             }
             Err(error) => {
-                plan.ask_at = None;
-                Err(error.to_string())
+                plan.ask_at = Some(now + WINDOW_AGAIN);
+                Err(error)
             }
         };
         if let Err(error) = asked {
@@ -175,7 +167,9 @@ impl Progress {
                 name.counters.issued.fetch_add(1, Relaxed);
                 tracing::info!(acme = %issuer.name, name = %name.name, "certificate issued");
                 self.read_back(issuer, name).await;
-                self.not_before = Some(Instant::now() + ORDER_GAP);
+                let life = name.issued().map_or(ORDER_GAP, |held| held.life());
+                let gap = (life / 100).clamp(ORDER_GAP, ORDER_GAP_MAX);
+                self.not_before = Some(Instant::now() + gap);
             }
             Ok(Outcome::Found) => self.read_back(issuer, name).await,
             Ok(Outcome::Busy) => self.not_before = Some(Instant::now() + STORE),

@@ -125,8 +125,7 @@ impl Plan {
 }
 
 fn share(certificate: &Certificate, percent: f64) -> SystemTime {
-    let life = certificate.not_after.duration_since(certificate.not_before);
-    certificate.not_before + life.unwrap_or_default().mul_f64(percent / 100.0)
+    certificate.not_before + certificate.life().mul_f64(percent / 100.0)
 }
 
 #[cfg(test)]
