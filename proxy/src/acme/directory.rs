@@ -14,11 +14,12 @@ use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use rustls::ClientConfig;
 use selvedge_contract::config::Acme;
-use selvedge_contract::defaults::acme::{ANSWER_BYTES, REQUEST, RETRY_AFTER_MAX};
-use serde::Deserialize;
+use selvedge_contract::defaults::acme::{ANSWER_BYTES, REQUEST};
 
 use crate::fetch::{self, Address, FetchError};
 use crate::tls::server_client;
+
+use super::answer::{Resources, pause_of};
 
 /// A directory, for the time of one order or question.
 #[derive(Debug, Clone)]
@@ -51,17 +52,6 @@ pub(super) enum DirectoryError {
     /// An address to send to that is not `https://`.
     #[error("the directory names an address that is not https")]
     Insecure,
-}
-
-/// The resources of a directory (RFC 8555 section 7.1.1), as far as we look at them ourselves.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Resources {
-    new_nonce: String,
-    new_account: String,
-    new_order: String,
-    /// Of RFC 9773.
-    pub(super) renewal_info: Option<String>,
 }
 
 impl Directory {
@@ -99,7 +89,7 @@ impl Directory {
     /// The directory's resources.
     pub(super) async fn resources(&self) -> Result<Resources, DirectoryError> {
         let answer = self.get(&self.url).await?;
-        read_resources(answer.body())
+        Resources::read(answer.body()).ok_or(DirectoryError::NotA("directory"))
     }
 
     /// Reads what needs no signature.
@@ -147,7 +137,8 @@ impl Directory {
     /// Notes `Retry-After` of a refusal, and bounds it: the crate adds it to the present time.
     fn bound_pause(&self, answer: &mut Response<Bytes>) {
         let told = answer.headers_mut().remove(header::RETRY_AFTER);
-        let Some(pause) = told.and_then(|told| pause_of(&told, SystemTime::now())) else {
+        let Some(pause) = told.and_then(|told| pause_of(told.to_str().ok()?, SystemTime::now()))
+        else {
             return;
         };
         answer
@@ -176,7 +167,7 @@ impl Directory {
                 return Err(FetchError::Status(answer.status()).into());
             }
             // The crate takes it for granted that these are addresses.
-            read_resources(answer.body())?;
+            Resources::read(answer.body()).ok_or(DirectoryError::NotA("directory"))?;
         }
         let (parts, body) = answer.into_parts();
         Ok(BytesResponse {
@@ -184,38 +175,6 @@ impl Directory {
             body: Box::new(body),
         })
     }
-}
-
-fn read_resources(json: &[u8]) -> Result<Resources, DirectoryError> {
-    let resources: Resources =
-        serde_json::from_slice(json).map_err(|_| DirectoryError::NotA("directory"))?;
-    for url in [
-        &resources.new_nonce,
-        &resources.new_account,
-        &resources.new_order,
-    ] {
-        let address: Result<Address, _> = url.parse();
-        if !address.is_ok_and(|a| a.is_https()) {
-            return Err(DirectoryError::Insecure);
-        }
-    }
-    Ok(resources)
-}
-
-/// `Retry-After` (RFC 9110 section 10.2.3), in seconds or as a date, at most a day.
-fn pause_of(told: &HeaderValue, now: SystemTime) -> Option<Duration> {
-    let told = told.to_str().ok()?.trim();
-    let pause = match told.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        // More digits than a number has.
-        Err(_) if !told.is_empty() && told.bytes().all(|b| b.is_ascii_digit()) => RETRY_AFTER_MAX,
-        Err(_) => {
-            let date = jiff::fmt::rfc2822::parse(told).ok()?;
-            let date = SystemTime::from(date.timestamp());
-            date.duration_since(now).unwrap_or_default()
-        }
-    };
-    Some(pause.min(RETRY_AFTER_MAX))
 }
 
 impl HttpClient for Directory {
@@ -228,47 +187,5 @@ impl HttpClient for Directory {
             let answer = this.exchange(request).await;
             answer.map_err(|error| instant_acme::Error::Other(Box::new(error)))
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_are_bounded() {
-        let pause = |text: &'static str| {
-            pause_of(&HeaderValue::from_static(text), SystemTime::UNIX_EPOCH).map(|d| d.as_secs())
-        };
-        assert_eq!(pause("120"), Some(120));
-        assert_eq!(pause(" 0 "), Some(0));
-        for long in ["86401", "18446744073709551615", "99999999999999999999999"] {
-            assert_eq!(pause(long), Some(86_400), "{long}");
-        }
-        assert_eq!(pause("Thu, 01 Jan 1970 00:01:00 GMT"), Some(60));
-        for bad in ["", "soon", "-1", "1.5"] {
-            assert_eq!(pause(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_directory_names_addresses_that_are_safe() {
-        let with = |nonce: &str| {
-            let json = serde_json::json!({ "newNonce": nonce, "newAccount": "https://a/1",
-                "newOrder": "https://a/2" });
-            read_resources(json.to_string().as_bytes()).is_ok()
-        };
-        assert!(with("https://a/nonce"));
-        for bad in [
-            "",
-            "http://a/",
-            "https://",
-            "https://a b/",
-            "nonce",
-            "https://u@a/",
-        ] {
-            assert!(!with(bad), "{bad}");
-        }
-        assert!(read_resources(b"<html>").is_err() && read_resources(b"[]").is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! Public certificates by ACME (RFC 8555): obtained and renewed on the control runtime, never on
 //! the path, and shown from the next handshake on.
 
+pub mod answer;
 mod certificate;
 mod challenge;
 mod directory;
@@ -25,7 +26,7 @@ use crate::telemetry::metrics::{Metrics, OrderCounters};
 pub use certificate::{Certificate, Unusable};
 pub use challenge::{ALPN, Issuers, challenged_name};
 pub use order::external_key;
-pub use store::Store;
+pub use store::{Store, is_token};
 
 /// One entry of `acme`: its names, what is shown for them, and where that is kept.
 #[derive(Debug)]

@@ -54,7 +54,8 @@ impl Proof<'_> {
 }
 
 /// Whether a text has the form of a token: base64url (RFC 8555 section 8.1), of a bounded length.
-pub(super) fn is_token(text: &str) -> bool {
+#[must_use]
+pub fn is_token(text: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     (1..=128).contains(&text.len()) && text.bytes().all(fits)
 }

@@ -5,46 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use selvedge_contract::defaults::acme::{RENEW_BY, WINDOW_AGAIN, WINDOW_CEILING, WINDOW_FLOOR};
 use selvedge_contract::defaults::process::{RENEW_AT, RENEW_JITTER};
-use serde::Deserialize;
 
 use super::Certificate;
+use super::answer::Window;
 use super::directory::{Directory, DirectoryError};
-
-/// The window that a directory suggests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Window {
-    start: SystemTime,
-    end: SystemTime,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RenewalInfo {
-    suggested_window: SuggestedWindow,
-}
-
-#[derive(Deserialize)]
-struct SuggestedWindow {
-    start: String,
-    end: String,
-}
-
-impl Window {
-    fn read(json: &[u8]) -> Option<Self> {
-        let info: RenewalInfo = serde_json::from_slice(json).ok()?;
-        let time = |text: &str| text.parse::<jiff::Timestamp>().ok().map(SystemTime::from);
-        let start = time(&info.suggested_window.start)?;
-        let end = time(&info.suggested_window.end)?;
-        // A window that ends before it begins is an error (RFC 9773 section 4.2).
-        (start < end).then_some(Self { start, end })
-    }
-
-    /// A time in it; `random` in 0..1 spreads the fleet.
-    fn pick(self, random: f64) -> SystemTime {
-        let length = self.end.duration_since(self.start).unwrap_or_default();
-        self.start + length.mul_f64(random)
-    }
-}
 
 /// The plan for one certificate.
 #[derive(Debug, Clone, Copy)]
@@ -200,17 +164,5 @@ mod tests {
             plan.take(window, &certificate, now, told, 0.5);
             assert_eq!(plan.ask_at, Some(now + Duration::from_secs(wanted)));
         }
-    }
-
-    #[test]
-    fn windows_are_read_strictly() {
-        let read = |start: &str, end: &str| {
-            let json = serde_json::json!({ "suggestedWindow": { "start": start, "end": end } });
-            Window::read(json.to_string().as_bytes())
-        };
-        assert!(read("2026-01-02T04:00:00Z", "2026-01-03T04:00:00Z").is_some());
-        assert!(read("2026-01-03T04:00:00Z", "2026-01-02T04:00:00Z").is_none());
-        assert!(read("tomorrow", "2026-01-02T04:00:00Z").is_none());
-        assert!(Window::read(b"{}").is_none() && Window::read(b"\xff").is_none());
     }
 }
