@@ -1,14 +1,15 @@
 //! ACME for tests: pebble as the directory, and a DNS server that knows every name as 127.0.0.1.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::{PATIENCE, TestCa};
@@ -43,12 +44,20 @@ pub struct Pebble {
     place: Prepared,
 }
 
-/// A port that is free now. Somebody else may take it before it is used; nothing else tells pebble
-/// where to look before the gateway listens there.
+/// A port for whoever is told of it: held, but not listened on, to the end of the process, so that
+/// the system gives it to nobody else. Who listens there must allow addresses to be used again, as
+/// the gateway and pebble do.
 #[must_use]
 pub fn free_port() -> u16 {
-    let socket = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    socket.local_addr().unwrap().port()
+    static HELD: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    // Not before: the system may share a port out where everybody is willing.
+    socket.set_reuse_address(true).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    HELD.lock().unwrap().push(socket);
+    port
 }
 
 impl Prepared {

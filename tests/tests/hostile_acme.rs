@@ -332,7 +332,7 @@ fn each_kind_of_nonsense_is_a_failure_and_no_more() {
             Box::new(|_, json| json),
         );
         let upstream = Upstream::answering("ok");
-        let proxy = gateway(&config(
+        let mut proxy = gateway(&config(
             ports(),
             &upstream,
             &front.directory(),
@@ -341,14 +341,14 @@ fn each_kind_of_nonsense_is_a_failure_and_no_more() {
         ));
         wait_until("a failure", || orders(&proxy, "failed") >= 1.0);
         assert_eq!(Raw::connect(proxy.address("web")).get("/").status, 200);
-        assert!(proxy.log().iter().any(|l| l.contains("no certificate")));
+        proxy.wait_for("no certificate; the one in use stays");
     }
 }
 
 #[test]
 fn a_directory_that_hangs_holds_up_nobody_and_is_given_up() {
     let (upstream, front) = (Upstream::answering("ok"), silent());
-    let proxy = gateway(&config(
+    let mut proxy = gateway(&config(
         ports(),
         &upstream,
         &front.directory(),
@@ -362,8 +362,7 @@ fn a_directory_that_hangs_holds_up_nobody_and_is_given_up() {
         assert!(Instant::now() < deadline, "not given up");
         std::thread::yield_now();
     }
-    let said = proxy.log().join("\n");
-    assert!(said.contains("no answer within 20 s"), "{said}");
+    proxy.wait_for("no answer within 20 s");
 }
 
 #[test]
@@ -381,12 +380,12 @@ fn what_a_directory_says_is_bounded_and_cannot_break_a_line() {
         let kind = "urn:ietf:params:acme:error:rateLimited";
         let body = format!("{{\"type\":\"{kind}\",\"detail\":\"{detail}\",\"status\":429}}");
         // More seconds than time has.
-        let head = "HTTP/1.1 429 Slow\r\nRetry-After: 18446744073709551615\r\nReplay-Nonce: abc";
+        let head = "HTTP/1.1 429 Slow\r\nRetry-After: 18446744073709551615\r\nReplay-Nonce: abc\r\nContent-Type: application/problem+json";
         Some(format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes())
     });
     let front = Front::start(Some(&pebble), judge, Box::new(|_, json| json));
     let upstream = Upstream::answering("ok");
-    let proxy = gateway(&config(
+    let mut proxy = gateway(&config(
         setup,
         &upstream,
         &front.directory(),
@@ -394,11 +393,8 @@ fn what_a_directory_says_is_bounded_and_cannot_break_a_line() {
         "",
     ));
     wait_until("a failure", || orders(&proxy, "failed") >= 1.0);
+    let line = proxy.wait_for("slow down");
     let log = proxy.log();
-    let line = log
-        .iter()
-        .find(|l| l.contains("rateLimited") || l.contains("slow down"))
-        .unwrap();
     assert!(line.len() < 1500, "{line}");
     assert!(
         line.contains("forged") && line.contains("retry_in=86400s"),
@@ -421,7 +417,7 @@ fn a_token_that_leads_out_of_the_store_is_refused() {
     let front = Front::start(Some(&pebble), Box::new(|_| None), edit);
     let upstream = Upstream::answering("ok");
     let more = "challenge: http-01";
-    let proxy = gateway(&config(
+    let mut proxy = gateway(&config(
         setup,
         &upstream,
         &front.directory(),
@@ -434,5 +430,28 @@ fn a_token_that_leads_out_of_the_store_is_refused() {
         std::fs::read(proxy.dir().join("config.yaml")).unwrap(),
         before
     );
-    assert!(proxy.log().iter().any(|l| l.contains("token is none")));
+    proxy.wait_for("token is none");
+}
+
+#[test]
+fn what_is_no_problem_document_is_told_by_its_status() {
+    let setup = ports();
+    let pebble = Pebble::start(setup);
+    let judge = Box::new(|request: &Asked| {
+        let body = "<html>no directory behind</html>";
+        let head = "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length:";
+        let signed = request.line.starts_with("POST ");
+        signed.then(|| format!("{head} {}\r\n\r\n{body}", body.len()).into_bytes())
+    });
+    let front = Front::start(Some(&pebble), judge, Box::new(|_, json| json));
+    let upstream = Upstream::answering("ok");
+    let mut proxy = gateway(&config(
+        setup,
+        &upstream,
+        &front.directory(),
+        &front.ca(),
+        "",
+    ));
+    let line = proxy.wait_for("no certificate; the one in use stays");
+    assert!(line.contains("502"), "{line}");
 }

@@ -260,6 +260,8 @@ pub mod acme {
     /// First pause where no order was made, since the directory could not be reached or understood:
     /// that costs nobody anything, and at the start of a machine it is soon over.
     pub const BACKOFF_UNREACHED: Duration = Duration::from_secs(2);
+    /// Longest pause of that kind: nobody is waited for once it answers again.
+    pub const BACKOFF_UNREACHED_MAX: Duration = Duration::from_secs(3600);
     /// First pause after an order that failed; directories count those.
     pub const BACKOFF: Duration = Duration::from_secs(60);
     /// Between two orders of a name that went well: a hundredth of the certificate's life, but not

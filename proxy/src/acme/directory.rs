@@ -169,6 +169,13 @@ impl Directory {
             // The crate takes it for granted that these are addresses.
             Resources::read(answer.body()).ok_or(DirectoryError::NotA("directory"))?;
         }
+        // Of what goes wrong on the way to a directory, the status says more than that it is no JSON.
+        let kind = answer.headers().get(header::CONTENT_TYPE);
+        let is_problem =
+            kind.is_some_and(|k| k.as_bytes().starts_with(b"application/problem+json"));
+        if answer.status().as_u16() >= 400 && !is_problem {
+            return Err(FetchError::Status(answer.status()).into());
+        }
         let (parts, body) = answer.into_parts();
         Ok(BytesResponse {
             parts,

@@ -10,6 +10,7 @@ mod renewal;
 mod store;
 mod window;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -39,6 +40,8 @@ pub struct Issuer {
     pub store: Store,
     /// One certificate each.
     pub names: Vec<Name>,
+    /// Places in `names`, for handshakes.
+    places: HashMap<String, usize>,
     watched: AtomicBool,
     retired: CancellationToken,
 }
@@ -129,6 +132,11 @@ impl Issuer {
             name: name.clone(),
             spec: spec.clone(),
             store,
+            places: names
+                .iter()
+                .enumerate()
+                .map(|(at, n)| (n.name.clone(), at))
+                .collect(),
             names,
             watched: AtomicBool::new(false),
             retired: CancellationToken::new(),
@@ -148,7 +156,7 @@ impl Issuer {
     }
 
     fn find(&self, name: &str) -> Option<&Name> {
-        self.names.iter().find(|known| known.name == name)
+        self.names.get(*self.places.get(name)?)
     }
 
     /// Whether challenges come in handshakes.

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use selvedge_contract::defaults::acme::{
-    BACKOFF, BACKOFF_MAX, BACKOFF_UNREACHED, ORDER_GAP, ORDER_GAP_MAX, STORE, WINDOW_AGAIN,
+    BACKOFF, BACKOFF_MAX, BACKOFF_UNREACHED, BACKOFF_UNREACHED_MAX, ORDER_GAP, ORDER_GAP_MAX,
+    STORE, WINDOW_AGAIN,
 };
 use tokio::time::Instant;
 
@@ -22,10 +23,16 @@ struct Progress {
     stamp: Option<Stamp>,
     /// Of the certificate in use.
     plan: Option<Plan>,
-    /// Failures in a row.
-    failures: u32,
+    failures: Failures,
     /// No order before.
     not_before: Option<Instant>,
+}
+
+/// Failures in a row, apart: hours without a network must not make the first refusal a long one.
+#[derive(Debug, Default, Clone, Copy)]
+struct Failures {
+    unreached: u32,
+    counted: u32,
 }
 
 /// Runs until the issuer is retired. One order at a time: replicas take turns at the lock anyway.
@@ -94,7 +101,7 @@ impl Progress {
         }
         let plan = Plan::by_life(&certificate, now, fastrand::f64());
         self.plan = Some(plan);
-        self.failures = 0;
+        self.failures = Failures::default();
         self.not_before = None;
         name.adopt(certificate);
         *name.lock() = super::Status {
@@ -155,7 +162,7 @@ impl Progress {
     async fn order(&mut self, issuer: &Arc<Issuer>, name: &Name) {
         let held = name.issued();
         // A directory may refuse it, say because another has replaced it already: only once.
-        let known = self.failures == 0 && self.plan.is_some_and(|plan| plan.has_window());
+        let known = self.failures.counted == 0 && self.plan.is_some_and(|plan| plan.has_window());
         let attempt = Attempt {
             issuer: issuer.clone(),
             name: name.name.clone(),
@@ -171,7 +178,10 @@ impl Progress {
                 let gap = (life / 100).clamp(ORDER_GAP, ORDER_GAP_MAX);
                 self.not_before = Some(Instant::now() + gap);
             }
-            Ok(Outcome::Found) => self.read_back(issuer, name).await,
+            Ok(Outcome::Found) => {
+                self.not_before = Some(Instant::now() + STORE);
+                self.read_back(issuer, name).await;
+            }
             Ok(Outcome::Busy) => self.not_before = Some(Instant::now() + STORE),
             Err(failure) => self.fail(issuer, name, failure),
         }
@@ -189,25 +199,30 @@ impl Progress {
     fn fail(&mut self, issuer: &Issuer, name: &Name, failure: Failure) {
         name.counters.failed.fetch_add(1, Relaxed);
         let pause = pause(&failure, self.failures, fastrand::f64());
-        self.failures = self.failures.saturating_add(1);
+        let failures = if failure.counted {
+            &mut self.failures.counted
+        } else {
+            &mut self.failures.unreached
+        };
+        *failures = failures.saturating_add(1);
         self.not_before = Some(Instant::now() + pause);
         let Failure { why: error, .. } = failure;
         tracing::error!(acme = %issuer.name, name = %name.name, error, retry_in = ?pause,
-            failures = self.failures, "no certificate; the one in use stays");
+            failures, "no certificate; the one in use stays");
         name.lock().error = Some(error);
     }
 }
 
 /// How long to wait after a failure; `random` in 0..1 spreads the fleet. Never less than the
 /// directory asked for.
-fn pause(failure: &Failure, failures_before: u32, random: f64) -> Duration {
-    let first = if failure.counted {
-        BACKOFF
+fn pause(failure: &Failure, before: Failures, random: f64) -> Duration {
+    let (first, before, longest) = if failure.counted {
+        (BACKOFF, before.counted, BACKOFF_MAX)
     } else {
-        BACKOFF_UNREACHED
+        (BACKOFF_UNREACHED, before.unreached, BACKOFF_UNREACHED_MAX)
     };
-    let doubled = first.saturating_mul(2u32.saturating_pow(failures_before.min(20)));
-    let own = doubled.min(BACKOFF_MAX).mul_f64(1.0 + random / 4.0);
+    let doubled = first.saturating_mul(2u32.saturating_pow(before.min(20)));
+    let own = doubled.min(longest).mul_f64(1.0 + random / 4.0);
     failure.pause.map_or(own, |asked| asked.max(own))
 }
 
@@ -223,24 +238,32 @@ mod tests {
         }
     }
 
+    fn before(counted: u32, unreached: u32) -> Failures {
+        Failures { unreached, counted }
+    }
+
     #[test]
     fn pauses_double_to_six_hours() {
-        let seconds = |counted, before| pause(&failure(counted, None), before, 0.0).as_secs();
-        assert_eq!(
-            (seconds(true, 0), seconds(true, 1), seconds(true, 3)),
-            (60, 120, 480)
-        );
-        assert_eq!((seconds(false, 0), seconds(false, 4)), (2, 32));
-        for before in [9, 20, 1000, u32::MAX] {
-            assert_eq!(seconds(true, before), 6 * 3600);
+        let seconds = |before| pause(&failure(true, None), before, 0.0).as_secs();
+        // Hours without a network count for nothing here.
+        for (counted, wanted) in [(0, 60), (1, 120), (3, 480), (9, 21_600), (u32::MAX, 21_600)] {
+            assert_eq!(seconds(before(counted, 30)), wanted);
         }
-        let spread = pause(&failure(true, None), 0, 1.0);
+        let spread = pause(&failure(true, None), before(0, 0), 1.0);
         assert_eq!(spread, Duration::from_secs(75));
     }
 
     #[test]
+    fn a_directory_that_is_not_reached_is_tried_sooner() {
+        let seconds = |before| pause(&failure(false, None), before, 0.0).as_secs();
+        for (unreached, wanted) in [(0, 2), (4, 32), (11, 3600), (u32::MAX, 3600)] {
+            assert_eq!(seconds(before(5, unreached)), wanted);
+        }
+    }
+
+    #[test]
     fn a_directory_that_asks_for_more_gets_it() {
-        let seconds = |asked| pause(&failure(true, Some(asked)), 0, 0.0).as_secs();
+        let seconds = |asked| pause(&failure(true, Some(asked)), before(0, 0), 0.0).as_secs();
         assert_eq!((seconds(1), seconds(3600)), (60, 3600));
     }
 }
