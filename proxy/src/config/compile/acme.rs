@@ -36,7 +36,7 @@ impl Compiler {
             let plain = |l: &&_| matches!(l, ListenerProtocol::Http);
             let protocols = listeners.iter().map(|l| &l.protocol);
             if spec.challenge == AcmeChallenge::Http01 && protocols.filter(plain).count() == 0 {
-                // Not an error: whoever has port 80 may pass those requests to the health of others.
+                // Not an error: a replica that shares the store may have port 80.
                 let remedy =
                     "add a listener with `protocol: HTTP` where port 80 of the names leads to";
                 let message = "nobody answers the challenge: there is no HTTP listener";
