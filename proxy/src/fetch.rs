@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -55,6 +55,14 @@ impl FromStr for Address {
             port: authority.port_u16().unwrap_or(if https { 443 } else { 80 }),
             path: path.to_owned(),
         })
+    }
+}
+
+impl Address {
+    /// Whether TLS guards what is sent there.
+    #[must_use]
+    pub const fn is_https(&self) -> bool {
+        self.https
     }
 }
 
@@ -110,35 +118,55 @@ async fn get(
     tls: &Arc<ClientConfig>,
     limit: usize,
 ) -> Result<Bytes, FetchError> {
+    let request = Request::get(&address.path)
+        .header(header::HOST, format!("{}:{}", address.host, address.port))
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, "selvedge")
+        .body(Full::default())?;
+    let response = send(address, tls, request, limit).await?;
+    if response.status() != StatusCode::OK {
+        return Err(FetchError::Status(response.status()));
+    }
+    Ok(response.into_body())
+}
+
+/// Sends one request on a connection of its own and reads an answer of at most `limit` bytes. The
+/// caller writes `Host`, and bounds the time; dropping the future closes the connection.
+///
+/// # Errors
+/// [`FetchError`]; no status is one.
+pub async fn send(
+    address: &Address,
+    tls: &Arc<ClientConfig>,
+    request: Request<Full<Bytes>>,
+    limit: usize,
+) -> Result<Response<Bytes>, FetchError> {
     let host = address.host.trim_matches(['[', ']']);
     let stream = TcpStream::connect((host, address.port)).await?;
     if !address.https {
-        return exchange(address, stream, limit).await;
+        return exchange(request, stream, limit).await;
     }
     let name = ServerName::try_from(host.to_owned()).map_err(|_| FetchError::Name)?;
     let stream = TlsConnector::from(tls.clone())
         .connect(name, stream)
         .await?;
-    exchange(address, stream, limit).await
+    exchange(request, stream, limit).await
 }
 
-async fn exchange<S>(address: &Address, stream: S, limit: usize) -> Result<Bytes, FetchError>
+async fn exchange<S>(
+    request: Request<Full<Bytes>>,
+    stream: S,
+    limit: usize,
+) -> Result<Response<Bytes>, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(&address.path)
-        .header(header::HOST, format!("{}:{}", address.host, address.port))
-        .header(header::ACCEPT, "application/json")
-        .header(header::USER_AGENT, "selvedge")
-        .body(Empty::<Bytes>::new())?;
     let answer = async {
-        let response = send.send_request(request).await?;
-        if response.status() != StatusCode::OK {
-            return Err(FetchError::Status(response.status()));
-        }
-        let body = Limited::new(response.into_body(), limit).collect().await;
-        Ok(body.map_err(|_| FetchError::Size(limit))?.to_bytes())
+        let (head, body) = send.send_request(request).await?.into_parts();
+        let body = Limited::new(body, limit).collect().await;
+        let body = body.map_err(|_| FetchError::Size(limit))?.to_bytes();
+        Ok(Response::from_parts(head, body))
     };
     // The connection ends with the answer, or with the first that goes wrong.
     tokio::pin!(answer, connection);

@@ -12,9 +12,10 @@
 //!
 //! Beside the path: [`message`] (what the stages hand each other), [`error`] (what can go wrong),
 //! [`config`] (files to snapshot), [`worker`] and [`app`] (threads), [`identity`] (certificates of
-//! one's own), [`discover`] (endpoints by DNS), [`telemetry`], [`admin`], [`drain`].
+//! one's own), [`acme`] (public certificates), [`discover`] (endpoints by DNS), [`telemetry`], [`admin`], [`drain`].
 
 pub mod accept;
+pub mod acme;
 pub mod admin;
 pub mod app;
 pub mod balance;

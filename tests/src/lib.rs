@@ -1,6 +1,9 @@
 //! The rig: the real binary on ports of the system's choice, raw clients that can send anything,
 //! upstreams that record every byte. Blocking sockets with time-outs, no sleeps.
 
+pub mod acme;
+pub mod acme_front;
+pub mod acme_place;
 pub mod bell;
 pub mod caching;
 pub mod certs;

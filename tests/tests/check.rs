@@ -122,6 +122,65 @@ fn what_else_is_refused() {
     }
 }
 
+/// Mistakes in `acme`, one a line that ends in its number.
+const ACME_MISTAKES: &str = r#"acme:
+  first:
+    directory: http://ca.example/dir # 1 not https
+    names: ["*.shop.example", shop.example, "10.0.0.1", a_b.example, SHOP.example] # 2 to 5
+    contact: [ops@shop.example] # 6 not mailto:
+    store: "" # 7 no store
+    externalAccount: { keyId: a, keyFile: /nowhere/key } # 8 no such file
+  two: { names: [], store: /tmp/x, challenge: http-01 } # 9 no name
+  three: { names: [a.example] } # 10 no store
+  four: { names: [a.example], store: /tmp/x, challenge: dns-01 } # 11 unknown word
+listeners:
+  - { name: a, port: 1, protocol: HTTPS, tls: { acme: frist } } # 12 no such entry
+  - { name: b, port: 2, protocol: HTTPS, tls: {} } # 13 nothing to show
+  - { name: c, port: 3, protocol: HTTPS, tls: { acme: first } }
+  - { name: d, port: 4, protocol: HTTPS, tls: { acme: two } }
+  - { name: e, port: 5, protocol: HTTPS, tls: { acme: three } }
+  - { name: f, port: 6, protocol: HTTPS, tls: { acme: four } }
+"#;
+
+#[test]
+fn mistakes_in_acme_are_named_with_place_and_remedy() {
+    let output = check(ACME_MISTAKES, &["--format", "json"]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut lines = Vec::new();
+    for finding in found.as_array().unwrap() {
+        assert_ne!(finding["remedy"], "", "{finding}");
+        if finding["severity"] == "error" {
+            lines.push(finding["line"].as_u64().unwrap());
+        }
+    }
+    assert_eq!(
+        lines,
+        [3, 4, 4, 4, 4, 5, 6, 7, 8, 9, 10, 12, 13],
+        "{found:#}"
+    );
+    let said = String::from_utf8_lossy(&check(ACME_MISTAKES, &[]).stderr).into_owned();
+    for wanted in [
+        "neither challenge can prove a wildcard",
+        "`10.0.0.1` is not a DNS host name",
+        "`SHOP.example` is there twice",
+        "did you mean `first`?",
+    ] {
+        assert!(said.contains(wanted), "{wanted}\n{said}");
+    }
+}
+
+#[test]
+fn acme_that_cannot_work_is_a_warning() {
+    let text = "acme: { a: { names: [a.example], store: /tmp/x, challenge: http-01 }, b: { names: [b.example], store: /tmp/x } }
+listeners: [{ name: a, port: 1, protocol: HTTPS, tls: { acme: a } }]
+";
+    let output = check(text, &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("there is no HTTP listener"), "{said}");
+    assert!(said.contains("no listener uses `b`"), "{said}");
+}
+
 #[test]
 fn shadowed_rules_are_a_warning() {
     let text = "listeners: [{ name: a, port: 1 }]

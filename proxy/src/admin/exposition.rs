@@ -70,6 +70,7 @@ impl Collector for Snapshot {
         connections(&mut encoder, self.0.metrics.workers())?;
         self.services(&mut encoder)?;
         self.caches(&mut encoder)?;
+        self.issuers(&mut encoder)?;
         self.process(&mut encoder)
     }
 }
@@ -307,6 +308,39 @@ impl Snapshot {
                 let labels = [("policy", &*cache.name)];
                 let value = value(cache).cast_signed();
                 ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn issuers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.0.snapshot();
+        let issuers = &snapshot.issuers.0;
+        let names = || {
+            issuers
+                .iter()
+                .flat_map(|i| i.names.iter().map(|n| (&*i.name, n)))
+        };
+        let help = "End of the life of a certificate by ACME, Unix time; 0 = none yet";
+        let mut family = encoder.encode_descriptor(
+            "acme_certificate_expiry_seconds",
+            help,
+            None,
+            MetricType::Gauge,
+        )?;
+        for (acme, name) in names() {
+            let labels = [("acme", acme), ("name", &*name.name)];
+            let end = name.counters.not_after.load(Relaxed).cast_signed();
+            ConstGauge::new(end).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "Orders of certificates by ACME, by outcome";
+        let mut family =
+            encoder.encode_descriptor("acme_orders", help, None, MetricType::Counter)?;
+        for (acme, name) in names() {
+            let counters = &name.counters;
+            for (outcome, value) in [("issued", &counters.issued), ("failed", &counters.failed)] {
+                let labels = [("acme", acme), ("name", &*name.name), ("outcome", outcome)];
+                ConstCounter::new(value.load(Relaxed)).encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
@@ -178,7 +178,7 @@ async fn answer(state: &State, request: &http::Request<Incoming>) -> Answer {
             object(&json!({ "generation": snapshot.generation, "config": snapshot.source }))
         }
         (&Method::GET, "/endpoints") => object(&endpoints(&state.shared)),
-        (&Method::GET, "/certificates") => object(&certificates(state.store.as_deref())),
+        (&Method::GET, "/certificates") => object(&certificates(state)),
         (&Method::POST, "/log") => {
             let filter = request
                 .uri()
@@ -205,7 +205,7 @@ async fn answer(state: &State, request: &http::Request<Incoming>) -> Answer {
 
 const HELP: &str = "GET  /config        the configuration in force, secrets by file name only\n\
     GET  /endpoints     services, their endpoints and breakers\n\
-    GET  /certificates  the certificate of this proxy\n\
+    GET  /certificates  the certificate of this proxy, and those by ACME\n\
     GET  /metrics /livez /ready\n\
     POST /log?level=debug\n\
     POST /cache/purge?key=https://host/path | prefix=https://host/ | tag=name | all   [&policy=name]\n\
@@ -281,17 +281,47 @@ fn endpoints(shared: &Shared) -> serde_json::Value {
     services.collect::<serde_json::Map<_, _>>().into()
 }
 
-fn certificates(store: Option<&IdentityStore>) -> serde_json::Value {
-    let Some(identity) = store.and_then(IdentityStore::current) else {
-        return json!({ "identity": null });
+fn certificates(state: &State) -> serde_json::Value {
+    let mut shown = match state.store.as_deref().and_then(IdentityStore::current) {
+        None => json!({ "identity": null }),
+        Some(identity) => json!({
+            "identity": &*identity.id,
+            "notBefore": time(identity.not_before),
+            "notAfter": time(identity.not_after),
+        }),
     };
-    let time = |t| {
-        jiff::Timestamp::try_from(t)
-            .map_or_else(|_| String::new(), |t: jiff::Timestamp| t.to_string())
+    let snapshot = state.shared.snapshot();
+    let issuers = snapshot.issuers.0.iter();
+    let issuers = issuers.map(|issuer| {
+        let names = issuer
+            .names
+            .iter()
+            .map(|name| (name.name.clone(), acme(name)));
+        (issuer.name.to_string(), names.collect())
+    });
+    let issuers: serde_json::Map<_, serde_json::Value> = issuers.collect();
+    if !issuers.is_empty() {
+        shown["acme"] = issuers.into();
+    }
+    shown
+}
+
+fn acme(name: &crate::acme::Name) -> serde_json::Value {
+    let issued = name.issued();
+    let status = name.status();
+    let state = match &issued {
+        None => "self-signed",
+        Some(held) if held.is_good(SystemTime::now()) => "issued",
+        Some(_) => "expired",
     };
     json!({
-        "identity": &*identity.id,
-        "notBefore": time(identity.not_before),
-        "notAfter": time(identity.not_after),
+        "state": state,
+        "notAfter": issued.map(|held| time(held.not_after)),
+        "renewAt": status.renew_at.map(time),
+        "lastError": status.error,
     })
+}
+
+fn time(t: SystemTime) -> String {
+    jiff::Timestamp::try_from(t).map_or_else(|_| String::new(), |t: jiff::Timestamp| t.to_string())
 }

@@ -16,12 +16,13 @@ use selvedge_contract::config::IdentitySpec;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::acme::Issuer;
 use crate::config::{Compiler, Mode, Report, Snapshot};
 use crate::identity::Source;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::IdentityStore;
 use crate::worker::Shared;
-use crate::{accept, discover, identity};
+use crate::{accept, acme, discover, identity};
 
 pub use findings::findings_of;
 pub use options::{ConfigInput, Options, StartError};
@@ -56,6 +57,8 @@ pub struct App {
     threads: Vec<JoinHandle<()>>,
     open: HashMap<Arc<str>, Open>,
     identity: Option<identity::Keeper>,
+    /// Whose tasks run.
+    issuers: Vec<Arc<Issuer>>,
 }
 
 impl App {
@@ -88,6 +91,7 @@ impl App {
             threads: Vec::new(),
             open: HashMap::new(),
             identity,
+            issuers: Vec::new(),
         };
         for index in 0..count {
             let (sender, thread) = start_worker(index, app.shared.clone())?;
@@ -201,7 +205,7 @@ impl App {
         Ok(())
     }
 
-    fn published(&self) {
+    fn published(&mut self) {
         let snapshot = self.shared.snapshot();
         self.shared
             .metrics
@@ -211,6 +215,16 @@ impl App {
         for service in snapshot.services.values() {
             discover::watch(service);
         }
+        let issuers = &snapshot.issuers.0;
+        for gone in &self.issuers {
+            if !issuers.iter().any(|kept| Arc::ptr_eq(kept, gone)) {
+                gone.retire();
+            }
+        }
+        for issuer in issuers {
+            acme::watch(issuer);
+        }
+        self.issuers.clone_from(issuers);
     }
 
     /// Opens what is new, closes what is gone.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use selvedge_contract::config::Config;
 
 use crate::accept::ListenerPlan;
+use crate::acme::Issuers;
 use crate::balance::Service;
 use crate::cache::Cache;
 use crate::telemetry::access_log::AccessLog;
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub services: BTreeMap<String, Arc<Service>>,
     /// Caches.
     pub caches: Vec<Arc<Cache>>,
+    /// Certificates by ACME that listeners use.
+    pub issuers: Issuers,
     /// Counters of what no route took.
     pub unrouted: Arc<RouteMetrics>,
     /// Access log.

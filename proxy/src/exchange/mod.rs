@@ -78,6 +78,13 @@ async fn forward<'a>(
     if !downstream.serves(&request.head.host) {
         return Err(ErrorKind::Misdirected.into());
     }
+    // The directory asks without TLS, at any plain port, and is no client of a route.
+    if let Some(token) = context.snapshot.issuers.token(&request.head)
+        && !downstream.is_tls
+        && let Some(answer) = Box::pin(context.snapshot.issuers.answer(token)).await
+    {
+        return Ok(Reply::own(answer));
+    }
     let rule = plan.table.find(&request.head).ok_or(ErrorKind::NoRoute)?;
     record.counts_for(&rule.metrics);
     let mut authorized = request.head.fields.known(Known::Authorization).is_some();

@@ -45,13 +45,15 @@ pub async fn serve(
     let deadline = Instant::now() + listener.limits.handshake;
     // Cancelled by its deadline, which closes the socket.
     match tokio::time::timeout_at(deadline, secure(&listener, stream, peer)).await {
-        Ok(Ok(Secured {
+        Ok(Ok(Some(Secured {
             downstream,
             io,
             alpn,
-        })) => {
+        }))) => {
             speak(worker, Rc::new(downstream), io, alpn).await;
         }
+        // It came for the handshake only.
+        Ok(Ok(None)) => unread(&worker, listener, peer, ErrorKind::ClientGone),
         Ok(Err((kind, why))) => {
             shard.handshake_errors.add(1);
             tracing::debug!(%peer, listener = %listener.name, why, "handshake");
@@ -111,12 +113,12 @@ fn facts(listener: Arc<ListenerPlan>, peer: SocketAddr, local_port: u16) -> Down
     }
 }
 
-/// TLS, where the listener wants it.
+/// TLS, where the listener wants it. `None`: the connection has done what it came for.
 async fn secure(
     listener: &Arc<ListenerPlan>,
     stream: TcpStream,
     peer: SocketAddr,
-) -> Result<Secured, (ErrorKind, String)> {
+) -> Result<Option<Secured>, (ErrorKind, String)> {
     let io_error = |error: std::io::Error| (ErrorKind::ClientGone, error.to_string());
     let port = stream.local_addr().map_or(0, |a| a.port());
     let mut downstream = facts(listener.clone(), peer, port);
@@ -134,15 +136,18 @@ async fn secure(
         other => other,
     };
     let Some(tls) = tls else {
-        return Ok(Secured {
+        return Ok(Some(Secured {
             downstream,
             io: Io::plain(stream),
             alpn: Alpn::None,
-        });
+        }));
     };
-    let accepted = tls::accept(tls, stream)
+    let Some(accepted) = tls::accept(tls, stream)
         .await
-        .map_err(|error| (ErrorKind::BadRequest, error.to_string()))?;
+        .map_err(|error| (ErrorKind::BadRequest, error.to_string()))?
+    else {
+        return Ok(None);
+    };
     let session = accepted.get_ref().1;
     let alpn = match session.alpn_protocol() {
         Some(b"h2" | tls::MESH_HTTP) => Alpn::Http2,
@@ -158,11 +163,11 @@ async fn secure(
         downstream.client_cert_stamp = Some(format!("By={own};URI={id}").into());
         downstream.identity = Some(id);
     }
-    Ok(Secured {
+    Ok(Some(Secured {
         downstream,
         io: Io::tls(accepted),
         alpn,
-    })
+    }))
 }
 
 async fn speak(worker: Rc<Worker>, downstream: Rc<Downstream>, mut io: Io, alpn: Alpn) {

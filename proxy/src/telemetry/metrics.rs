@@ -160,6 +160,20 @@ pub struct ProcessCounters {
     pub generation: AtomicU64,
 }
 
+/// Counters of a name that gets its certificates by ACME.
+#[derive(Debug, Default)]
+pub struct OrderCounters {
+    /// Orders that brought a certificate.
+    pub issued: AtomicU64,
+    /// Orders that did not.
+    pub failed: AtomicU64,
+    /// End of the certificate's life, Unix seconds; 0 = none yet.
+    pub not_after: AtomicU64,
+}
+
+/// By entry of `acme` and name.
+type Orders = BTreeMap<(Arc<str>, String), Arc<OrderCounters>>;
+
 /// By route and service.
 type Routes = BTreeMap<(Arc<str>, Arc<str>), Arc<RouteMetrics>>;
 
@@ -170,6 +184,7 @@ pub struct Metrics {
     /// See there.
     pub process: ProcessCounters,
     routes: Mutex<Routes>,
+    orders: Mutex<Orders>,
 }
 
 impl Metrics {
@@ -180,6 +195,7 @@ impl Metrics {
             workers: shards(workers),
             process: ProcessCounters::default(),
             routes: Mutex::new(BTreeMap::new()),
+            orders: Mutex::new(BTreeMap::new()),
         })
     }
 
@@ -222,6 +238,14 @@ impl Metrics {
     #[must_use]
     pub fn routes(&self) -> Vec<Arc<RouteMetrics>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// The counters of a name that an entry of `acme` has; the same ones for the same names.
+    #[must_use]
+    pub fn orders(&self, issuer: &Arc<str>, name: &str) -> Arc<OrderCounters> {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = orders.entry((issuer.clone(), name.to_owned()));
+        known.or_default().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Routes> {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -74,13 +73,27 @@ impl FileCertificates {
         Ok(())
     }
 
-    fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+    /// The certificate for exactly this name (lower case).
+    #[must_use]
+    pub fn exact(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        self.names.load().exact.get(name).cloned()
+    }
+
+    /// The certificate shown for a name (lower case): exact, by wildcard, else the first.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         let names = self.names.load();
         let found = names.exact.get(name).or_else(|| {
             let dot = name.find('.')?;
             names.wildcard.get(name.get(dot..)?)
         });
         found.or(names.first.as_ref()).cloned()
+    }
+
+    /// The first, shown to a client that names nobody.
+    #[must_use]
+    pub fn first(&self) -> Option<Arc<CertifiedKey>> {
+        self.names.load().first.clone()
     }
 
     /// Whether the certificate shown for one name is the one that would be shown for the other.
@@ -95,18 +108,6 @@ impl FileCertificates {
         match (self.find(server_name), self.find(host)) {
             (Some(a), Some(b)) => has_name && Arc::ptr_eq(&a, &b),
             _ => false,
-        }
-    }
-}
-
-impl ResolvesServerCert for FileCertificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        match hello.server_name() {
-            Some(name) if name.bytes().any(|b| b.is_ascii_uppercase()) => {
-                self.find(&name.to_ascii_lowercase())
-            }
-            Some(name) => self.find(name),
-            None => self.names.load().first.clone(),
         }
     }
 }

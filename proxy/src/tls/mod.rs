@@ -2,6 +2,7 @@
 
 pub mod connect;
 pub mod files;
+pub mod shown;
 pub mod store;
 pub mod verify;
 
@@ -11,15 +12,18 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{NoServerSessionStorage, ServerConnection};
+use rustls::server::{Acceptor, NoServerSessionStorage, ServerConnection};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
+use crate::acme::{Issuer, challenged_name};
 use crate::protocol::socket::Socket;
 
 pub use connect::{mesh_client, server_client};
 pub use files::FileCertificates;
+pub use shown::ShownCertificates;
 pub use store::{Identity, IdentityStore};
 
 /// ALPN of the mesh hop: ordinary HTTP/2, between two Selvedge proxies that know each other.
@@ -36,7 +40,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 #[derive(Clone)]
 pub struct ServerTls {
     config: Arc<ServerConfig>,
-    files: Option<Arc<FileCertificates>>,
+    shown: Option<ShownCertificates>,
     store: Option<Arc<IdentityStore>>,
 }
 
@@ -51,14 +55,11 @@ impl fmt::Debug for ServerTls {
 }
 
 impl ServerTls {
-    /// TLS with certificates from files, chosen by SNI; HTTP/2 and HTTP/1.1 by ALPN.
+    /// TLS with certificates from files or ACME, chosen by SNI; HTTP/2 and HTTP/1.1 by ALPN.
     ///
     /// # Errors
     /// When the provider does not support the versions asked for.
-    pub fn with_files(
-        files: Arc<FileCertificates>,
-        tls13_only: bool,
-    ) -> Result<Self, rustls::Error> {
+    pub fn gateway(shown: ShownCertificates, tls13_only: bool) -> Result<Self, rustls::Error> {
         let versions: &[&rustls::SupportedProtocolVersion] = if tls13_only {
             &[&rustls::version::TLS13]
         } else {
@@ -67,12 +68,12 @@ impl ServerTls {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)?
             .with_no_client_auth()
-            .with_cert_resolver(files.clone());
+            .with_cert_resolver(Arc::new(shown.clone()));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         Ok(Self {
             config: Arc::new(config),
-            files: Some(files),
+            shown: Some(shown),
             store: None,
         })
     }
@@ -93,7 +94,7 @@ impl ServerTls {
         config.send_tls13_tickets = 0;
         Ok(Self {
             config: Arc::new(config),
-            files: None,
+            shown: None,
             store: Some(store),
         })
     }
@@ -110,19 +111,51 @@ impl ServerTls {
     /// Whether the certificate shown for `server_name` is also good for `host` (RFC 9110 7.4).
     #[must_use]
     pub fn covers(&self, server_name: &str, host: &str) -> bool {
-        self.files
+        self.shown
             .as_ref()
-            .is_none_or(|files| files.covers(server_name, host))
+            .is_none_or(|shown| shown.covers(server_name, host))
+    }
+
+    /// Whose challenges handshakes may answer.
+    fn prover(&self) -> Option<&Arc<Issuer>> {
+        let issuer = self.shown.as_ref()?.issuer.as_ref()?;
+        issuer.proves_in_handshakes().then_some(issuer)
     }
 }
 
-/// The server side of a handshake. The caller bounds its time.
+/// The server side of a handshake. The caller bounds its time. `None`: it was a challenge of ACME,
+/// which has its answer.
 ///
 /// # Errors
 /// What the handshake failed with.
-pub async fn accept(tls: &ServerTls, stream: TcpStream) -> io::Result<TlsStream<Socket>> {
+pub async fn accept(tls: &ServerTls, stream: TcpStream) -> io::Result<Option<TlsStream<Socket>>> {
     let socket = Socket::new(stream);
-    TlsAcceptor::from(tls.config.clone()).accept(socket).await
+    if let Some(issuer) = tls.prover() {
+        return Box::pin(accept_or_prove(tls, issuer, socket)).await;
+    }
+    let accepted = TlsAcceptor::from(tls.config.clone()).accept(socket).await?;
+    Ok(Some(accepted))
+}
+
+/// Looks at what the client offers before it chooses what to show. A challenge that is not open gets
+/// an ordinary handshake, which fails: its protocol is never negotiated there.
+async fn accept_or_prove(
+    tls: &ServerTls,
+    issuer: &Issuer,
+    socket: Socket,
+) -> io::Result<Option<TlsStream<Socket>>> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+    let proof = match challenged_name(&start.client_hello()) {
+        Some(name) => issuer.proof(name).await,
+        None => None,
+    };
+    let Some(proof) = proof else {
+        return start.into_stream(tls.config.clone()).await.map(Some);
+    };
+    // The handshake is all that the directory wants (RFC 8737 section 3).
+    let mut proven = start.into_stream(proof).await?;
+    let _ = proven.shutdown().await;
+    Ok(None)
 }
 
 /// SPIFFE ID that the peer's certificate carries. The verifier has checked it already.

@@ -12,7 +12,9 @@ pub mod words;
 
 use std::path::PathBuf;
 
-use targets::{authority, carry, chunked, config, frames, heads, hpack, identity, target, trace};
+use targets::{
+    acme, authority, carry, chunked, config, frames, heads, hpack, identity, target, trace,
+};
 
 /// A target: panics when a property does not hold.
 pub type Target = fn(&[u8]);
@@ -32,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("host", target::host),
     ("pattern", target::pattern),
     ("config", config::config),
+    ("acme", acme::answer),
     ("identity", identity::identity),
     ("units", identity::units),
     ("trace", trace::trace),

@@ -11,6 +11,7 @@ pub fn words(target: &str) -> &'static [&'static [u8]] {
         "hpack-decode" | "hpack-encode" => HPACK,
         "path" | "host" | "pattern" => TARGETS,
         "config" => CONFIG,
+        "acme" => ACME,
         "identity" | "units" => TEXTS,
         "trace" => TRACES,
         _ => DER,
@@ -254,6 +255,32 @@ const TEXTS: &[&[u8]] = &[
     b".5",
     b" ",
     b"18446744073709551615",
+];
+
+const ACME: &[&[u8]] = &[
+    b"\x00{",
+    b"\x01{",
+    b"\x02",
+    b"\x03",
+    b"\x04-----BEGIN PRIVATE KEY-----\n",
+    b"-----BEGIN CERTIFICATE-----\n",
+    b"-----END CERTIFICATE-----\n",
+    b"\"newNonce\":",
+    b"\"newAccount\":",
+    b"\"newOrder\":",
+    b"\"renewalInfo\":",
+    b"\"https://a/\"",
+    b"\"suggestedWindow\":{",
+    b"\"start\":\"",
+    b"\"end\":\"",
+    b"9999-12-31T23:59:59Z",
+    b"-009999-01-01T00:00:00Z",
+    b"1970-01-01T00:00:00+23:59",
+    b"Fri, 31 Dec 9999 23:59:59 GMT",
+    b"18446744073709551615",
+    b"../",
+    b"%2e",
+    b"\xff",
 ];
 
 const TRACES: &[&[u8]] = &[

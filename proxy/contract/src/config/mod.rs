@@ -2,6 +2,7 @@
 //!
 //! This is the raw form, only what a user typed. The proxy compiles it into a `Snapshot`.
 
+mod acme;
 mod dev;
 mod policy;
 mod route;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{Duration, Size};
 
+pub use acme::{Acme, AcmeChallenge, ExternalAccount};
 pub use dev::{DevConfig, Workload};
 pub use policy::{
     AddressPolicy, Allow, ApiKeyPolicy, CachePolicy, Claim, Coding, Compression, Cors,
@@ -47,6 +49,9 @@ pub struct Config {
     /// Redis or Valkey servers that several gateways share, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub redis: BTreeMap<String, RedisStore>,
+    /// Public certificates by ACME, by name; listeners refer to them in `tls.acme`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub acme: BTreeMap<String, Acme>,
     /// Who this proxy is in the mesh, and which CA says so.
     pub identity: Option<IdentitySpec>,
     /// Sidecar: ports on which the mesh reaches the application.
@@ -109,8 +114,13 @@ pub enum ListenerProtocol {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListenerTls {
-    /// At least one; the one whose name fits the client's SNI is shown, else the first.
+    /// Certificates in files; at least one without `acme`. The one whose name fits the client's SNI
+    /// is shown, else the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateFiles>,
+    /// Name of an entry in `acme` that obtains certificates, beside or instead of the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<String>,
     /// Least TLS version. Default: `1.2`.
     #[serde(default)]
     pub min_version: TlsVersion,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_contract::config::{
-    Inbound, Listener, ListenerProtocol, MtlsMode, TlsVersion, UpstreamProtocol,
+    Inbound, Listener, ListenerProtocol, ListenerTls, MtlsMode, TlsVersion, UpstreamProtocol,
 };
 use selvedge_contract::defaults::{Limits, Role};
 use selvedge_gateway::hostname::Pattern;
@@ -19,7 +19,7 @@ use crate::policy::treatment::Treatment;
 use crate::route::table::Path;
 use crate::route::{Backend, Edits, Matcher, RetryPolicy, Rule, Table};
 use crate::tls::files::Pair;
-use crate::tls::{FileCertificates, ServerTls};
+use crate::tls::{FileCertificates, ServerTls, ShownCertificates};
 
 use super::policies::Policies;
 use super::routes::{self, CompiledRule};
@@ -95,41 +95,13 @@ impl Compiler {
                 pass.error(
                     at,
                     "an HTTPS listener needs `tls`",
-                    "add `tls: { certificates: [...] }`",
+                    "add `tls: { certificates: [...] }` or `tls: { acme: ... }`",
                 );
                 return None;
             }
             (ListenerProtocol::Https, Some(tls)) => {
-                let at = at.then("tls").then("certificates");
-                let pairs: Vec<Pair> = tls
-                    .certificates
-                    .iter()
-                    .map(|files| Pair {
-                        certificate: PathBuf::from(&files.certificate),
-                        key: PathBuf::from(&files.key),
-                    })
-                    .collect();
-                if pairs.is_empty() {
-                    pass.error(&at, "no certificate", "add one");
-                }
-                let files = match FileCertificates::load(pairs) {
-                    Ok(files) => files,
-                    Err(errors) => {
-                        for (index, error) in errors {
-                            let remedy = "expected PEM files that can be read";
-                            pass.error(&at.nth(index), error.to_string(), remedy);
-                        }
-                        return None;
-                    }
-                };
-                let tls = ServerTls::with_files(files.clone(), tls.min_version == TlsVersion::V13);
-                match tls {
-                    Ok(tls) => (ListenerSecurity::Tls(tls), Some(files)),
-                    Err(error) => {
-                        pass.error(&at, error.to_string(), "");
-                        return None;
-                    }
-                }
+                let (tls, files) = pass.gateway_tls(&at.then("tls"), tls)?;
+                (ListenerSecurity::Tls(tls), Some(files))
             }
         };
         let (guards, treatment) = pass.around(&at.then("policies"), &spec.policies);
@@ -320,6 +292,49 @@ impl Compiler {
 }
 
 impl Pass<'_> {
+    /// TLS of a listener: files, ACME, or both.
+    fn gateway_tls(
+        &mut self,
+        at: &At,
+        spec: &ListenerTls,
+    ) -> Option<(ServerTls, Arc<FileCertificates>)> {
+        let pairs: Vec<Pair> = spec
+            .certificates
+            .iter()
+            .map(|files| Pair {
+                certificate: PathBuf::from(&files.certificate),
+                key: PathBuf::from(&files.key),
+            })
+            .collect();
+        let certificates = at.then("certificates");
+        if pairs.is_empty() && spec.acme.is_none() {
+            self.error(&certificates, "no certificate", "add one, or `acme`");
+        }
+        let acme = spec.acme.as_deref();
+        let issuer = acme.and_then(|name| self.issuer(&at.then("acme"), name));
+        let files = match FileCertificates::load(pairs) {
+            Ok(files) => files,
+            Err(errors) => {
+                for (index, error) in errors {
+                    let remedy = "expected PEM files that can be read";
+                    self.error(&certificates.nth(index), error.to_string(), remedy);
+                }
+                return None;
+            }
+        };
+        let shown = ShownCertificates {
+            files: files.clone(),
+            issuer,
+        };
+        match ServerTls::gateway(shown, spec.min_version == TlsVersion::V13) {
+            Ok(tls) => Some((tls, files)),
+            Err(error) => {
+                self.error(at, error.to_string(), "");
+                None
+            }
+        }
+    }
+
     fn address<T: std::str::FromStr>(&mut self, at: &At, text: &str) -> Option<T> {
         if let Ok(address) = text.parse() {
             return Some(address);

@@ -1,6 +1,7 @@
 //! Raw configuration to snapshot: names resolved, patterns compiled, defaults filled in. All
 //! errors at once; what is unchanged since the last snapshot keeps its state.
 
+mod acme;
 mod aggregates;
 mod guards;
 mod listeners;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Weak};
 use selvedge_contract::config::{Config, LimitsSpec, LogFormat, RateLimit, UpstreamProtocol};
 use selvedge_contract::defaults::{Limits, Role, process};
 
+use crate::acme::{Issuer, Issuers};
 use crate::balance::Service;
 use crate::policy::guard::Guard;
 use crate::policy::keys::KeySource;
@@ -59,6 +61,8 @@ pub struct Compiler {
     /// Services behind inbound ports.
     apps: BTreeMap<(SocketAddr, UpstreamProtocol), Arc<Service>>,
     files: Vec<Arc<FileCertificates>>,
+    /// Certificates by ACME that listeners use.
+    issuers: BTreeMap<String, Arc<Issuer>>,
     names: BTreeMap<String, Arc<str>>,
     limits: Limited,
     /// Keys that are fetched, by address and CA file.
@@ -88,6 +92,7 @@ pub(super) struct Pass<'a> {
     stores: stores::Stores,
     /// Caches, by name.
     caches: treats::Caches,
+    issuers: acme::Opened,
 }
 
 /// Limits with what they were made from.
@@ -111,6 +116,7 @@ impl Compiler {
             services: BTreeMap::new(),
             apps: BTreeMap::new(),
             files: Vec::new(),
+            issuers: BTreeMap::new(),
             names: BTreeMap::new(),
             limits: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -147,8 +153,10 @@ impl Compiler {
             limits: BTreeMap::new(),
             stores: BTreeMap::new(),
             caches: BTreeMap::new(),
+            issuers: BTreeMap::new(),
         };
         self.stores(&mut pass);
+        self.issuers(&mut pass);
         let services = self.services(&mut pass);
         let compiled = self.listeners(&mut pass, &services);
         pass.check_mode(self.mode);
@@ -169,6 +177,8 @@ impl Compiler {
         self.stores = pass.stores;
         self.caches = pass.caches;
         self.files = compiled.files;
+        let opened = pass.issuers.into_iter();
+        self.issuers = opened.filter_map(|(name, i)| Some((name, i?))).collect();
         let live = self
             .services
             .iter()
@@ -178,6 +188,7 @@ impl Compiler {
             listeners: compiled.listeners,
             services: live.collect(),
             caches: self.caches.values().map(|(_, c)| c.clone()).collect(),
+            issuers: Issuers(self.issuers.values().cloned().collect()),
             unrouted: self.metrics.route("", ""),
             access_log: self.log.clone(),
             tracing: self.tracing.clone(),
