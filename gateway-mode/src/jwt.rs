@@ -348,8 +348,9 @@ pub fn find<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value>
     find(claims.get(first)?.as_object()?, rest)
 }
 
-/// Whether a claim is a value, or a list or words that hold it.
-fn holds(claim: &Value, wanted: &str) -> bool {
+/// Whether a claim is, or as a list or words holds, a value.
+#[must_use]
+pub fn holds(claim: &Value, wanted: &str) -> bool {
     match claim {
         Value::String(text) => text == wanted || text.split(' ').any(|word| word == wanted),
         Value::Array(items) => items.iter().any(|item| item.as_str() == Some(wanted)),

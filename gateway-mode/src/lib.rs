@@ -5,6 +5,7 @@
 //! - [`apikey`]: whose a key is.
 //! - [`aggregate`]: how the parts of an answer come together.
 //! - [`address`]: which range of addresses one falls into.
+//! - [`authorize`], [`expression`]: who may do what.
 //! - [`cache`]: what may be stored, and for how long it is of use.
 //! - [`compression`]: which coding a client and a response agree on.
 //! - [`cors`]: whose pages may call.
@@ -16,9 +17,11 @@
 pub mod address;
 pub mod aggregate;
 pub mod apikey;
+pub mod authorize;
 pub mod cache;
 pub mod compression;
 pub mod cors;
+pub mod expression;
 pub mod hostname;
 pub mod jwt;
 pub mod limit;

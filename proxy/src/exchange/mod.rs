@@ -89,28 +89,30 @@ async fn forward<'a>(
     record.counts_for(&rule.metrics);
     let mut authorized = request.head.fields.known(Known::Authorization).is_some();
     let mut token = None;
-    if !(rule.guards.is_empty() && plan.guards.is_empty()) {
+    let passed = if let Some(passed) = policy::unguarded(rule, plan) {
+        passed
+    } else {
         let mut seen = Seen::new(downstream, &request.head, &rule.name, record.start);
-        loop {
+        let passed = loop {
             match policy::guard(rule, plan, &mut seen, notes) {
-                Ok(()) => break,
+                Ok(passed) => break passed,
                 Err(Stop::Refused(error)) => return Err(error),
                 Err(Stop::Answered(response)) => return Ok(Reply::own(*response)),
                 Err(Stop::Wait(work)) => seen.found = Some(work.await),
             }
-        }
+        };
         authorized |= seen.token.is_some() || seen.consumer.is_some();
         token = seen.token.take();
         notes.apply(&mut request.head);
-    }
+        passed
+    };
     if let Some(redirect) = &rule.redirect {
-        policy::admit(rule, downstream, &request.head)?;
         return Ok(Reply::redirect(redirect, rule, downstream, &request.head));
     }
     let compress = nearest(&rule.treatment.compress, &plan.treatment.compress);
     let compress = compress.map(|policy| (&**policy, policy.coding(&request.head)));
     let cache = nearest(&rule.treatment.cache, &plan.treatment.cache);
-    let permit = policy::check(rule, downstream, &mut request.head)?;
+    let permit = policy::permit(rule, passed, downstream, &mut request.head);
     let reply = match cache {
         None if rule.aggregate.is_some() => {
             let answer = parts::answer(context, &permit, record, request, timer, token);

@@ -2,6 +2,7 @@
 //! upstream all use.
 
 use bytes::Bytes;
+use std::borrow::Cow;
 
 use crate::error::ErrorKind;
 
@@ -81,6 +82,18 @@ impl Target {
     pub fn path(&self) -> &str {
         let path = self.text.get(..self.path_len).unwrap_or_default();
         std::str::from_utf8(path).unwrap_or_default()
+    }
+
+    /// Path without its parameters (`;v=1`): upstreams disagree on them, and a rule that could be
+    /// dodged by one is no rule.
+    #[must_use]
+    pub fn bare_path(&self) -> Cow<'_, str> {
+        let path = self.path();
+        if !path.contains(';') {
+            return Cow::Borrowed(path);
+        }
+        let segment = |s: &str| s.split(';').next().unwrap_or_default().to_owned();
+        Cow::Owned(path.split('/').map(segment).collect::<Vec<_>>().join("/"))
     }
 
     /// The query, without `?`; empty where there is none.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use selvedge_gateway::address::Ranges;
 use selvedge_gateway::apikey::Consumer;
+use selvedge_gateway::authorize::Sense;
 use selvedge_gateway::jwt::Verified;
 use selvedge_gateway::limit::Count;
 use tokio::time::Instant;
@@ -16,6 +17,7 @@ use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Fields, RequestHead, Response};
 
+use super::access::Access;
 use super::api_key::{ApiKey, without};
 use super::client;
 use super::cors::Cors;
@@ -39,6 +41,10 @@ pub enum Guard {
     ApiKey(Arc<ApiKey>),
     /// By rate, of who that is.
     IdentityLimit(Arc<Limit>),
+    /// Who may not.
+    Deny(Arc<Access>),
+    /// Who may.
+    Allow(Arc<Access>),
 }
 
 /// Why a request goes no further.
@@ -210,6 +216,15 @@ impl Guard {
         }
     }
 
+    /// Who may, or may not.
+    #[must_use]
+    pub fn of_access(access: Arc<Access>) -> Self {
+        match access.sense {
+            Sense::Allow => Self::Allow(access),
+            Sense::Deny => Self::Deny(access),
+        }
+    }
+
     /// Its place among the checks.
     #[must_use]
     pub const fn order(&self) -> u8 {
@@ -220,6 +235,8 @@ impl Guard {
             Self::Jwt(_) => 3,
             Self::ApiKey(_) => 4,
             Self::IdentityLimit(_) => 5,
+            Self::Deny(_) => 6,
+            Self::Allow(_) => 7,
         }
     }
 
@@ -241,6 +258,7 @@ impl Guard {
             Self::Limit(limit) | Self::IdentityLimit(limit) => limit.check(seen, notes),
             Self::Jwt(jwt) => jwt.check(seen, notes),
             Self::ApiKey(keys) => keys.check(seen, notes),
+            Self::Deny(access) | Self::Allow(access) => access.check(seen),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Stage 6, policy: whether a request may pass. The answer is a [`Permit`], and without one
 //! nothing can be sent.
 
+pub mod access;
 pub mod api_key;
 pub mod client;
 pub mod cors;
@@ -15,17 +16,14 @@ pub mod treatment;
 
 use std::sync::Arc;
 
-use http::Method;
-
 use crate::accept::{Downstream, ListenerPlan};
-use crate::error::ErrorKind;
 use crate::message::RequestHead;
 use crate::route::Rule;
 use crate::route::aggregate::Call;
 
 use guard::{Guard, Notes, Seen, Stop};
 
-/// Proof that policy let a request through to a rule's backends. Made only by [`check`].
+/// Proof that policy let a request through to a rule's backends. Made only by [`permit`].
 #[derive(Debug)]
 pub struct Permit<'a> {
     rule: &'a Arc<Rule>,
@@ -67,73 +65,14 @@ impl Standing {
     }
 }
 
-/// One `allow` policy: any of its entries lets a request in.
-#[derive(Debug, Clone)]
-pub struct Access {
-    /// Name of the policy, for the log.
-    pub name: Arc<str>,
-    /// Entries.
-    pub entries: Vec<AllowEntry>,
-}
+/// Proof that a request has passed the guards of its listener and its rule.
+#[derive(Debug)]
+pub struct Passed(());
 
-/// What one entry asks for; an empty list asks for nothing.
-#[derive(Debug, Clone, Default)]
-pub struct AllowEntry {
-    /// Peers.
-    pub principals: Vec<Principal>,
-    /// Methods.
-    pub methods: Vec<Method>,
-    /// Path prefixes by whole segments, without a final slash.
-    pub paths: Vec<String>,
-}
-
-/// Peers by SPIFFE ID.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Principal {
-    /// This one.
-    Exact(String),
-    /// Every one below this prefix, which ends in `/`.
-    Below(String),
-}
-
-impl Access {
-    fn lets_in(&self, peer: Option<&str>, head: &RequestHead) -> bool {
-        self.entries.iter().any(|entry| entry.lets_in(peer, head))
-    }
-}
-
-impl AllowEntry {
-    fn lets_in(&self, peer: Option<&str>, head: &RequestHead) -> bool {
-        let principal = self.principals.is_empty()
-            || peer.is_some_and(|peer| {
-                self.principals.iter().any(|p| match p {
-                    Principal::Exact(id) => id == peer,
-                    Principal::Below(prefix) => peer.starts_with(prefix.as_str()),
-                })
-            });
-        let method = self.methods.is_empty() || self.methods.contains(&head.method);
-        let path = self.paths.is_empty()
-            || self.paths.iter().any(|prefix| {
-                let rest = head.target.path().strip_prefix(prefix.as_str());
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ';']))
-            });
-        principal && method && path
-    }
-}
-
-/// Whether a rule lets a request in.
-///
-/// # Errors
-/// [`ErrorKind::Denied`].
-pub fn admit(rule: &Rule, downstream: &Downstream, head: &RequestHead) -> Result<(), ErrorKind> {
-    let peer = downstream.peer_id();
-    match rule.access.iter().find(|a| !a.lets_in(peer, head)) {
-        None => Ok(()),
-        Some(refused) => {
-            tracing::debug!(policy = %refused.name, peer, "refused");
-            Err(ErrorKind::Denied)
-        }
-    }
+/// The proof where there is nothing to pass.
+#[must_use]
+pub fn unguarded(rule: &Rule, plan: &ListenerPlan) -> Option<Passed> {
+    (rule.guards.is_empty() && plan.guards.is_empty()).then_some(Passed(()))
 }
 
 /// Passes a request by the guards of its listener and its rule; of a kind that both have, the
@@ -147,13 +86,13 @@ pub fn guard(
     plan: &ListenerPlan,
     seen: &mut Seen<'_>,
     notes: &mut Notes,
-) -> Result<(), Stop> {
+) -> Result<Passed, Stop> {
     let own = |order: u8| rule.guards.iter().any(|g| g.order() == order);
     let outer = plan.guards.iter().filter(|g| !own(g.order()));
     // Both lists are in order, and short: the listener's go first where that is the same.
     let mut outer = outer.peekable();
     let mut at = 0;
-    let mut pass = |guard: &Guard| {
+    let mut pass = |guard: &Guard| -> Result<(), Stop> {
         if at >= seen.passed {
             guard.check(seen, notes)?;
             seen.passed += 1;
@@ -167,19 +106,17 @@ pub fn guard(
         }
         pass(guard)?;
     }
-    outer.try_for_each(pass)
+    outer.try_for_each(pass)?;
+    Ok(Passed(()))
 }
 
-/// Checks a request against its rule, and brings its head into the form in which it is sent.
-///
-/// # Errors
-/// [`ErrorKind::Denied`].
-pub fn check<'a>(
+/// Brings the head of a request that has passed its guards into the form in which it is sent.
+pub fn permit<'a>(
     rule: &'a Arc<Rule>,
+    _: Passed,
     downstream: &Downstream,
     head: &mut RequestHead,
-) -> Result<Permit<'a>, ErrorKind> {
-    admit(rule, downstream, head)?;
+) -> Permit<'a> {
     forwarded::stamp(downstream, head);
     rule.request_edits.apply(&mut head.fields);
     if let Some(path) = &rule.rewrite_path {
@@ -190,44 +127,5 @@ pub fn check<'a>(
     {
         head.host = host;
     }
-    Ok(Permit { rule })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::target::EncodedSlash;
-    use crate::message::{Fields, Host, Target, Version};
-
-    fn head(method: Method, path: &'static str) -> RequestHead {
-        RequestHead {
-            method,
-            target: Target::parse(path.into(), EncodedSlash::Refuse).unwrap(),
-            host: Host::default(),
-            version: Version::Http11,
-            fields: Fields::new(),
-            upgrade: None,
-        }
-    }
-
-    #[test]
-    fn every_list_that_is_set_must_fit() {
-        let entry = AllowEntry {
-            principals: vec![
-                Principal::Exact("spiffe://d/ns/a/sa/web".into()),
-                Principal::Below("spiffe://d/ns/b/".into()),
-            ],
-            methods: vec![Method::GET],
-            paths: vec!["/orders".into()],
-        };
-        let get = |path| head(Method::GET, path);
-        let web = Some("spiffe://d/ns/a/sa/web");
-        assert!(entry.lets_in(web, &get("/orders/1")));
-        assert!(entry.lets_in(Some("spiffe://d/ns/b/sa/x"), &get("/orders")));
-        assert!(!entry.lets_in(web, &get("/ordersx")));
-        assert!(!entry.lets_in(web, &head(Method::POST, "/orders")));
-        assert!(!entry.lets_in(Some("spiffe://d/ns/a/sa/web2"), &get("/orders")));
-        assert!(!entry.lets_in(None, &get("/orders")));
-        assert!(AllowEntry::default().lets_in(None, &get("/")));
-    }
+    Permit { rule }
 }

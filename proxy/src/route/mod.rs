@@ -12,7 +12,6 @@ use selvedge_gateway::redirect::Redirect;
 use selvedge_gateway::rewrite::PathEdit;
 
 use crate::balance::Service;
-use crate::policy::Access;
 use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
 use crate::telemetry::metrics::RouteMetrics;
@@ -27,8 +26,6 @@ pub use table::Table;
 pub struct Rule {
     /// Route and rule, for logs: `shop/0`.
     pub name: Arc<str>,
-    /// Who may use it.
-    pub access: Vec<Access>,
     /// What requests must pass, in the order of the checks.
     pub guards: Vec<Guard>,
     /// What is done beside.

@@ -4,7 +4,6 @@
 //! lookup, prefixes one for each segment of the request's path. Only regular expressions, which
 //! have no order, are tried one by one.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -74,7 +73,7 @@ impl Table {
     /// parameters.
     #[must_use]
     pub fn find(&self, head: &RequestHead) -> Option<&Arc<Rule>> {
-        let path = without_parameters(head.target.path());
+        let path = head.target.bare_path();
         let host = head.host.name();
         if let Some(table) = self.hosts.get(host)
             && let Some(rule) = table.find(&path, head)
@@ -137,16 +136,6 @@ impl HostTable {
             prefix = prefix.get(..prefix.rfind('/')?).unwrap_or_default();
         }
     }
-}
-
-/// Path parameters (`;v=1`) are not part of what a rule sees: upstreams disagree on them, and a
-/// rule that could be dodged by one is no rule.
-fn without_parameters(path: &str) -> Cow<'_, str> {
-    if !path.contains(';') {
-        return Cow::Borrowed(path);
-    }
-    let segment = |s: &str| s.split(';').next().unwrap_or_default().to_owned();
-    Cow::Owned(path.split('/').map(segment).collect::<Vec<_>>().join("/"))
 }
 
 #[cfg(test)]

@@ -28,7 +28,12 @@ pub enum Form {
 /// recommendation asks.
 #[must_use]
 pub fn extract(fields: &Fields) -> Option<(TraceContext, Form)> {
-    if let Some(value) = fields.known(Known::Traceparent) {
+    let mut parents = fields.all(Known::Traceparent);
+    if let Some(value) = parents.next() {
+        // Of two, neither can be believed.
+        if parents.next().is_some() {
+            return None;
+        }
         return traceparent(value).map(|context| (context, Form::W3c));
     }
     if let Some(value) = fields.known(Known::B3) {

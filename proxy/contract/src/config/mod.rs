@@ -19,7 +19,8 @@ pub use acme::{Acme, AcmeChallenge, ExternalAccount};
 pub use dev::{DevConfig, Workload};
 pub use policy::{
     AddressPolicy, Allow, ApiKeyPolicy, CachePolicy, Claim, Coding, Compression, Cors,
-    HeaderPolicy, JwtPolicy, OnLoss, OneOrMany, Plan, Policy, RateLimit, RedisStore,
+    HeaderPolicy, HeaderTest, HeaderTestType, JwtPolicy, OnLoss, OneOrMany, Plan, Policy,
+    RateLimit, RedisStore,
 };
 pub use route::{
     Aggregate, BackendRef, Call, Failure, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match,

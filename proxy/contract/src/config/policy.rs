@@ -14,9 +14,12 @@ use super::HeaderEdits;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Policy {
-    /// Only these callers; anyone else is answered 403.
+    /// Only these callers and requests; anyone else is answered 403.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<Allow>>,
+    /// None of these callers and requests: they are answered 403.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deny: Option<Vec<Allow>>,
     /// Header edits that several routes share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<HeaderPolicy>,
@@ -105,6 +108,62 @@ pub struct Allow {
     pub methods: Vec<String>,
     /// Path prefixes, by whole segments. Empty: any.
     pub paths: Vec<String>,
+    /// Headers, all of them. To let in, every line of a header must fit; to keep out, any line, or
+    /// any item of a list, is enough.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderTest>,
+    /// Words that the token's `scope` or `scp` must hold, all of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    /// Roles, any of them: words of the token's `roles`, `role`, `groups` or `realm_access.roles`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// Claims of the token and the values that they must have or hold.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, OneOrMany>,
+    /// Names of API keys, any of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub consumers: Vec<String>,
+    /// Plans of API keys, any of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plans: Vec<String>,
+    /// Client addresses, as ranges such as `10.0.0.0/8`, any of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// An expression in CEL that must be true: `request.method == 'GET' && claims.tier == 'gold'`. It
+    /// knows `request` (`method`, `host`, `path`, `query`, `headers`), `source` (`address`,
+    /// `principal`), `claims`, `consumer` (`name`, `plan`). What cannot be said is false to let in, and
+    /// true to keep out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+}
+
+/// What a header must be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeaderTest {
+    /// Name; in any case, and with `_` for `-`.
+    pub name: String,
+    /// Value, or a regular expression for it.
+    #[serde(default)]
+    pub value: String,
+    /// `Exact`, `RegularExpression`, `Present` or `Absent`. Default: `Exact`.
+    #[serde(default, rename = "type")]
+    pub kind: HeaderTestType,
+}
+
+/// How a header is tested.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum HeaderTestType {
+    /// The value to the letter.
+    #[default]
+    Exact,
+    /// A regular expression finds something in the value.
+    RegularExpression,
+    /// It is there.
+    Present,
+    /// It is not there.
+    Absent,
 }
 
 /// Header edits in both directions.

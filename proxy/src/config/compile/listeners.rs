@@ -11,10 +11,12 @@ use selvedge_contract::config::{
     Inbound, Listener, ListenerProtocol, ListenerTls, MtlsMode, TlsVersion, UpstreamProtocol,
 };
 use selvedge_contract::defaults::{Limits, Role};
+use selvedge_gateway::authorize::Sense;
 use selvedge_gateway::hostname::Pattern;
 
 use crate::accept::{ListenerPlan, ListenerRole, ListenerSecurity};
 use crate::balance::Service;
+use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
 use crate::route::table::Path;
 use crate::route::{Backend, Edits, Matcher, RetryPolicy, Rule, Table};
@@ -140,36 +142,16 @@ impl Compiler {
             }
         );
         if !spec.allow.is_empty() {
-            let access = pass.access(&at.then("allow"), &format!("{name}/allow"), &spec.allow);
-            policies.access.push(access);
+            let access = pass.access(
+                &at.then("allow"),
+                &format!("{name}/allow"),
+                Sense::Allow,
+                &spec.allow,
+            );
+            policies.guards.push(Guard::Allow(Arc::new(access)));
         }
-        let mode = spec.mtls.unwrap_or(if self.store.is_some() {
-            MtlsMode::Strict
-        } else {
-            MtlsMode::Permissive
-        });
-        let security = match (&self.store, mode) {
-            (None, MtlsMode::Strict) => {
-                let remedy = "add `identity`, or set `mtls: permissive`";
-                pass.error(
-                    &at.then("mtls"),
-                    "strict mutual TLS needs an identity",
-                    remedy,
-                );
-                return None;
-            }
-            (None, MtlsMode::Permissive) => ListenerSecurity::Plain,
-            (Some(store), mode) => match ServerTls::mesh(store.clone()) {
-                Ok(tls) => ListenerSecurity::Mesh {
-                    tls,
-                    permissive: mode == MtlsMode::Permissive,
-                },
-                Err(error) => {
-                    pass.error(at, error.to_string(), "");
-                    return None;
-                }
-            },
-        };
+        policies.guards.sort_by_key(Guard::order);
+        let security = self.inbound_security(pass, at, spec)?;
         let service = self.app(app?, spec.protocol);
         let rule = self.simple_rule(
             &name,
@@ -196,6 +178,41 @@ impl Compiler {
             guards: Vec::new(),
             treatment: Treatment::default(),
         })
+    }
+
+    fn inbound_security(
+        &self,
+        pass: &mut Pass<'_>,
+        at: &At,
+        spec: &Inbound,
+    ) -> Option<ListenerSecurity> {
+        let mode = spec.mtls.unwrap_or(if self.store.is_some() {
+            MtlsMode::Strict
+        } else {
+            MtlsMode::Permissive
+        });
+        match (&self.store, mode) {
+            (None, MtlsMode::Strict) => {
+                let remedy = "add `identity`, or set `mtls: permissive`";
+                pass.error(
+                    &at.then("mtls"),
+                    "strict mutual TLS needs an identity",
+                    remedy,
+                );
+                None
+            }
+            (None, MtlsMode::Permissive) => Some(ListenerSecurity::Plain),
+            (Some(store), mode) => match ServerTls::mesh(store.clone()) {
+                Ok(tls) => Some(ListenerSecurity::Mesh {
+                    tls,
+                    permissive: mode == MtlsMode::Permissive,
+                }),
+                Err(error) => {
+                    pass.error(at, error.to_string(), "");
+                    None
+                }
+            },
+        }
     }
 
     /// The service behind an inbound port; the same one as long as it is the same application.
@@ -267,7 +284,6 @@ impl Compiler {
         let metrics = self.metrics.route(name, service.name());
         Arc::new(Rule {
             name: self.name(name),
-            access: policies.access,
             guards: policies.guards,
             treatment: policies.treatment,
             request_edits: policies.request_edits,

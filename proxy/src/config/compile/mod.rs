@@ -1,6 +1,7 @@
 //! Raw configuration to snapshot: names resolved, patterns compiled, defaults filled in. All
 //! errors at once; what is unchanged since the last snapshot keeps its state.
 
+mod access;
 mod acme;
 mod aggregates;
 mod guards;

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::Method;
-use selvedge_contract::config::{Allow, HeaderEdits, Policy};
-use selvedge_contract::identity::SpiffeId;
+use selvedge_contract::config::{HeaderEdits, Policy};
+use selvedge_gateway::authorize::Sense;
 
 use crate::message::Known;
 use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
-use crate::policy::{Access, AllowEntry, Principal};
 use crate::protocol::http1::parse::{is_token, is_value};
 use crate::route::Edits;
 
@@ -19,7 +18,6 @@ use super::{At, Compiler, Pass};
 /// What the policies of a rule come to.
 #[derive(Debug, Default)]
 pub(super) struct Policies {
-    pub(super) access: Vec<Access>,
     pub(super) request_edits: Edits,
     pub(super) response_edits: Edits,
     pub(super) guards: Vec<Guard>,
@@ -84,6 +82,7 @@ impl Pass<'_> {
         }
         let set = [
             policy.allow.is_some(),
+            policy.deny.is_some(),
             policy.headers.is_some(),
             policy.address.is_some(),
             policy.rate_limit.is_some(),
@@ -94,11 +93,17 @@ impl Pass<'_> {
             policy.cache.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy = "set exactly one of `allow`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`, `compression`, `cache`";
+            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`, `compression`, `cache`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
-        if let Some(allow) = &policy.allow {
-            self.access(&at.then("allow"), name, allow);
+        for (key, list, sense) in [
+            ("deny", &policy.deny, Sense::Deny),
+            ("allow", &policy.allow, Sense::Allow),
+        ] {
+            if let Some(list) = list {
+                let access = Arc::new(self.access(&at.then(key), name, sense, list));
+                self.guard(name, Guard::of_access(access));
+            }
         }
         if let Some(headers) = &policy.headers {
             let mut edits = Edits::default();
@@ -134,7 +139,7 @@ impl Pass<'_> {
                 (Some(guard), _) => guards.push(guard.clone()),
                 (None, true) => {
                     let message = format!("`{name}` is no policy for all of a listener or route");
-                    let remedy = "name `allow` and `headers` policies at rules";
+                    let remedy = "name `headers` policies at rules";
                     self.error(&at.nth(index), message, remedy);
                 }
                 (None, false) => {
@@ -162,9 +167,6 @@ impl Pass<'_> {
             }
             let checked = self.found.len();
             let here = At::key("policies").then(name);
-            if let Some(allow) = &policy.allow {
-                policies.access.push(self.access(&here, name, allow));
-            }
             if let Some(headers) = &policy.headers {
                 if let Some(spec) = &headers.request {
                     self.edits(&here, spec, &mut policies.request_edits);
@@ -177,51 +179,6 @@ impl Pass<'_> {
             self.found.truncate(checked);
         }
         policies
-    }
-
-    /// An `allow` list.
-    pub(super) fn access(&mut self, at: &At, name: &str, list: &[Allow]) -> Access {
-        let mut entries = Vec::new();
-        for (index, allow) in list.iter().enumerate() {
-            let at = at.nth(index);
-            let mut entry = AllowEntry::default();
-            for (nth, text) in allow.principals.iter().enumerate() {
-                let at = at.then("principals").nth(nth);
-                entry.principals.extend(self.principal(&at, text));
-            }
-            for (nth, text) in allow.methods.iter().enumerate() {
-                let at = at.then("methods").nth(nth);
-                entry.methods.extend(self.method(&at, text));
-            }
-            for (nth, text) in allow.paths.iter().enumerate() {
-                if text.starts_with('/') {
-                    entry.paths.push(text.trim_end_matches('/').to_owned());
-                } else {
-                    let at = at.then("paths").nth(nth);
-                    self.error(&at, format!("`{text}` is not a path"), "begin it with `/`");
-                }
-            }
-            entries.push(entry);
-        }
-        Access {
-            name: Arc::from(name),
-            entries,
-        }
-    }
-
-    fn principal(&mut self, at: &At, text: &str) -> Option<Principal> {
-        if let Some(prefix) = text.strip_suffix("/*") {
-            let domain = prefix.strip_prefix("spiffe://").unwrap_or_default();
-            let whole = !domain.contains('/')
-                && domain
-                    .parse::<selvedge_contract::identity::TrustDomain>()
-                    .is_ok();
-            if whole || prefix.parse::<SpiffeId>().is_ok() {
-                return Some(Principal::Below(format!("{prefix}/")));
-            }
-        }
-        let id: SpiffeId = self.parse(at, text)?;
-        Some(Principal::Exact(id.as_str().to_owned()))
     }
 
     /// A method, in capitals.

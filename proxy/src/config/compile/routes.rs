@@ -91,7 +91,6 @@ impl Compiler {
         around: &Around<'_>,
     ) -> Rule {
         let Policies {
-            access,
             mut request_edits,
             mut response_edits,
             guards,
@@ -126,7 +125,6 @@ impl Compiler {
         let timeouts = spec.timeouts.clone().unwrap_or_default();
         Rule {
             name: self.name(name),
-            access,
             guards,
             treatment: treatment.within(&around.treatment),
             request_edits,

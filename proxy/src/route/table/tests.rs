@@ -13,7 +13,6 @@ use crate::telemetry::metrics::Metrics;
 fn rule(name: &str) -> Arc<Rule> {
     Arc::new(Rule {
         name: name.into(),
-        access: Vec::new(),
         guards: Vec::new(),
         treatment: crate::policy::treatment::Treatment::default(),
         request_edits: Edits::default(),

@@ -1,0 +1,200 @@
+//! Conditions in CEL, the Common Expression Language: compiled at load, bounded in what they may do.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use cel::{Context, Program, Value};
+use serde_json::Value as Json;
+
+/// Bytes of an expression: what its parser takes grows faster than its text.
+const SOURCE: usize = 1024;
+/// Names that an expression may look up.
+pub const NAMES: [&str; 4] = ["request", "source", "claims", "consumer"];
+
+/// See the module.
+pub struct Expression {
+    program: Program,
+    source: Box<str>,
+    names: BTreeSet<&'static str>,
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Expression({})", self.source)
+    }
+}
+
+/// Why a text is no expression.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ExpressionError(String);
+
+impl Expression {
+    /// Compiles an expression. Lists may be gone through, but not inside each other: the time that
+    /// would take grows with what clients send.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(source: &str) -> Result<Self, ExpressionError> {
+        if source.len() > SOURCE {
+            return Err(ExpressionError(format!("longer than {SOURCE} bytes")));
+        }
+        let program = Program::compile(source).map_err(|errors| {
+            let first = errors.errors.first();
+            let told = first.map_or_else(|| errors.to_string(), |e| e.msg.clone());
+            ExpressionError(told.lines().next().unwrap_or_default().to_owned())
+        })?;
+        let mut walk = Walk::default();
+        walk.visit(program.expression(), 0);
+        if walk.deepest > 1 {
+            let told = "goes through a list inside another".to_owned();
+            return Err(ExpressionError(told));
+        }
+        let references = program.references();
+        let variables = references.variables();
+        let foreign = variables
+            .iter()
+            .find(|name| !NAMES.contains(*name) && !walk.bound.contains(**name));
+        if let Some(name) = foreign {
+            let known = NAMES.join("`, `");
+            return Err(ExpressionError(format!(
+                "`{name}` is not known here, only `{known}`"
+            )));
+        }
+        let used = |name: &&'static str| references.has_variable(*name);
+        let names = NAMES.iter().copied().filter(|name| used(name)).collect();
+        Ok(Self {
+            source: source.into(),
+            names,
+            program,
+        })
+    }
+
+    /// Whether it looks a name up: nothing else need be gathered.
+    #[must_use]
+    pub fn uses(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
+    /// Whether it holds with these values; `None` where it cannot be said, since something is
+    /// missing, or of another kind.
+    #[must_use]
+    pub fn holds(&self, values: &serde_json::Map<String, Json>) -> Option<bool> {
+        let mut context = Context::default();
+        for (name, value) in values {
+            let value = cel::to_value(value).ok()?;
+            context.add_variable_from_value(name.as_str(), value);
+        }
+        match self.program.execute(&context) {
+            Ok(Value::Bool(holds)) => Some(holds),
+            _ => None,
+        }
+    }
+}
+
+/// How deep lists are gone through, and the names that this brings.
+#[derive(Default)]
+struct Walk {
+    deepest: usize,
+    bound: BTreeSet<String>,
+}
+
+impl Walk {
+    fn visit(&mut self, expression: &IdedExpr, depth: usize) {
+        self.deepest = self.deepest.max(depth);
+        match &expression.expr {
+            Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
+            Expr::Call(call) => {
+                let all = call.target.as_deref().into_iter().chain(&call.args);
+                all.for_each(|e| self.visit(e, depth));
+            }
+            Expr::Comprehension(inner) => {
+                self.bound.insert(inner.iter_var.clone());
+                self.bound.extend(inner.iter_var2.clone());
+                self.bound.insert(inner.accu_var.clone());
+                self.visit(&inner.iter_range, depth);
+                for part in [
+                    &inner.accu_init,
+                    &inner.loop_cond,
+                    &inner.loop_step,
+                    &inner.result,
+                ] {
+                    self.visit(part, depth + 1);
+                }
+                self.deepest = self.deepest.max(depth + 1);
+            }
+            Expr::List(list) => list.elements.iter().for_each(|e| self.visit(e, depth)),
+            Expr::Map(map) => self.entries(&map.entries, depth),
+            Expr::Select(select) => self.visit(&select.operand, depth),
+            Expr::Struct(of) => self.entries(&of.entries, depth),
+        }
+    }
+
+    fn entries(&mut self, entries: &[cel::common::ast::IdedEntryExpr], depth: usize) {
+        for entry in entries {
+            match &entry.expr {
+                EntryExpr::StructField(field) => self.visit(&field.value, depth),
+                EntryExpr::MapEntry(pair) => {
+                    self.visit(&pair.key, depth);
+                    self.visit(&pair.value, depth);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn holds(source: &str) -> Option<bool> {
+        let values = json!({
+            "request": { "method": "GET", "path": "/a/b", "headers": { "x-a": "1" } },
+            "claims": { "tier": "gold", "groups": ["a", "b"], "n": 3 },
+        });
+        let Json::Object(values) = values else {
+            panic!()
+        };
+        Expression::new(source).unwrap().holds(&values)
+    }
+
+    #[test]
+    fn conditions() {
+        for (source, want) in [
+            (
+                "request.method == 'GET' && claims.tier in ['gold', 'silver']",
+                Some(true),
+            ),
+            ("request.path.startsWith('/b')", Some(false)),
+            ("claims.groups.exists(g, g == 'b')", Some(true)),
+            ("claims.n > 2", Some(true)),
+            ("has(claims.none)", Some(false)),
+            ("claims.none == 'x'", None),
+            ("claims.tier", None),
+            ("claims.tier > 1", None),
+            ("request.path.matches('^/a/[a-z]+$')", Some(true)),
+            ("consumer.name == 'x'", None),
+            ("'x-a' in request.headers", Some(true)),
+        ] {
+            assert_eq!(holds(source), want, "{source}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_expression() {
+        for source in [
+            "",
+            "a b",
+            "request.",
+            "other == 1",
+            "claims.groups.all(a, claims.groups.all(b, a == b))",
+            &"a".repeat(2000),
+        ] {
+            assert!(Expression::new(source).is_err(), "{source}");
+        }
+        let simple = Expression::new("request.path == '/'").unwrap();
+        assert!(simple.uses("request") && !simple.uses("claims"));
+    }
+}

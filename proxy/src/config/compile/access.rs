@@ -1,0 +1,127 @@
+//! Policies of the configuration that say who may do what.
+
+use std::sync::Arc;
+
+use regex::bytes::Regex;
+use selvedge_contract::config::{Allow, HeaderTest, HeaderTestType, OneOrMany};
+use selvedge_contract::identity::{SpiffeId, TrustDomain};
+use selvedge_gateway::address::{Range, Ranges};
+use selvedge_gateway::authorize::{Condition, Principal, Sense, Test};
+use selvedge_gateway::expression::Expression;
+
+use crate::policy::access::Access;
+use crate::protocol::http1::parse::is_token;
+
+use super::{At, Pass};
+
+impl Pass<'_> {
+    /// An `allow` or `deny` list.
+    pub(super) fn access(&mut self, at: &At, name: &str, sense: Sense, list: &[Allow]) -> Access {
+        let conditions = list.iter().enumerate();
+        let conditions = conditions.map(|(index, spec)| self.condition(&at.nth(index), spec));
+        Access {
+            conditions: conditions.collect(),
+            name: Arc::from(name),
+            sense,
+        }
+    }
+
+    fn condition(&mut self, at: &At, spec: &Allow) -> Condition {
+        let mut condition = Condition {
+            scopes: spec.scopes.clone(),
+            roles: spec.roles.clone(),
+            consumers: spec.consumers.clone(),
+            plans: spec.plans.clone(),
+            ..Condition::default()
+        };
+        for (nth, text) in spec.principals.iter().enumerate() {
+            let at = at.then("principals").nth(nth);
+            condition.principals.extend(self.principal(&at, text));
+        }
+        for (nth, text) in spec.methods.iter().enumerate() {
+            let method = self.method(&at.then("methods").nth(nth), text);
+            condition
+                .methods
+                .extend(method.map(|m| m.as_str().to_owned()));
+        }
+        for (nth, text) in spec.paths.iter().enumerate() {
+            if text.starts_with('/') {
+                condition.paths.push(text.trim_end_matches('/').to_owned());
+            } else {
+                let at = at.then("paths").nth(nth);
+                self.error(&at, format!("`{text}` is not a path"), "begin it with `/`");
+            }
+        }
+        for (nth, test) in spec.headers.iter().enumerate() {
+            let at = at.then("headers").nth(nth);
+            condition.headers.extend(self.header_test(&at, test));
+        }
+        for (claim, values) in &spec.claims {
+            let values = match values {
+                OneOrMany::One(value) => vec![value.clone()],
+                OneOrMany::Many(values) => values.clone(),
+            };
+            condition.claims.push((claim.clone(), values));
+        }
+        if !spec.addresses.is_empty() {
+            let mut ranges = Ranges::default();
+            for (nth, text) in spec.addresses.iter().enumerate() {
+                let range: Option<Range> = self.parse(&at.then("addresses").nth(nth), text);
+                if let Some(range) = range {
+                    let _ = ranges.insert(range, ());
+                }
+            }
+            condition.addresses = Some(ranges);
+        }
+        if let Some(source) = &spec.when {
+            match Expression::new(source) {
+                Ok(expression) => condition.when = Some(expression),
+                Err(error) => {
+                    let remedy = "expected CEL such as `request.method == \'GET\'`";
+                    self.error(&at.then("when"), error.to_string(), remedy);
+                }
+            }
+        }
+        condition
+    }
+
+    fn header_test(&mut self, at: &At, spec: &HeaderTest) -> Option<(String, Test)> {
+        if !is_token(spec.name.as_bytes()) {
+            let message = format!("`{}` is not a header name", spec.name);
+            self.error(
+                &at.then("name"),
+                message,
+                "expected letters, digits and `-`",
+            );
+            return None;
+        }
+        let test = match spec.kind {
+            HeaderTestType::Exact => Test::Exact(spec.value.as_bytes().into()),
+            HeaderTestType::Present => Test::Present,
+            HeaderTestType::Absent => Test::Absent,
+            HeaderTestType::RegularExpression => match Regex::new(&spec.value) {
+                Ok(regex) => Test::Matches(regex),
+                Err(error) => {
+                    let told = error.to_string();
+                    let told = told.lines().last().unwrap_or_default().to_owned();
+                    self.error(&at.then("value"), told, "expected a regular expression");
+                    return None;
+                }
+            },
+        };
+        let name = spec.name.to_ascii_lowercase().replace('_', "-");
+        Some((name, test))
+    }
+
+    fn principal(&mut self, at: &At, text: &str) -> Option<Principal> {
+        if let Some(prefix) = text.strip_suffix("/*") {
+            let domain = prefix.strip_prefix("spiffe://").unwrap_or_default();
+            let whole = !domain.contains('/') && domain.parse::<TrustDomain>().is_ok();
+            if whole || prefix.parse::<SpiffeId>().is_ok() {
+                return Some(Principal::Below(format!("{prefix}/")));
+            }
+        }
+        let id: SpiffeId = self.parse(at, text)?;
+        Some(Principal::Exact(id.as_str().to_owned()))
+    }
+}
