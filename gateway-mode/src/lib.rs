@@ -9,6 +9,7 @@
 //! - [`cache`]: what may be stored, and for how long it is of use.
 //! - [`compression`]: which coding a client and a response agree on.
 //! - [`cors`]: whose pages may call.
+//! - [`csrf`]: whether a page of one's own has sent something.
 //! - [`redirect`]: where a `RequestRedirect` points.
 //! - [`rewrite`]: what a path becomes.
 //! - [`template`]: texts with values in them, escaped for where they go.
@@ -21,6 +22,7 @@ pub mod authorize;
 pub mod cache;
 pub mod compression;
 pub mod cors;
+pub mod csrf;
 pub mod expression;
 pub mod hostname;
 pub mod jwt;

@@ -74,6 +74,8 @@ pub enum ErrorKind {
     Denied,
     /// More requests than a rate limit lets through.
     RateLimited,
+    /// What was asked for has ended, by the policy's day.
+    Gone,
     /// Nothing proves who calls, or not what was asked for.
     Unauthenticated,
     /// Nothing can prove who calls: the issuer's keys have never come.
@@ -165,7 +167,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -186,6 +188,7 @@ impl ErrorKind {
         Self::NoRoute,
         Self::Denied,
         Self::RateLimited,
+        Self::Gone,
         Self::Unauthenticated,
         Self::NoKeys,
         Self::NoCount,
@@ -239,6 +242,7 @@ impl ErrorKind {
             Self::NoRoute => row(Local, 404, 12, "destination_not_found", "NR", Never, "no route matches"),
             Self::Denied => row(Local, 403, 7, "http_request_denied", "RD", Never, "refused by policy"),
             Self::RateLimited => row(Local, 429, 8, "http_request_denied", "RL", Never, "too many requests, wait as long as Retry-After says"),
+            Self::Gone => row(Local, 410, 5, "http_request_denied", "RG", Never, "this version has ended"),
             Self::Unauthenticated => row(Local, 401, 16, "http_request_denied", "RA", Never, "who calls is not proven"),
             Self::NoKeys => row(Local, 503, 14, "http_request_denied", "RK", Never, "the issuer's keys are not known yet"),
             Self::NoCount => row(Local, 503, 14, "http_request_denied", "RS", Never, "the rate limit cannot be counted"),

@@ -70,6 +70,7 @@ impl Collector for Snapshot {
         connections(&mut encoder, self.0.metrics.workers())?;
         self.services(&mut encoder)?;
         self.caches(&mut encoder)?;
+        self.versions(&mut encoder)?;
         self.issuers(&mut encoder)?;
         self.process(&mut encoder)
     }
@@ -270,6 +271,19 @@ impl Snapshot {
                 ConstGauge::new(value(live).cast_signed())
                     .encode(family.encode_family(&labels)?)?;
             }
+        }
+        Ok(())
+    }
+
+    fn versions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.0.snapshot();
+        let help = "Requests by version of an API";
+        let kind = MetricType::Counter;
+        let mut family = encoder.encode_descriptor("version_requests", help, None, kind)?;
+        for version in &snapshot.versions {
+            let labels = [("policy", &*version.policy), ("version", &*version.name)];
+            let value = version.requests.load(Relaxed);
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

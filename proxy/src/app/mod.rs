@@ -137,6 +137,12 @@ impl App {
         }
         let keys = source.policies.values().filter_map(|p| p.api_key.as_ref());
         paths.extend(keys.map(|keys| PathBuf::from(&keys.file)));
+        let pages = source
+            .policies
+            .values()
+            .filter_map(|p| p.error_pages.as_ref());
+        let pages = pages.flatten().filter_map(|page| page.html.as_ref());
+        paths.extend(pages.map(PathBuf::from));
         for store in source.redis.values() {
             let files = store.password_file.iter().chain(&store.ca);
             paths.extend(files.map(PathBuf::from));

@@ -10,6 +10,7 @@ use crate::accept::ListenerPlan;
 use crate::acme::Issuers;
 use crate::balance::Service;
 use crate::cache::Cache;
+use crate::policy::manners::Version;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::export::Tracing;
 use crate::telemetry::metrics::RouteMetrics;
@@ -23,6 +24,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<ListenerPlan>>,
     /// Services, by name.
     pub services: BTreeMap<String, Arc<Service>>,
+    /// Versions that are counted.
+    pub versions: Vec<Arc<Version>>,
     /// Caches.
     pub caches: Vec<Arc<Cache>>,
     /// Certificates by ACME that listeners use.

@@ -51,7 +51,7 @@ pub async fn handle<'a>(
     let start = context.worker.now();
     let (worker, downstream) = (context.worker, context.downstream);
     let mut record = Record::begin(context.snapshot, worker, downstream, &request.head, start);
-    let seen = respond::Seen::of(&request.head, context.plan());
+    let seen = respond::Seen::of(&request.head, context.plan(), downstream);
     let mut notes = Notes::default();
     let result = forward(
         context,

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Fields, RequestHead, Response};
+use crate::respond::pages::Pages;
 
 use super::access::Access;
 use super::api_key::{ApiKey, without};
@@ -23,14 +24,23 @@ use super::client;
 use super::cors::Cors;
 use super::jwt::Jwt;
 use super::limit::Limit;
+use super::manners::{Csrf, Security, Version};
 use super::shared::Lost;
 
 /// One thing that a request must pass. The order of the variants is the order of the checks: what
 /// costs least and turns away most comes first.
 #[derive(Debug, Clone)]
 pub enum Guard {
+    /// Marks responses for browsers.
+    Security(Arc<Security>),
+    /// Puts pages in place of failures.
+    Pages(Arc<Pages>),
+    /// Counts a version, and tells when it ends.
+    Version(Arc<Version>),
     /// Answers preflights before anything asks who calls: browsers send those without credentials.
     Cors(Arc<Cors>),
+    /// By where a page is from.
+    Csrf(Arc<Csrf>),
     /// By address.
     Address(Arc<Addresses>),
     /// By rate, of whoever is there.
@@ -99,6 +109,10 @@ pub struct Notes {
     pub fields: Fields,
     /// What the application says about other origins is replaced.
     pub cors: bool,
+    /// How the response is marked.
+    pub security: Option<Arc<Security>>,
+    /// What stands in for failures.
+    pub pages: Option<Arc<Pages>>,
     /// Edits of the request, in order.
     edits: Vec<Edit>,
 }
@@ -229,14 +243,18 @@ impl Guard {
     #[must_use]
     pub const fn order(&self) -> u8 {
         match self {
-            Self::Cors(_) => 0,
-            Self::Address(_) => 1,
-            Self::Limit(_) => 2,
-            Self::Jwt(_) => 3,
-            Self::ApiKey(_) => 4,
-            Self::IdentityLimit(_) => 5,
-            Self::Deny(_) => 6,
-            Self::Allow(_) => 7,
+            Self::Security(_) => 0,
+            Self::Pages(_) => 1,
+            Self::Version(_) => 2,
+            Self::Cors(_) => 3,
+            Self::Csrf(_) => 4,
+            Self::Address(_) => 5,
+            Self::Limit(_) => 6,
+            Self::Jwt(_) => 7,
+            Self::ApiKey(_) => 8,
+            Self::IdentityLimit(_) => 9,
+            Self::Deny(_) => 10,
+            Self::Allow(_) => 11,
         }
     }
 
@@ -246,7 +264,17 @@ impl Guard {
     /// [`Stop`].
     pub fn check(&self, seen: &mut Seen<'_>, notes: &mut Notes) -> Result<(), Stop> {
         match self {
+            Self::Security(security) => {
+                notes.security = Some(security.clone());
+                Ok(())
+            }
+            Self::Pages(pages) => {
+                notes.pages = Some(pages.clone());
+                Ok(())
+            }
+            Self::Version(version) => version.check(notes),
             Self::Cors(cors) => cors.check(seen.head, notes),
+            Self::Csrf(csrf) => csrf.check(seen),
             Self::Address(list) => {
                 let address = seen.address();
                 if *list.ranges.find(address).unwrap_or(&list.others) {

@@ -10,6 +10,7 @@ pub mod guard;
 pub mod jwt;
 pub mod keys;
 pub mod limit;
+pub mod manners;
 pub mod retry;
 pub mod shared;
 pub mod treatment;

@@ -1,6 +1,7 @@
 //! Stage 9, respond: from the result of an exchange to what the client gets, and how it ends.
 
 pub mod compress;
+pub mod pages;
 mod refusal;
 
 use bytes::{Bytes, BytesMut};
@@ -42,13 +43,14 @@ pub struct Outgoing<'a> {
 pub struct Seen {
     grpc: bool,
     head: bool,
+    tls: bool,
     form: Form,
 }
 
 impl Seen {
     /// Looks at a request.
     #[must_use]
-    pub fn of(head: &RequestHead, listener: &ListenerPlan) -> Self {
+    pub fn of(head: &RequestHead, listener: &ListenerPlan, downstream: &Downstream) -> Self {
         let content = head.fields.known(Known::ContentType);
         let pages = || {
             let accepted = head.fields.named("Accept").unwrap_or_default();
@@ -57,6 +59,7 @@ impl Seen {
         Self {
             grpc: content.is_some_and(|c| c.starts_with(b"application/grpc")),
             head: head.method == Method::HEAD,
+            tls: downstream.is_tls,
             form: match listener.role {
                 ListenerRole::Gateway if pages() => Form::Page,
                 ListenerRole::Gateway => Form::Problem,
@@ -71,6 +74,7 @@ impl Seen {
         Self {
             grpc: false,
             head: false,
+            tls: false,
             form: match listener.role {
                 ListenerRole::Gateway => Form::Problem,
                 ListenerRole::Inbound | ListenerRole::Outbound => Form::Line,
@@ -86,6 +90,8 @@ pub struct Reply<'a> {
     tunnel: Option<TunnelEnd>,
     edits: Option<(&'a Rule, Option<&'a Backend>)>,
     compress: Option<(&'a Compress, Option<Coding>)>,
+    /// Made by this gateway, not by an application.
+    own: bool,
 }
 
 impl<'a> Reply<'a> {
@@ -97,6 +103,7 @@ impl<'a> Reply<'a> {
             tunnel: answer.tunnel,
             edits: Some((rule, Some(backend))),
             compress: None,
+            own: false,
         }
     }
 
@@ -115,6 +122,7 @@ impl<'a> Reply<'a> {
             tunnel: None,
             edits: Some((rule, None)),
             compress: None,
+            own: false,
         }
     }
 
@@ -139,13 +147,14 @@ impl<'a> Reply<'a> {
         if partial {
             fields.append_known(Known::CacheControl, b"no-store");
         }
-        Self::stored(
-            Response {
-                head: ResponseHead { status, fields },
-                body: Body::Full(body.into()),
-            },
-            rule,
-        )
+        let response = Response {
+            head: ResponseHead { status, fields },
+            body: Body::Full(body.into()),
+        };
+        Self {
+            own: !status.is_success(),
+            ..Self::stored(response, rule)
+        }
     }
 
     /// Its status so far.
@@ -204,6 +213,7 @@ impl<'a> Reply<'a> {
             tunnel: None,
             edits: None,
             compress: None,
+            own: true,
         }
     }
 
@@ -237,6 +247,7 @@ impl<'a> Reply<'a> {
             tunnel: None,
             edits: Some((rule, None)),
             compress: None,
+            own: true,
         }
     }
 }
@@ -257,6 +268,7 @@ pub fn finish<'a>(
                 tunnel: None,
                 edits: None,
                 compress: None,
+                own: true,
             }
         }
     };
@@ -265,6 +277,12 @@ pub fn finish<'a>(
         && reply.tunnel.is_none()
     {
         compress.apply(&mut response, coding, seen.head);
+    }
+    if let Some(pages) = &notes.pages
+        && reply.tunnel.is_none()
+        && !seen.grpc
+    {
+        pages.apply(&mut response, seen.form, reply.own, seen.head);
     }
     let Response { mut head, body } = response;
     if let Some((rule, backend)) = reply.edits {
@@ -277,6 +295,9 @@ pub fn finish<'a>(
         for name in cors::REPLACED {
             head.fields.remove(name);
         }
+    }
+    if let Some(security) = &notes.security {
+        security.apply(&mut head.fields, seen.tls);
     }
     for field in notes.fields.iter() {
         head.fields.append(field.name, field.value);

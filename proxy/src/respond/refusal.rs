@@ -58,6 +58,7 @@ fn told(kind: ErrorKind) -> &'static str {
     let refused = matches!(
         kind,
         ErrorKind::NoRoute
+            | ErrorKind::Gone
             | ErrorKind::Denied
             | ErrorKind::RateLimited
             | ErrorKind::Unauthenticated

@@ -18,9 +18,9 @@ use crate::units::{Duration, Size};
 pub use acme::{Acme, AcmeChallenge, ExternalAccount};
 pub use dev::{DevConfig, Workload};
 pub use policy::{
-    AddressPolicy, Allow, ApiKeyPolicy, CachePolicy, Claim, Coding, Compression, Cors,
-    HeaderPolicy, HeaderTest, HeaderTestType, JwtPolicy, OnLoss, OneOrMany, Plan, Policy,
-    RateLimit, RedisStore,
+    AddressPolicy, Allow, ApiKeyPolicy, CachePolicy, Claim, Coding, Compression, Cors, Csrf,
+    ErrorPage, Frame, HeaderPolicy, HeaderTest, HeaderTestType, Hsts, JwtPolicy, OnLoss, OneOrMany,
+    Plan, Policy, RateLimit, RedisStore, Security, VersionPolicy,
 };
 pub use route::{
     Aggregate, BackendRef, Call, Failure, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match,

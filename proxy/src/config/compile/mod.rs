@@ -6,6 +6,7 @@ mod acme;
 mod aggregates;
 mod guards;
 mod listeners;
+mod manners;
 mod matches;
 mod policies;
 mod routes;
@@ -20,7 +21,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use selvedge_contract::config::{Config, LimitsSpec, LogFormat, RateLimit, UpstreamProtocol};
+use selvedge_contract::config::{
+    Config, LimitsSpec, LogFormat, RateLimit, UpstreamProtocol, VersionPolicy,
+};
 use selvedge_contract::defaults::{Limits, Role, process};
 
 use crate::acme::{Issuer, Issuers};
@@ -28,6 +31,7 @@ use crate::balance::Service;
 use crate::policy::guard::Guard;
 use crate::policy::keys::KeySource;
 use crate::policy::limit::Limit;
+use crate::policy::manners::Version;
 use crate::policy::treatment::Treat;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::export::Tracing;
@@ -68,6 +72,8 @@ pub struct Compiler {
     limits: Limited,
     /// Keys that are fetched, by address and CA file.
     sources: BTreeMap<(String, Option<String>), Weak<KeySource>>,
+    /// Versions that are counted, with what they were made from.
+    versions: Versions,
     /// Caches that live.
     caches: treats::Caches,
     /// Stores that several gateways share, with what they were made from.
@@ -91,10 +97,15 @@ pub(super) struct Pass<'a> {
     limits: Limited,
     /// Stores, by name.
     stores: stores::Stores,
+    /// Versions, by policy.
+    versions: Versions,
     /// Caches, by name.
     caches: treats::Caches,
     issuers: acme::Opened,
 }
+
+/// Versions with what they were made from.
+type Versions = BTreeMap<String, (VersionPolicy, Arc<Version>)>;
 
 /// Limits with what they were made from.
 type Limited = BTreeMap<String, (RateLimit, Arc<Limit>)>;
@@ -121,6 +132,7 @@ impl Compiler {
             names: BTreeMap::new(),
             limits: BTreeMap::new(),
             sources: BTreeMap::new(),
+            versions: BTreeMap::new(),
             caches: BTreeMap::new(),
             stores: BTreeMap::new(),
             tokens: 0,
@@ -153,6 +165,7 @@ impl Compiler {
             treats: BTreeMap::new(),
             limits: BTreeMap::new(),
             stores: BTreeMap::new(),
+            versions: BTreeMap::new(),
             caches: BTreeMap::new(),
             issuers: BTreeMap::new(),
         };
@@ -177,6 +190,7 @@ impl Compiler {
         self.limits = pass.limits;
         self.stores = pass.stores;
         self.caches = pass.caches;
+        self.versions = pass.versions;
         self.files = compiled.files;
         let opened = pass.issuers.into_iter();
         self.issuers = opened.filter_map(|(name, i)| Some((name, i?))).collect();
@@ -190,6 +204,7 @@ impl Compiler {
             services: live.collect(),
             caches: self.caches.values().map(|(_, c)| c.clone()).collect(),
             issuers: Issuers(self.issuers.values().cloned().collect()),
+            versions: self.versions.values().map(|(_, v)| v.clone()).collect(),
             unrouted: self.metrics.route("", ""),
             access_log: self.log.clone(),
             tracing: self.tracing.clone(),

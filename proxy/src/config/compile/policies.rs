@@ -42,6 +42,22 @@ impl Compiler {
                 let cors = pass.cors(&at.then("cors"), spec);
                 pass.guard(name, Guard::Cors(Arc::new(cors)));
             }
+            if let Some(spec) = &policy.csrf {
+                let csrf = pass.csrf(&at.then("csrf"), name, spec);
+                pass.guard(name, Guard::Csrf(Arc::new(csrf)));
+            }
+            if let Some(spec) = &policy.security {
+                let security = pass.security(&at.then("security"), spec);
+                pass.guard(name, Guard::Security(Arc::new(security)));
+            }
+            if let Some(spec) = &policy.version {
+                let version = self.version(pass, &at.then("version"), name, spec);
+                pass.guard(name, Guard::Version(version));
+            }
+            if let Some(list) = &policy.error_pages {
+                let pages = pass.pages(&at.then("errorPages"), list);
+                pass.guard(name, Guard::Pages(Arc::new(pages)));
+            }
             if let Some(spec) = &policy.rate_limit {
                 let limit = match self.limits.get(name) {
                     Some((before, limit)) if before == spec && pass.same_store(limit, spec) => {
@@ -91,9 +107,13 @@ impl Pass<'_> {
             policy.api_key.is_some(),
             policy.compression.is_some(),
             policy.cache.is_some(),
+            policy.csrf.is_some(),
+            policy.security.is_some(),
+            policy.version.is_some(),
+            policy.error_pages.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`, `compression`, `cache`";
+            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`, `compression`, `cache`, `csrf`, `security`, `version`, `errorPages`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
         for (key, list, sense) in [
