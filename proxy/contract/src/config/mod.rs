@@ -4,6 +4,7 @@
 
 mod acme;
 mod dev;
+mod edge;
 mod policy;
 mod route;
 mod service;
@@ -17,10 +18,12 @@ use crate::units::{Duration, Size};
 
 pub use acme::{Acme, AcmeChallenge, ExternalAccount};
 pub use dev::{DevConfig, Workload};
+pub use edge::{
+    CachePolicy, Coding, Compression, Csrf, ErrorPage, Frame, Hsts, Security, VersionPolicy,
+};
 pub use policy::{
-    AddressPolicy, Allow, ApiKeyPolicy, CachePolicy, Claim, Coding, Compression, Cors, Csrf,
-    ErrorPage, Frame, HeaderPolicy, HeaderTest, HeaderTestType, Hsts, JwtPolicy, OnLoss, OneOrMany,
-    Plan, Policy, RateLimit, RedisStore, Security, VersionPolicy,
+    AddressPolicy, Allow, ApiKeyPolicy, Claim, Cors, HeaderPolicy, HeaderTest, HeaderTestType,
+    JwtPolicy, OnLoss, OneOrMany, Plan, Policy, RateLimit, RedisStore,
 };
 pub use route::{
     Aggregate, BackendRef, Call, Failure, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match,

@@ -1,0 +1,162 @@
+//! Policies of the configuration for what is done at the edge with responses and for browsers.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Duration, Size};
+
+/// Protection from requests that foreign pages send (cross-site request forgery).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Csrf {
+    /// Other origins that may, such as `https://pay.example`.
+    pub trusted_origins: Vec<String>,
+}
+
+/// Headers that are added where the application says nothing of that name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Security {
+    /// `Strict-Transport-Security`, over TLS only. Default: not sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hsts: Option<Hsts>,
+    /// `X-Frame-Options`: `DENY`, `SAMEORIGIN` or `off`. Default: `DENY`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame: Option<Frame>,
+    /// `X-Content-Type-Options: nosniff`. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type_options: Option<bool>,
+    /// `Referrer-Policy`. Default: `strict-origin-when-cross-origin`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub referrer_policy: Option<String>,
+    /// `Content-Security-Policy`. Default: not sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_security_policy: Option<String>,
+    /// `Permissions-Policy`. Default: not sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permissions_policy: Option<String>,
+    /// `Cross-Origin-Opener-Policy`. Default: not sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opener_policy: Option<String>,
+    /// Pass on `Server`, `X-Powered-By` and their like. Default: false.
+    pub keep_server: bool,
+}
+
+/// How long browsers use nothing but TLS (RFC 6797).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Hsts {
+    /// How long: `8760h`, a year, is usual; begin with less.
+    pub max_age: Duration,
+    /// For all names below too. Default: false.
+    #[serde(default)]
+    pub include_subdomains: bool,
+    /// Asks to be built into browsers. Default: false.
+    #[serde(default)]
+    pub preload: bool,
+}
+
+/// Whether pages may stand in frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Frame {
+    /// No.
+    #[serde(rename = "DENY")]
+    Deny,
+    /// Of their own origin.
+    #[serde(rename = "SAMEORIGIN")]
+    SameOrigin,
+    /// The header is not sent.
+    #[serde(rename = "off")]
+    Off,
+}
+
+/// A version of an API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VersionPolicy {
+    /// Its name, for the metrics.
+    pub name: String,
+    /// The day from which it is deprecated, told in `Deprecation` (RFC 9745): `2027-01-31`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprecated: Option<String>,
+    /// The day on which it ends, told in `Sunset` (RFC 8594).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sunset: Option<String>,
+    /// Where clients read what to do, told in `Link`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+    /// Answer 410 from that day on. Default: false.
+    #[serde(default)]
+    pub refuse: bool,
+}
+
+/// A page in place of a failure.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ErrorPage {
+    /// Statuses: `404`, `5xx`, `500-504`.
+    pub statuses: Vec<String>,
+    /// Also for what an application answered. Default: only for this gateway's own answers.
+    pub upstream: bool,
+    /// Another status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// File with a page for browsers, read at every reload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub html: Option<String>,
+    /// JSON for everyone else. Default: a problem document stays as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub json: Option<serde_json::Value>,
+}
+
+/// A shared cache (RFC 9111).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CachePolicy {
+    /// Bytes of all that is kept. Default: 64MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<Size>,
+    /// Longer bodies are not kept. Default: 1MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest: Option<Size>,
+    /// How long a response is fresh that says nothing of it. Default: not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Duration>,
+    /// The same for 404 and 410. Default: not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_ttl: Option<Duration>,
+    /// How long after that the old one is given while a new one is fetched, where the response does
+    /// not say (RFC 5861). Default: 0s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_while_revalidate: Option<Duration>,
+    /// How long after that the old one is given while the upstream fails, where the response does
+    /// not say (RFC 5861). Default: 0s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_if_error: Option<Duration>,
+}
+
+/// Compression of responses.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Compression {
+    /// Codings, the best first. Default: `zstd`, `br`, `gzip`.
+    pub codings: Vec<Coding>,
+    /// Media types: exact, `text/*`, `*+json`. Default: text, JSON, XML, JavaScript, SVG, WebAssembly,
+    /// fonts that are not compressed yet.
+    pub types: Vec<String>,
+    /// Shorter responses stay as they are. Default: 1KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<Size>,
+}
+
+/// A content coding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Coding {
+    /// Zstandard.
+    Zstd,
+    /// Brotli.
+    Br,
+    /// gzip.
+    Gzip,
+}
