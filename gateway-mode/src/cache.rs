@@ -33,6 +33,8 @@ impl Control {
     pub fn read<'a>(values: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut control = Self::default();
         for value in values {
+            // Nobody can say what a quote that never ends has swallowed.
+            control.no_store |= is_torn(value);
             for item in items(value) {
                 control.add(item);
             }
@@ -71,15 +73,39 @@ impl Control {
     }
 }
 
+/// Goes through a value that may have quoted parts, with `\` before what stands for itself there.
+#[derive(Default)]
+struct Quotes {
+    open: bool,
+    escaped: bool,
+}
+
+impl Quotes {
+    fn is_comma_outside(&mut self, byte: u8) -> bool {
+        if std::mem::take(&mut self.escaped) {
+            return false;
+        }
+        match byte {
+            b'\\' if self.open => self.escaped = true,
+            b'"' => self.open = !self.open,
+            _ => {}
+        }
+        byte == b',' && !self.open
+    }
+}
+
+fn is_torn(value: &[u8]) -> bool {
+    let mut quotes = Quotes::default();
+    for byte in value {
+        quotes.is_comma_outside(*byte);
+    }
+    quotes.open
+}
+
 /// Items of a list, commas in quotes left alone.
 fn items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut quoted = false;
-    value.split(move |byte| {
-        if *byte == b'"' {
-            quoted = !quoted;
-        }
-        *byte == b',' && !quoted
-    })
+    let mut quotes = Quotes::default();
+    value.split(move |byte| quotes.is_comma_outside(*byte))
 }
 
 fn seconds(text: &[u8]) -> u64 {
@@ -106,6 +132,8 @@ pub struct Facts {
     pub control: Control,
     /// The request proved who calls.
     pub authorized: bool,
+    /// The request came with cookies, and it is not known that they do not matter.
+    pub has_cookie: bool,
     /// The response sets a cookie.
     pub sets_cookie: bool,
     /// `Vary: *`.
@@ -136,7 +164,7 @@ pub struct Defaults {
 }
 
 /// For how long something that was stored is of use, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lifetime {
     /// How old it was when it came.
     pub age: u64,
@@ -175,9 +203,11 @@ pub fn lifetime(facts: &Facts, defaults: &Defaults) -> Option<Lifetime> {
     let fresh = if control.no_cache {
         Some(0)
     } else {
-        said.or(match (negative, by_default) {
-            (true, _) => defaults.negative_ttl,
-            (_, true) => defaults.ttl,
+        // A page that says nothing may well have been made for the cookie.
+        said.or(match (negative, by_default, facts.has_cookie) {
+            (_, _, true) => None,
+            (true, ..) => defaults.negative_ttl,
+            (_, true, _) => defaults.ttl,
             _ => None,
         })
     };
@@ -260,6 +290,8 @@ mod tests {
         assert_eq!(control("max-age=99999999999999").max_age, Some(LONGEST));
         assert_eq!(control("max-age=9999999999").max_age, Some(LONGEST));
         assert!(control(",,no-cache,,").no_cache);
+        assert!(control("ext=\"a\\\"b\", private").private);
+        assert!(control("ext=\"a, private").no_store);
     }
 
     #[test]
@@ -336,6 +368,13 @@ mod tests {
             lifetime(&facts, &defaults)
         };
         assert_eq!(life(200, "").map(|l| l.fresh), Some(10));
+        let cookie = Facts {
+            status: 200,
+            has_cookie: true,
+            now: 1000,
+            ..Facts::default()
+        };
+        assert_eq!(lifetime(&cookie, &defaults), None);
         assert_eq!(life(404, "").map(|l| l.fresh), Some(2));
         assert_eq!(life(302, ""), None);
         assert_eq!(

@@ -106,6 +106,25 @@ impl Template {
         names.filter(|n| !known.contains(n.as_str())).collect()
     }
 
+    /// Whether its own text ends in a slash, before a query if there is one.
+    #[must_use]
+    pub fn ends_with_slash(&self) -> bool {
+        let template = self.environment.get_template(NAME);
+        let source = template.map(|t| t.source().to_owned()).unwrap_or_default();
+        source.split('?').next().unwrap_or_default().ends_with('/')
+    }
+
+    /// Whether it looks at headers of the request: what it gives is then for who sent those.
+    #[must_use]
+    pub fn uses_headers(&self) -> bool {
+        let template = self.environment.get_template(NAME);
+        let found = template.map(|t| t.undeclared_variables(true));
+        let names = found.unwrap_or_default();
+        names
+            .iter()
+            .any(|name| name == "request" || name.starts_with("request.header"))
+    }
+
     /// Its text with these values.
     ///
     /// # Errors

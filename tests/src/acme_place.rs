@@ -80,12 +80,12 @@ pub fn orders(proxy: &Selvedge, name: &str, outcome: &str) -> f64 {
     proxy.metric("selvedge_acme_orders_total", &labels)
 }
 
-/// Waits until something holds.
+/// Waits until something holds: a directory may make an order wait some seconds, several times.
 ///
 /// # Panics
-/// When it does not within [`PATIENCE`].
+/// When it does not within three times [`PATIENCE`].
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    wait_within(PATIENCE, what, &mut holds);
+    wait_within(3 * PATIENCE, what, &mut holds);
 }
 
 /// The same within another time.

@@ -203,3 +203,27 @@ fn pages_of_other_origins() {
     client.send("OPTIONS / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.reply().text(), "ok");
 }
+
+#[test]
+fn a_port_or_a_final_dot_is_no_way_to_another_bucket() {
+    let upstream = ok();
+    let proxy = with(
+        &upstream,
+        "",
+        "few: { rateLimit: { key: host, rate: 2/hour } }",
+        "{ policies: [few], backendRefs: [{ service: app }] }",
+    );
+    let mut client = Raw::connect(proxy.address("web"));
+    let statuses = [
+        "shop.example",
+        "shop.example:1",
+        "shop.example.",
+        "SHOP.example:2",
+    ]
+    .map(|host| {
+        client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        client.reply().status
+    });
+    assert_eq!(statuses, [200, 200, 429, 429]);
+    proxy.wait_for_metric("selvedge_rate_limit_total", &["few", "refused"], 2.0);
+}

@@ -273,6 +273,20 @@ fn jw_08_without_any_keys_nobody_gets_in() {
 }
 
 #[test]
+fn of_two_tokens_in_a_header_of_ones_own_neither_counts() {
+    let (key, app) = (Signer::new("k"), app());
+    let issuer = Issuer::with(&[&key]);
+    let proxy = proxy(&app, &issuer.url(), "header: X-Token");
+    let good = key.token(|_| {});
+    let one = format!("X-Token: {good}\r\n");
+    assert_eq!(ask(&proxy, "/", &one).status, 200);
+    assert_eq!(
+        ask(&proxy, "/", &format!("{one}X-Token: forged\r\n")).status,
+        401
+    );
+}
+
+#[test]
 fn a_limit_counts_by_who_the_token_is_for() {
     let key = Signer::new("one");
     let (app, issuer) = (app(), Issuer::with(&[&key]));

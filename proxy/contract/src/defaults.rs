@@ -218,7 +218,9 @@ pub mod policy {
     /// Calls of an aggregate.
     pub const CALLS: usize = 16;
     /// Bytes of a call's answer.
-    pub const CALL_BYTES: usize = 1 << 20;
+    pub const CALL_BYTES: usize = 512 << 10;
+    /// Bytes of all calls' answers together: as values they take some thirty times as much.
+    pub const CALLS_BYTES: usize = 1 << 20;
     /// Bytes of a cache.
     pub const CACHE: u64 = 64 << 20;
     /// Bytes of a body that is kept.
@@ -227,6 +229,14 @@ pub mod policy {
     pub const CACHE_VARIANTS: usize = 16;
     /// A request waits this long for another's answer, then goes for its own.
     pub const CACHE_WAIT: Duration = Duration::from_secs(5);
+    /// And this long from its head until it is whole.
+    pub const CACHE_BODY: Duration = Duration::from_millis(250);
+    /// An answer that is still not whole after this long may be fetched by another.
+    pub const CACHE_OVERTAKE: Duration = Duration::from_secs(1);
+    /// A fetch behind the back of a client takes at most this long.
+    pub const CACHE_REFRESH: Duration = Duration::from_secs(60);
+    /// Bytes of the request fields that a stored response varies by.
+    pub const CACHE_VARIED: usize = 2 << 10;
     /// Nobody waits for anybody for this long after an answer that could not be kept.
     pub const CACHE_PASS: Duration = Duration::from_secs(10);
     /// Shorter responses are not compressed: the head and a packet cost more than they save.

@@ -12,10 +12,11 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::cache::Cache;
 use crate::error::ErrorKind;
 use crate::telemetry::metrics::{BUCKETS, Lone, RouteMetrics, RouteShard, WorkerShard};
 use crate::worker::Shared;
+
+use super::policies;
 
 /// OpenMetrics text of everything.
 pub(super) fn encode(shared: &Arc<Shared>) -> String {
@@ -69,9 +70,11 @@ impl Collector for Snapshot {
         }
         connections(&mut encoder, self.0.metrics.workers())?;
         self.services(&mut encoder)?;
-        self.caches(&mut encoder)?;
-        self.versions(&mut encoder)?;
-        self.issuers(&mut encoder)?;
+        let snapshot = self.0.snapshot();
+        policies::caches(&mut encoder, &snapshot)?;
+        policies::versions(&mut encoder, &snapshot)?;
+        policies::limits(&mut encoder, &snapshot)?;
+        policies::issuers(&mut encoder, &snapshot)?;
         self.process(&mut encoder)
     }
 }
@@ -238,9 +241,6 @@ type ServiceGauge = (
     fn(&crate::balance::Service) -> u64,
 );
 
-/// Name, help, and how to read it off a cache.
-type CacheGauge = (&'static str, &'static str, fn(&Cache) -> u64);
-
 impl Snapshot {
     fn services(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.0.snapshot();
@@ -270,91 +270,6 @@ impl Snapshot {
                 let labels = [("service", Cow::Borrowed(service.as_str()))];
                 ConstGauge::new(value(live).cast_signed())
                     .encode(family.encode_family(&labels)?)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn versions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let snapshot = self.0.snapshot();
-        let help = "Requests by version of an API";
-        let kind = MetricType::Counter;
-        let mut family = encoder.encode_descriptor("version_requests", help, None, kind)?;
-        for version in &snapshot.versions {
-            let labels = [("policy", &*version.policy), ("version", &*version.name)];
-            let value = version.requests.load(Relaxed);
-            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-
-    fn caches(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let snapshot = self.0.snapshot();
-        if snapshot.caches.is_empty() {
-            return Ok(());
-        }
-        let help = "Requests that met a cache, by what became of them";
-        let kind = MetricType::Counter;
-        let mut family = encoder.encode_descriptor("cache_requests", help, None, kind)?;
-        for cache in &snapshot.caches {
-            let counts = &cache.counts;
-            for (outcome, count) in [
-                ("hit", &counts.hits),
-                ("stale", &counts.stale),
-                ("miss", &counts.misses),
-                ("wait", &counts.collapsed),
-                ("pass", &counts.passed),
-            ] {
-                let labels = [("policy", &*cache.name), ("outcome", outcome)];
-                let value = count.load(Relaxed);
-                ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
-            }
-        }
-        let sizes: [CacheGauge; 2] = [
-            ("cache_bytes", "Bytes that a cache holds", Cache::bytes),
-            ("cache_addresses", "Addresses that a cache knows", |c| {
-                c.len() as u64
-            }),
-        ];
-        for (name, help, value) in sizes {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for cache in &snapshot.caches {
-                let labels = [("policy", &*cache.name)];
-                let value = value(cache).cast_signed();
-                ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn issuers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let snapshot = self.0.snapshot();
-        let issuers = &snapshot.issuers.0;
-        let names = || {
-            issuers
-                .iter()
-                .flat_map(|i| i.names.iter().map(|n| (&*i.name, n)))
-        };
-        let help = "End of the life of a certificate by ACME, Unix time; 0 = none yet";
-        let mut family = encoder.encode_descriptor(
-            "acme_certificate_expiry_seconds",
-            help,
-            None,
-            MetricType::Gauge,
-        )?;
-        for (acme, name) in names() {
-            let labels = [("acme", acme), ("name", &*name.name)];
-            let end = name.counters.not_after.load(Relaxed).cast_signed();
-            ConstGauge::new(end).encode(family.encode_family(&labels)?)?;
-        }
-        let help = "Orders of certificates by ACME, by outcome";
-        let mut family =
-            encoder.encode_descriptor("acme_orders", help, None, MetricType::Counter)?;
-        for (acme, name) in names() {
-            let counters = &name.counters;
-            for (outcome, value) in [("issued", &counters.issued), ("failed", &counters.failed)] {
-                let labels = [("acme", acme), ("name", &*name.name), ("outcome", outcome)];
-                ConstCounter::new(value.load(Relaxed)).encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Admin, health and metrics: two small HTTP servers on the control runtime, away from the path.
 
 mod exposition;
+mod policies;
 mod purge;
 
 use std::convert::Infallible;

@@ -13,6 +13,14 @@ pub(super) fn answer(shared: &Shared, query: Option<&str>) -> Answer {
     let pairs: Vec<(String, String)> = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .into_owned()
         .collect();
+    let known = ["key", "prefix", "tag", "all", "policy"];
+    if let Some((name, _)) = pairs
+        .iter()
+        .find(|(name, _)| !known.contains(&name.as_str()))
+    {
+        let told = format!("`{name}` is not known; percent-encode the `&` of an address\n");
+        return text(StatusCode::BAD_REQUEST, told);
+    }
     let value = |name: &str| {
         let found = pairs.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str())

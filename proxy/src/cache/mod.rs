@@ -4,13 +4,14 @@
 //! look-up; whoever misses leads, and others who ask the same wait for what the leader gets.
 
 mod fill;
+mod lead;
 mod purge;
 mod stored;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::Method;
@@ -20,9 +21,10 @@ use selvedge_gateway::cache::Defaults;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::message::{BodyLength, Known, Request, RequestHead, Response};
+use crate::message::{BodyLength, Host, Known, Request, RequestHead, Response, Target};
 
-pub use fill::Ticket;
+pub use fill::{Fallback, Ticket, is_failure};
+use lead::{Lead, Pending};
 pub use purge::Purge;
 use stored::{Stored, Wants};
 
@@ -74,12 +76,18 @@ pub struct Cache {
     pub name: Arc<str>,
     /// What holds where responses say nothing.
     pub rules: Defaults,
+    /// That a request has cookies does not matter.
+    pub ignore_cookies: bool,
     /// Bytes of a body that may be stored.
     pub largest: usize,
     /// What became of requests.
     pub counts: Counts,
     store: quick_cache::sync::Cache<Key, Resource, Weigh>,
-    pending: Mutex<HashMap<Key, watch::Sender<()>>>,
+    pending: Mutex<HashMap<Key, Pending>>,
+    next: AtomicU64,
+    /// Bytes of answers that are on their way in, and how many there may be.
+    filling: AtomicU64,
+    fillable: u64,
     epoch: Instant,
 }
 
@@ -90,51 +98,89 @@ pub enum Looked {
     Answer(Response, Option<Box<Ticket>>),
     /// Nothing yet: this request leads.
     Lead(Box<Ticket>),
-    /// Another request has gone for it; look again when this changes.
-    Wait(watch::Receiver<()>),
-    /// It is not for a cache.
-    Pass,
+    /// Another request has gone for it; look again when this ends. It changes when the head of the
+    /// other's answer is there.
+    Wait(watch::Receiver<Option<Instant>>),
+    /// It goes its own way, perhaps with something to fall back on.
+    Pass(Option<Fallback>),
+}
+
+/// What a client asked for, before it was rewritten.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Host.
+    pub host: Host,
+    /// Path and query.
+    pub target: Target,
 }
 
 /// A request as the cache sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
-    /// Name of its rule: what another rule stored is not for this one.
+    /// What its rule is made of: what another rule stored, or the same one before it was changed,
+    /// is not for this one.
     pub rule: &'a Arc<str>,
-    /// `http` or `https`.
+    /// What the client asked for.
+    pub site: &'a Site,
+    /// `http` or `https`, where nothing is forwarded.
     pub scheme: &'static str,
-    /// The request.
+    /// The request as it would be sent.
     pub head: &'a RequestHead,
     /// It has proven who calls.
     pub authorized: bool,
 }
 
 impl Asked<'_> {
+    /// Scheme, host and target as the client sees them, and what the application is told of them:
+    /// answers may hold links that are made from that.
     fn write_key(&self, out: &mut Vec<u8>) {
         out.clear();
-        out.extend_from_slice(self.scheme.as_bytes());
+        let fields = &self.head.fields;
+        let scheme = fields.known(Known::XForwardedProto);
+        let scheme = scheme.unwrap_or(self.scheme.as_bytes());
+        let host = &self.site.host;
+        let default = match scheme {
+            b"https" => Some(443),
+            b"http" => Some(80),
+            _ => None,
+        };
+        let named = if host.port() == default {
+            host.name()
+        } else {
+            host.as_str()
+        };
+        out.extend_from_slice(scheme);
         out.extend_from_slice(b"://");
-        out.extend_from_slice(self.head.host.as_str().as_bytes());
-        out.extend_from_slice(self.head.target.text());
+        out.extend_from_slice(named.as_bytes());
+        out.extend_from_slice(self.site.target.text());
+        if let Some(told) = fields.known(Known::XForwardedHost)
+            && told != host.as_str().as_bytes()
+        {
+            out.push(0);
+            out.extend_from_slice(told);
+        }
     }
 }
 
 impl Cache {
     /// An empty store for this many bytes.
     #[must_use]
-    pub fn new(name: Arc<str>, rules: Defaults, bytes: u64, largest: usize) -> Arc<Self> {
-        let items = usize::try_from(bytes / 4096)
-            .unwrap_or(usize::MAX)
-            .clamp(64, 1 << 20);
-        Arc::new(Self {
+    pub fn new(name: Arc<str>, rules: Defaults, bytes: u64, largest: usize) -> Self {
+        let items = usize::try_from(bytes / 4096).unwrap_or(usize::MAX);
+        let items = items.clamp(64, 1 << 20);
+        Self {
             name,
             rules,
+            ignore_cookies: false,
             largest,
             counts: Counts::default(),
             store: quick_cache::sync::Cache::with_weighter(items, bytes, Weigh),
             pending: Mutex::new(HashMap::new()),
+            next: AtomicU64::new(0),
+            filling: AtomicU64::new(0),
+            fillable: bytes / 4,
             epoch: Instant::now(),
-        })
+        }
     }
 
     /// Bytes that are stored.
@@ -204,16 +250,16 @@ impl Cache {
             if age < stored.life.fresh + stored.life.while_revalidate {
                 self.counts.stale.fetch_add(1, Relaxed);
                 let response = stored.answer(&Wants::of(asked.head), age, "hit; detail=stale");
-                let ticket = self.lead(key, asked, Some(stored.clone())).ok();
+                let ticket = self.lead(key, asked, Some(stored.clone()), now).ok();
                 return Looked::Answer(response, ticket);
             }
         }
-        // Parts and heads of what is not here are no way to get the whole.
-        let partial = asked.head.fields.known(Known::Range).is_some();
-        if partial || asked.head.method != Method::GET {
-            return self.pass();
+        // Parts and heads of what is not here are no way to get the whole, and conditions that the
+        // origin must judge are its own business.
+        if asked.head.method != Method::GET || is_special(asked.head) {
+            return self.pass(stored);
         }
-        match self.lead(key, asked, stored) {
+        match self.lead(key, asked, stored.clone(), now) {
             Ok(ticket) => {
                 self.counts.misses.fetch_add(1, Relaxed);
                 Looked::Lead(ticket)
@@ -222,80 +268,81 @@ impl Cache {
                 self.counts.collapsed.fetch_add(1, Relaxed);
                 Looked::Wait(others)
             }
-            Err(_) => self.pass(),
+            Err(_) => self.pass(stored),
         }
     }
 
-    fn pass(&self) -> Looked {
+    fn pass(self: &Arc<Self>, stale: Option<Arc<Stored>>) -> Looked {
         self.counts.passed.fetch_add(1, Relaxed);
-        Looked::Pass
+        Looked::Pass(stale.map(|stale| Fallback {
+            cache: self.clone(),
+            stale,
+        }))
     }
 
-    /// Makes this request the one that fetches, unless there is one already.
+    fn pending(&self) -> MutexGuard<'_, HashMap<Key, Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes this request the one that fetches, unless there is one already that is not too slow.
     fn lead(
         self: &Arc<Self>,
         key: &[u8],
         asked: &Asked<'_>,
         stale: Option<Arc<Stored>>,
-    ) -> Result<Box<Ticket>, watch::Receiver<()>> {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(others) = pending.get(key) {
-            return Err(others.subscribe());
+        now: Instant,
+    ) -> Result<Box<Ticket>, watch::Receiver<Option<Instant>>> {
+        let mut pending = self.pending();
+        if let Some(other) = pending.get(key) {
+            let arrived = *other.arrived.borrow();
+            // Whoever reads its answer slowly must not keep it from all others.
+            if arrived.is_none_or(|at| now < at + defaults::CACHE_OVERTAKE) {
+                return Err(other.arrived.subscribe());
+            }
         }
         let key: Key = key.into();
-        pending.insert(key.clone(), watch::Sender::new(()));
+        let id = self.next.fetch_add(1, Relaxed);
+        let mine = Pending {
+            id,
+            arrived: watch::Sender::new(None),
+        };
+        pending.insert(key.clone(), mine);
         drop(pending);
         let lead = Lead {
             cache: self.clone(),
             key,
+            id,
         };
         Ok(Box::new(Ticket::new(lead, asked, stale)))
     }
 
-    /// Puts a response in, in place of one for the same request fields.
-    fn insert(&self, key: &Key, stored: Arc<Stored>) {
-        let mut list: Vec<Arc<Stored>> = match self.store.peek(key) {
-            Some(Resource::Stored(list)) => list.to_vec(),
-            _ => Vec::new(),
-        };
-        list.retain(|old| !old.same_variant(&stored));
-        list.insert(0, stored);
-        list.truncate(defaults::CACHE_VARIANTS);
-        self.store
-            .insert(key.clone(), Resource::Stored(list.into()));
-    }
-
-    /// Remembers that nothing could be stored here, unless something is.
-    fn remember_pass(&self, key: &Key, now: Instant) {
-        if !matches!(self.store.peek(key), Some(Resource::Stored(_))) {
+    /// Remembers that nothing could be stored here, and forgets what was.
+    fn remember_pass(&self, lead: &Lead, now: Instant) {
+        let pending = self.pending();
+        if lead.owns(&pending) {
             let until = now + defaults::CACHE_PASS;
-            self.store.insert(key.clone(), Resource::Pass(until));
+            self.store.insert(lead.key.clone(), Resource::Pass(until));
         }
     }
 
-    /// Forgets what a successful unsafe request has changed (RFC 9111 section 4.4).
+    /// Forgets what a successful unsafe request has changed (RFC 9111 section 4.4), also what is on
+    /// its way in.
     pub fn invalidate(&self, asked: &Asked<'_>) {
         let mut key = Vec::new();
         asked.write_key(&mut key);
+        self.pending().remove(key.as_slice());
         self.store.remove(key.as_slice());
     }
 
-    /// A request waits this long for another's answer.
+    /// A request waits this long for another's answer to begin.
     pub const PATIENCE: Duration = defaults::CACHE_WAIT;
+    /// And this long from there until it is whole.
+    pub const BODY_PATIENCE: Duration = defaults::CACHE_BODY;
 }
 
-/// Held by the one request that fetches; others go on when it is dropped.
-#[derive(Debug)]
-struct Lead {
-    cache: Arc<Cache>,
-    key: Key,
-}
-
-impl Drop for Lead {
-    fn drop(&mut self) {
-        let pending = &self.cache.pending;
-        let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
-        // The sender's end is what the others wait for.
-        pending.remove(&self.key);
-    }
+/// Asks for a part, or sets conditions that only the origin can judge.
+fn is_special(head: &RequestHead) -> bool {
+    head.fields.known(Known::Range).is_some()
+        || head.fields.named("If-Match").is_some()
+        || head.fields.named("If-Unmodified-Since").is_some()
 }

@@ -20,6 +20,8 @@ pub enum Purge<'a> {
 impl Cache {
     /// Forgets; gives how many addresses. Looks at all that is stored, unless it is one address.
     pub fn purge(&self, what: Purge<'_>) -> usize {
+        // What is on its way in was asked for before: it is not stored.
+        self.pending().clear();
         let gone = Cell::new(0);
         let forget = |which: bool| {
             gone.set(gone.get() + usize::from(which));

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use selvedge_gateway::cache::{Lifetime, none_match};
+use selvedge_gateway::compression::{Coding, negotiate};
 
 use crate::message::{Body, Fields, Known, RequestHead, Response, ResponseHead};
 
 use super::Asked;
 
 /// A request field that a response varies by, with its value then.
-type Varied = (Box<str>, Option<Box<[u8]>>);
+pub(super) type Varied = (Box<str>, Option<Box<[u8]>>);
 
 /// See the module. Owns all its bytes: nothing of a connection's buffers is held.
 #[derive(Debug)]
 pub(super) struct Stored {
-    /// The rule that it came through.
+    /// What the rule is made of that it came through.
     pub(super) rule: Arc<str>,
     /// Request fields that it varies by, with their values then.
     pub(super) vary: Box<[Varied]>,
@@ -34,8 +35,19 @@ pub(super) struct Stored {
     pub(super) tags: Box<[Box<str>]>,
 }
 
-/// The value of a request field that a response varies by: all of its lines, blanks apart.
+/// The value of a request field that a response varies by: all of its lines, blanks apart. Of
+/// `Accept-Encoding` only the codings that are common count: there are many ways to write the same.
 pub(super) fn varied(head: &RequestHead, name: &str) -> Option<Box<[u8]>> {
+    if name.eq_ignore_ascii_case("Accept-Encoding") {
+        let accepted = head.fields.known(Known::AcceptEncoding)?;
+        let accepted = std::str::from_utf8(accepted).ok()?;
+        let takes = |coding| u8::from(negotiate(accepted, &[coding]).is_some());
+        return Some(
+            [Coding::Zstd, Coding::Brotli, Coding::Gzip]
+                .map(takes)
+                .into(),
+        );
+    }
     let mut joined: Option<Vec<u8>> = None;
     for field in head.fields.iter() {
         if field.name.eq_ignore_ascii_case(name.as_bytes()) {
@@ -71,7 +83,28 @@ impl Stored {
             .iter()
             .map(|f| f.name.len() + f.value.len() + 24)
             .sum();
-        (self.body.len() + fields + 256) as u64
+        let tags: usize = self.tags.iter().map(|tag| tag.len() + 24).sum();
+        (self.body.len() + fields + self.varied_by() + tags + 256) as u64
+    }
+
+    /// Bytes of the values that it varies by.
+    pub(super) fn varied_by(&self) -> usize {
+        let value = |value: &Option<Box<[u8]>>| value.as_ref().map_or(0, |v| v.len());
+        self.vary
+            .iter()
+            .map(|(name, v)| name.len() + value(v) + 48)
+            .sum()
+    }
+
+    /// Whether it could still answer somebody.
+    pub(super) const fn is_of_use(&self, now: u64) -> bool {
+        let life = &self.life;
+        let longest = if life.while_revalidate > life.if_error {
+            life.while_revalidate
+        } else {
+            life.if_error
+        };
+        self.age(now) < life.fresh.saturating_add(longest)
     }
 
     /// Its age in seconds.

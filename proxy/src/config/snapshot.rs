@@ -10,6 +10,7 @@ use crate::accept::ListenerPlan;
 use crate::acme::Issuers;
 use crate::balance::Service;
 use crate::cache::Cache;
+use crate::policy::limit::Limit;
 use crate::policy::manners::Version;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::export::Tracing;
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<ListenerPlan>>,
     /// Services, by name.
     pub services: BTreeMap<String, Arc<Service>>,
+    /// Rate limits.
+    pub limits: Vec<Arc<Limit>>,
     /// Versions that are counted.
     pub versions: Vec<Arc<Version>>,
     /// Caches.

@@ -3,24 +3,28 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use selvedge_contract::defaults::policy as defaults;
 use selvedge_gateway::jwt::Verified;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::cache::{Asked, Cache, Looked, Ticket};
-use crate::error::Error;
-use crate::message::{Body, Request};
+use crate::cache::{Asked, Cache, Fallback, Looked, Site, Ticket, is_failure};
+use crate::error::{Error, ErrorKind};
+use crate::message::{Body, Request, Response};
 use crate::policy::Permit;
 use crate::respond::Reply;
 use crate::telemetry::Record;
 use crate::timer::Timer;
 use crate::upstream::Interim;
 
-use super::parts::Deaf;
+use super::part::Deaf;
 use super::{Context, parts, send};
 
 /// One request on its way through a cache.
 pub(super) struct Through<'a, 'p> {
     pub(super) context: Context<'a>,
     pub(super) cache: &'a Arc<Cache>,
+    pub(super) site: Site,
     pub(super) permit: &'p Permit<'a>,
     pub(super) authorized: bool,
     pub(super) token: Option<Rc<Verified>>,
@@ -38,32 +42,46 @@ impl<'a> Through<'a, '_> {
         timer: &mut Timer,
         interim: &dyn Interim,
     ) -> Result<Reply<'a>, Error> {
-        let ticket = if Cache::takes(request) {
-            match self.look(request).await {
-                Ok(reply) => return Ok(reply),
-                Err(ticket) => ticket,
-            }
+        let looked = if Cache::takes(request) {
+            self.look(request).await
         } else {
-            None
+            Found::Nothing(None)
         };
-        let Some(mut ticket) = ticket else {
-            let unsafe_method = !request.head.method.is_safe();
-            let head = unsafe_method.then(|| request.head.clone());
-            let reply = self.fetch(record, request, timer, interim).await?;
-            if let Some(head) = head.filter(|_| reply.status().as_u16() < 400) {
-                self.cache.invalidate(&self.asked(&head));
+        let rule = self.permit.rule();
+        match looked {
+            Found::Answer(response) => Ok(Reply::stored(response)),
+            Found::Ticket(mut ticket) => {
+                ticket.condition(&mut request.head);
+                let sent = self.fetch(record, request, timer, interim).await;
+                let now = self.context.worker.recently();
+                match sent {
+                    Ok(reply) => Ok(reply.map(rule, |r| ticket.answered(r, &request.head, now))),
+                    Err(error) => match ticket.instead(&request.head, now) {
+                        Some(response) => Ok(Reply::stored(response)),
+                        None => Err(error),
+                    },
+                }
             }
-            return Ok(reply);
-        };
-        ticket.condition(&mut request.head);
-        let sent = self.fetch(record, request, timer, interim).await;
-        let now = self.context.worker.recently();
-        match sent {
-            Ok(reply) => Ok(reply.map(|r| ticket.answered(r, &request.head, now))),
-            Err(error) => match ticket.instead(&request.head, now) {
-                Ok(response) => Ok(Reply::stored(response, self.permit.rule())),
-                Err(_) => Err(error),
-            },
+            Found::Nothing(Some(fallback)) => {
+                let head = request.head.clone();
+                let sent = self.fetch(record, request, timer, interim).await;
+                let failed = sent
+                    .as_ref()
+                    .map_or(true, |reply| is_failure(reply.status()));
+                let now = self.context.worker.recently();
+                match fallback.instead(&head, now).filter(|_| failed) {
+                    Some(response) => Ok(Reply::stored(response)),
+                    None => sent,
+                }
+            }
+            Found::Nothing(None) => {
+                let head = (!request.head.method.is_safe()).then(|| request.head.clone());
+                let reply = self.fetch(record, request, timer, interim).await?;
+                if let Some(head) = head.filter(|_| reply.status().as_u16() < 400) {
+                    self.cache.invalidate(&self.asked(&head));
+                }
+                Ok(reply)
+            }
         }
     }
 
@@ -84,7 +102,8 @@ impl<'a> Through<'a, '_> {
 
     fn asked<'h>(&'h self, head: &'h crate::message::RequestHead) -> Asked<'h> {
         Asked {
-            rule: &self.permit.rule().name,
+            rule: &self.permit.rule().tag,
+            site: &self.site,
             scheme: self.context.downstream.scheme(),
             head,
             authorized: self.authorized,
@@ -93,7 +112,7 @@ impl<'a> Through<'a, '_> {
 
     /// An answer that is here, or comes by another request; else a ticket to fetch one, if it
     /// could be kept.
-    async fn look(&self, request: &Request) -> Result<Reply<'a>, Option<Box<Ticket>>> {
+    async fn look(&self, request: &Request) -> Found {
         let mut now = self.context.worker.recently();
         let mut patience = 2;
         loop {
@@ -103,13 +122,13 @@ impl<'a> Through<'a, '_> {
                     if let Some(ticket) = ticket {
                         self.refresh(request, ticket);
                     }
-                    return Ok(Reply::stored(response, self.permit.rule()));
+                    return Found::Answer(response);
                 }
-                Looked::Lead(ticket) => return Err(Some(ticket)),
-                Looked::Pass => return Err(None),
-                Looked::Wait(mut others) => {
-                    let came = tokio::time::timeout(Cache::PATIENCE, others.changed()).await;
-                    patience = if came.is_ok() { patience - 1 } else { 0 };
+                Looked::Lead(ticket) => return Found::Ticket(ticket),
+                Looked::Pass(fallback) => return Found::Nothing(fallback),
+                Looked::Wait(others) => {
+                    let came = wait(others, now).await;
+                    patience = if came { patience - 1 } else { 0 };
                     now = self.context.worker.now();
                 }
             }
@@ -123,6 +142,7 @@ impl<'a> Through<'a, '_> {
         let standing = self.permit.standing();
         let token = self.token.clone();
         let mut head = request.head.clone();
+        Ticket::whole(&mut head);
         ticket.condition(&mut head);
         tokio::task::spawn_local(async move {
             let snapshot = worker.snapshot();
@@ -147,13 +167,41 @@ impl<'a> Through<'a, '_> {
             match sent {
                 Ok(reply) => {
                     record.set_status(reply.status());
-                    let reply = reply.map(|r| ticket.answered(r, &request.head, worker.recently()));
-                    if reply.read_to_its_end().await {
-                        record.complete();
+                    let now = worker.recently();
+                    let answered = |r| ticket.answered(r, &request.head, now);
+                    let whole = reply.map(permit.rule(), answered).read_to_its_end();
+                    let read = tokio::time::timeout(defaults::CACHE_REFRESH, whole).await;
+                    match read {
+                        Ok(Ok(())) => record.complete(),
+                        Ok(Err(kind)) => record.fail_with(kind),
+                        Err(_) => record.fail_with(ErrorKind::UpstreamStalled),
                     }
                 }
                 Err(error) => record.fail(&error),
             }
         });
+    }
+}
+
+/// What a look into the cache came to.
+enum Found {
+    Answer(Response),
+    Ticket(Box<Ticket>),
+    Nothing(Option<Fallback>),
+}
+
+/// Waits for another's answer: for its head, and from there on a little for its body. Whether that
+/// came to an end.
+async fn wait(mut others: watch::Receiver<Option<Instant>>, now: Instant) -> bool {
+    let mut until = now + Cache::PATIENCE;
+    loop {
+        if let Some(arrived) = *others.borrow_and_update() {
+            until = arrived + Cache::BODY_PATIENCE;
+        }
+        match tokio::time::timeout_at(until, others.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return true,
+            Err(_) => return false,
+        }
     }
 }

@@ -2,12 +2,14 @@
 //! this folder calls those stages, and they never call each other.
 
 mod cached;
+mod part;
 mod parts;
 mod send;
 
 use std::rc::Rc;
 
 use crate::accept::{Downstream, ListenerPlan};
+use crate::cache::Site;
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Known, Request};
@@ -112,17 +114,24 @@ async fn forward<'a>(
     let compress = nearest(&rule.treatment.compress, &plan.treatment.compress);
     let compress = compress.map(|policy| (&**policy, policy.coding(&request.head)));
     let cache = nearest(&rule.treatment.cache, &plan.treatment.cache);
+    let site = cache.map(|_| Site {
+        host: request.head.host.clone(),
+        target: request.head.target.clone(),
+    });
     let permit = policy::permit(rule, passed, downstream, &mut request.head);
-    let reply = match cache {
+    // Who speaks mutual TLS has proven who calls.
+    authorized |= downstream.peer_id().is_some();
+    let reply = match cache.zip(site) {
         None if rule.aggregate.is_some() => {
             let answer = parts::answer(context, &permit, record, request, timer, token);
             Box::pin(answer).await?
         }
         None => send::send(context, &permit, record, request, timer, interim).await?,
-        Some(cache) => {
+        Some((cache, site)) => {
             let through = cached::Through {
                 context,
                 cache,
+                site,
                 permit: &permit,
                 authorized,
                 token,

@@ -2,6 +2,7 @@
 //! balance, breaker and mutual TLS, with a record and a span of its own; all run on this task, each
 //! as soon as what it needs is there.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -16,20 +17,19 @@ use selvedge_gateway::template::{Slot, slot};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, ErrorKind};
-use crate::message::target::EncodedSlash;
-use crate::message::{Body, Fields, Known, Request, RequestHead, ResponseHead, Target};
+use crate::message::{Request, RequestHead};
 use crate::policy::Permit;
 use crate::respond::Reply;
 use crate::route::Aggregate;
 use crate::route::aggregate::Call;
 use crate::telemetry::Record;
 use crate::timer::{Timer, deadline};
-use crate::upstream::Interim;
 
-use super::{Context, send};
+use super::Context;
+use super::part::{Calls, Fetched, Share};
 
 /// A call on its way.
-type Running<'f> = Pin<Box<dyn Future<Output = Result<Value, Error>> + 'f>>;
+type Running<'f> = Pin<Box<dyn Future<Output = Result<Fetched, Error>> + 'f>>;
 
 /// The answer of a rule that aggregates.
 ///
@@ -55,11 +55,14 @@ pub(super) async fn answer<'a>(
     record.pass_trace_on(&mut request.head.fields);
     let known = known(&request.head, token.as_deref());
     let gather = Gather {
-        context,
-        permit,
+        calls: Calls {
+            context,
+            permit,
+            head: &request.head,
+        },
         plan,
-        head: &request.head,
         known,
+        share: Cell::new(Share::Unsaid),
     };
     let until = deadline(record.start, plan.timeout);
     let parts = {
@@ -67,12 +70,15 @@ pub(super) async fn answer<'a>(
         timer.within(until, run).await
     };
     let told = match parts {
-        Some(Ok(parts)) => finish(plan, parts, gather.known),
+        Some(Ok(parts)) => finish(plan, parts, gather.known, gather.share.get()),
         Some(Err(error)) => Err(error),
         None => Err(ErrorKind::RequestTimeout.into()),
     };
     match told {
-        Ok((body, partial)) => Ok(Reply::json(rule, http::StatusCode::OK, &body, partial)),
+        Ok((body, share)) => {
+            let status = http::StatusCode::OK;
+            Ok(Reply::json(rule, status, &body, share.told().as_deref()))
+        }
         Err(error) => match &plan.failure_body {
             None if plan.failure_status.as_u16() == error.kind.row().status => Err(error),
             body => {
@@ -82,7 +88,7 @@ pub(super) async fn answer<'a>(
                 let body = body
                     .clone()
                     .unwrap_or_else(|| json!({ "title": title, "status": status.as_u16() }));
-                Ok(Reply::json(rule, status, &body, true))
+                Ok(Reply::json(rule, status, &body, Some("no-store")))
             }
         },
     }
@@ -121,20 +127,26 @@ fn finish(
     plan: &Aggregate,
     parts: Parts<'_>,
     mut known: BTreeMap<String, Slot>,
-) -> Result<(Value, bool), Error> {
+    share: Share,
+) -> Result<(Value, Share), Error> {
     let missing: Vec<&str> = parts
         .iter()
         .filter(|(_, _, whole)| !whole)
         .map(|(call, ..)| call.name.as_str())
         .collect();
     let partial = !missing.is_empty();
+    let share = if partial || plan.uses_headers {
+        Share::No
+    } else {
+        share
+    };
     let Some(template) = &plan.template else {
-        let parts = parts.iter().map(|(call, value, _)| Part {
+        let parts = parts.into_iter().map(|(call, value, _)| Part {
             name: &call.name,
             merge: call.merge,
-            value: value.clone(),
+            value,
         });
-        return Ok((compose(parts.collect(), &missing, &plan.partial), partial));
+        return Ok((compose(parts.collect(), &missing, &plan.partial), share));
     };
     for (call, value, _) in &parts {
         known.insert(call.name.clone(), slot(value));
@@ -147,15 +159,15 @@ fn finish(
     if let (Value::Object(members), true) = (&mut body, partial) {
         members.insert(plan.partial.clone(), missing.into());
     }
-    Ok((body, partial))
+    Ok((body, share))
 }
 
 struct Gather<'a, 'g> {
-    context: Context<'a>,
-    permit: &'g Permit<'a>,
+    calls: Calls<'a, 'g>,
     plan: &'a Aggregate,
-    head: &'g RequestHead,
     known: BTreeMap<String, Slot>,
+    /// What the calls so far let others see.
+    share: Cell<Share>,
 }
 
 impl<'a> Gather<'a, '_> {
@@ -165,6 +177,7 @@ impl<'a> Gather<'a, '_> {
         let mut done: Vec<Option<(Value, bool)>> = calls.iter().map(|_| None).collect();
         let mut running: Vec<(usize, Running<'_>)> = Vec::new();
         let mut begun = vec![false; calls.len()];
+        let mut room = defaults::CALLS_BYTES;
         while done.iter().any(Option::is_none) {
             for (index, call) in calls.iter().enumerate() {
                 let needed = |at: &usize| done.get(*at).and_then(Option::as_ref);
@@ -180,13 +193,20 @@ impl<'a> Gather<'a, '_> {
                             known.insert(call.name.clone(), slot(value));
                         }
                     }
-                    running.push((index, Box::pin(self.call(call, known))));
+                    running.push((index, Box::pin(self.calls.run(call, known))));
                 }
             }
             let (index, result) = next(&mut running).await;
             let Some((call, place)) = calls.get(index).zip(done.get_mut(index)) else {
                 continue;
             };
+            let result = result.and_then(|fetched| {
+                room = room
+                    .checked_sub(fetched.bytes)
+                    .ok_or_else(|| Error::with(ErrorKind::PartFailed, "all parts are too long"))?;
+                self.share.set(self.share.get().and(fetched.share));
+                Ok(fetched.value)
+            });
             *place = Some(match result {
                 Ok(value) if call.pick.is_empty() => (value, true),
                 Ok(value) => (pick(&value, &call.pick), true),
@@ -205,119 +225,10 @@ impl<'a> Gather<'a, '_> {
             .map(|(call, (value, whole))| (call, value, whole))
             .collect())
     }
-
-    /// One call, to the last byte of its answer.
-    async fn call(&self, call: &'a Call, known: BTreeMap<String, Slot>) -> Result<Value, Error> {
-        let request = self.request(call, Slot::from(known))?;
-        let Context {
-            worker,
-            snapshot,
-            downstream,
-        } = self.context;
-        let now = worker.now();
-        let mut record = Record::begin(snapshot, worker, downstream, &request.head, now);
-        let permit = self.permit.part(call);
-        let (mut timer, mut whole) = (Timer::new(), Timer::new());
-        let until = deadline(now, call.timeout);
-        let result = {
-            let fetch = pin!(fetch(
-                self.context,
-                &permit,
-                &mut record,
-                request,
-                &mut timer
-            ));
-            let fetched = whole.within(until, fetch).await;
-            fetched.unwrap_or_else(|| Err(ErrorKind::RequestTimeout.into()))
-        };
-        match &result {
-            Ok(_) => record.complete(),
-            Err(error) => record.fail(error),
-        }
-        result
-    }
-
-    /// The request of a call: the client's fields but those that are about its own body, or about
-    /// what it has already.
-    fn request(&self, call: &Call, known: Slot) -> Result<Request, Error> {
-        let wrong = |error: String| Error::with(ErrorKind::PartFailed, error);
-        let target = call
-            .target
-            .render(&known)
-            .map_err(|e| wrong(e.to_string()))?;
-        let target = Target::parse(target.into(), EncodedSlash::Keep)?;
-        let body = match &call.body {
-            None => Body::Empty,
-            Some(template) => {
-                let text = template.render(&known).map_err(|e| wrong(e.to_string()))?;
-                Body::Full(text.into())
-            }
-        };
-        let mut fields = Fields::new();
-        for field in self.head.fields.iter() {
-            let own = matches!(
-                field.known,
-                Known::ContentLength
-                    | Known::ContentType
-                    | Known::ContentEncoding
-                    | Known::Accept
-                    | Known::AcceptEncoding
-                    | Known::Expect
-                    | Known::Range
-                    | Known::IfNoneMatch
-                    | Known::IfModifiedSince
-            );
-            let conditional = field
-                .name
-                .get(..3)
-                .is_some_and(|start| start.eq_ignore_ascii_case(b"If-"));
-            if !own && !conditional {
-                fields.append(field.name, field.value);
-            }
-        }
-        fields.append_known(Known::Accept, b"application/json");
-        if let Body::Full(bytes) = &body {
-            let mut digits = itoa::Buffer::new();
-            fields.append_known(Known::ContentType, b"application/json");
-            fields.append_known(Known::ContentLength, digits.format(bytes.len()).as_bytes());
-        }
-        let head = RequestHead {
-            method: call.method.clone(),
-            target,
-            fields,
-            upgrade: None,
-            ..self.head.clone()
-        };
-        Ok(Request { head, body })
-    }
-}
-
-/// Sends, and reads the answer as JSON.
-async fn fetch<'c>(
-    context: Context<'c>,
-    permit: &Permit<'c>,
-    record: &mut Record<'c>,
-    mut request: Request,
-    timer: &mut Timer,
-) -> Result<Value, Error> {
-    let sent = send::send(context, permit, record, &mut request, timer, &Deaf);
-    let reply = sent.await?;
-    let status = reply.status();
-    record.set_status(status);
-    let bytes = reply.collect(defaults::CALL_BYTES).await?;
-    record.sent = bytes.len() as u64;
-    if !status.is_success() {
-        let reason = format!("it answered {status}");
-        return Err(Error::with(ErrorKind::PartFailed, reason));
-    }
-    if bytes.is_empty() {
-        return Ok(Value::Null);
-    }
-    serde_json::from_slice(&bytes).map_err(|e| Error::with(ErrorKind::BadResponse, e))
 }
 
 /// Waits for the first of these, and takes it out.
-async fn next(running: &mut Vec<(usize, Running<'_>)>) -> (usize, Result<Value, Error>) {
+async fn next(running: &mut Vec<(usize, Running<'_>)>) -> (usize, Result<Fetched, Error>) {
     let (at, result) = poll_fn(|cx| {
         for (at, (_, call)) in running.iter_mut().enumerate() {
             if let Poll::Ready(result) = call.as_mut().poll(cx) {
@@ -328,11 +239,4 @@ async fn next(running: &mut Vec<(usize, Running<'_>)>) -> (usize, Result<Value, 
     })
     .await;
     (running.swap_remove(at).0, result)
-}
-
-/// Nobody waits for interim responses.
-pub(super) struct Deaf;
-
-impl Interim for Deaf {
-    fn interim(&self, _: ResponseHead) {}
 }

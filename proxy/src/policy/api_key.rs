@@ -9,7 +9,7 @@ use crate::error::ErrorKind;
 use crate::message::RequestHead;
 
 use super::guard::{Notes, Seen, Stop};
-use super::jwt::cookie;
+use super::jwt::{cookie, only};
 
 /// Where a key may stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl ApiKey {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| d.as_secs());
         let key = self.places.iter().find_map(|place| match place {
-            Place::Header(name) => head.fields.named(name).map(<[u8]>::trim_ascii),
+            Place::Header(name) => only(head, name).map(<[u8]>::trim_ascii),
             Place::Query(name) => query(head.target.query(), name).map(str::as_bytes),
             Place::Cookie(name) => cookie(head, name),
         })?;

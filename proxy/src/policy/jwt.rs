@@ -108,7 +108,7 @@ impl Jwt {
                 let (scheme, token) = value.split_at_checked(7)?;
                 token_of(scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)?)
             }
-            Place::Header(name) => token_of(head.fields.named(name)?),
+            Place::Header(name) => token_of(only(head, name)?),
             Place::Cookie(name) => token_of(cookie(head, name)?),
         };
         std::str::from_utf8(value).ok()
@@ -128,6 +128,14 @@ impl Jwt {
         notes.fields.append(b"WWW-Authenticate", told.as_bytes());
         Stop::Refused(Error::with(kind, refusal))
     }
+}
+
+/// The value of a header that is there once: of two, the application may look at the other.
+pub(super) fn only<'a>(head: &'a RequestHead, name: &str) -> Option<&'a [u8]> {
+    let named = |name_of: &[u8]| name_of.eq_ignore_ascii_case(name.as_bytes());
+    let mut lines = head.fields.iter().filter(|field| named(field.name));
+    let first = lines.next()?;
+    lines.next().is_none().then_some(first.value)
 }
 
 fn token_of(value: &[u8]) -> &[u8] {

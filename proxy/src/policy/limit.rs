@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use selvedge_gateway::jwt::find;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub open: bool,
     /// A request waits this long for an answer.
     pub wait: Duration,
+    /// Requests that were counted without the store, or refused for want of it.
+    pub lost: AtomicU64,
 }
 
 /// A compiled limit.
@@ -69,6 +72,8 @@ pub struct Limit {
     pub plan: Option<String>,
     /// Where it counts together with other gateways.
     pub shared: Option<Shared>,
+    /// Requests that were too many; in shadow, those that would have been.
+    pub refused: AtomicU64,
     table: Table,
     epoch: Instant,
 }
@@ -88,6 +93,7 @@ impl Limit {
             plans: BTreeMap::new(),
             plan: None,
             shared: None,
+            refused: AtomicU64::new(0),
             table: Table::new(SLOTS),
             epoch: Instant::now(),
         }
@@ -140,6 +146,7 @@ impl Limit {
         };
         if self.shadow {
             if !verdict.admitted {
+                self.refused.fetch_add(1, Relaxed);
                 tracing::info!(policy = %self.name, rule = seen.rule, "would be refused");
             }
             return Ok(());
@@ -148,6 +155,7 @@ impl Limit {
         if verdict.admitted {
             return Ok(());
         }
+        self.refused.fetch_add(1, Relaxed);
         Err(ErrorKind::RateLimited.into())
     }
 
@@ -184,6 +192,7 @@ impl Limit {
     }
 
     fn alone(&self, shared: &Shared, quota: &Quota, key: u64, now: u64) -> Result<Verdict, Stop> {
+        shared.lost.fetch_add(1, Relaxed);
         if shared.open {
             Ok(self.table.take(key, quota, now, self.cost))
         } else {
@@ -216,7 +225,8 @@ impl Limit {
             match part {
                 Part::Address => give(&octets),
                 Part::Route => give(seen.rule.as_bytes()),
-                Part::Host => give(head.host.as_str().as_bytes()),
+                // Ports and a final dot are no way to another bucket: routing ignores them too.
+                Part::Host => give(head.host.name().trim_end_matches('.').as_bytes()),
                 // Leaving it out must not be a way into a bucket of one's own choice.
                 Part::Header(name) => give(head.fields.named(name).unwrap_or(&octets)),
                 Part::ApiKey => {

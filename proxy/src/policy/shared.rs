@@ -13,6 +13,7 @@ use redis::{AsyncConnectionConfig, Client, Script};
 use selvedge_contract::defaults::policy as defaults;
 use selvedge_gateway::limit::{Count, Quota};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// GCRA in the store, by the store's clock. Times are microseconds: a script's numbers are doubles,
 /// and nanoseconds since 1970 would not fit. What cannot be a time of this limit (another type, another clock) starts over.
@@ -140,6 +141,7 @@ fn micros(nanos: u64) -> String {
 
 /// Connects, looks after the connection when somebody suspects it, connects again.
 async fn keep_connected(store: Weak<Store>, client: Client) {
+    let mut warned = false;
     while let Some(store) = store.upgrade() {
         match store.connect(&client).await {
             Ok(mut connection) => {
@@ -151,10 +153,17 @@ async fn keep_connected(store: Weak<Store>, client: Client) {
                     // a request finds out, and the task ends with its store.
                     let asked = store.suspect.notified();
                     let _ = tokio::time::timeout(defaults::STORE_LOOK, asked).await;
+                    let begun = Instant::now();
                     let ping = redis::cmd("PING");
                     let answer = ping.query_async::<redis::Value>(&mut connection);
                     match tokio::time::timeout(store.timeout, answer).await {
-                        Ok(Ok(_)) if Arc::strong_count(&store) > 1 => {}
+                        Ok(Ok(_)) if Arc::strong_count(&store) > 1 => {
+                            let took = begun.elapsed();
+                            if took > defaults::STORE_WAIT && !warned {
+                                warned = true;
+                                tracing::warn!(store = %store.name, ?took, "the store that counts is far away: see `wait`");
+                            }
+                        }
                         Ok(Ok(_)) => return,
                         Ok(Err(error)) => break error,
                         Err(_) => break std::io::Error::from(std::io::ErrorKind::TimedOut).into(),

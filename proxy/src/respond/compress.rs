@@ -58,7 +58,9 @@ impl Compress {
         let fields = &mut response.head.fields;
         fields.remove_known(Known::ContentLength);
         fields.remove(b"Accept-Ranges");
-        fields.remove(b"Content-MD5");
+        for name in ["Content-MD5", "Content-Digest", "Digest"] {
+            fields.remove(name.as_bytes());
+        }
         fields.append_known(Known::ContentEncoding, coding.name().as_bytes());
         // The bytes are others, what they mean is the same (RFC 9110 section 8.8.1).
         let strong = fields

@@ -114,25 +114,25 @@ impl<'a> Reply<'a> {
         self
     }
 
-    /// An answer from the cache. What a backend's own edits do has been done before it was stored.
+    /// An answer from the cache. All edits were made before it was stored.
     #[must_use]
-    pub const fn stored(response: Response, rule: &'a Rule) -> Self {
+    pub const fn stored(response: Response) -> Self {
         Self {
             response,
             tunnel: None,
-            edits: Some((rule, None)),
+            edits: None,
             compress: None,
             own: false,
         }
     }
 
-    /// JSON of our own, made by a rule. A partial one is not for caches.
+    /// JSON of our own, made by a rule, with this `Cache-Control`.
     #[must_use]
     pub fn json(
         rule: &'a Rule,
         status: StatusCode,
         body: &serde_json::Value,
-        partial: bool,
+        cache: Option<&str>,
     ) -> Self {
         let body = serde_json::to_vec(body).unwrap_or_default();
         let mut fields = Fields::new();
@@ -144,8 +144,8 @@ impl<'a> Reply<'a> {
         fields.append_known(Known::ContentType, kind.as_bytes());
         let mut digits = itoa::Buffer::new();
         fields.append_known(Known::ContentLength, digits.format(body.len()).as_bytes());
-        if partial {
-            fields.append_known(Known::CacheControl, b"no-store");
+        if let Some(told) = cache {
+            fields.append_known(Known::CacheControl, told.as_bytes());
         }
         let response = Response {
             head: ResponseHead { status, fields },
@@ -153,8 +153,15 @@ impl<'a> Reply<'a> {
         };
         Self {
             own: !status.is_success(),
-            ..Self::stored(response, rule)
+            edits: Some((rule, None)),
+            ..Self::stored(response)
         }
+    }
+
+    /// Its fields so far.
+    #[must_use]
+    pub const fn fields(&self) -> &Fields {
+        &self.response.head.fields
     }
 
     /// Its status so far.
@@ -163,13 +170,16 @@ impl<'a> Reply<'a> {
         self.response.head.status
     }
 
-    /// What a cache makes of it: a backend's own edits come before, the rule's stay for later.
+    /// What a cache makes of it: edits come first, since they may say whether it may be kept.
     #[must_use]
-    pub fn map(mut self, cache: impl FnOnce(Response) -> Response) -> Self {
-        if let Some((_, Some(backend))) = &self.edits {
-            backend.response_edits.apply(&mut self.response.head.fields);
+    pub fn map(mut self, rule: &Rule, cache: impl FnOnce(Response) -> Response) -> Self {
+        if let Some((_, backend)) = self.edits.take() {
+            let fields = &mut self.response.head.fields;
+            rule.response_edits.apply(fields);
+            if let Some(backend) = backend {
+                backend.response_edits.apply(fields);
+            }
         }
-        self.edits = self.edits.map(|(rule, _)| (rule, None));
         self.response = cache(self.response);
         self
     }
@@ -193,14 +203,18 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Reads the body for nobody; gives whether it came whole.
-    pub async fn read_to_its_end(mut self) -> bool {
+    /// Reads the body for nobody.
+    ///
+    /// # Errors
+    /// Those of the body.
+    pub async fn read_to_its_end(mut self) -> Result<(), ErrorKind> {
         let body = &mut self.response.body;
         loop {
-            match std::future::poll_fn(|cx| body.poll_chunk(cx)).await {
-                Ok(Some(_)) => {}
-                Ok(None) => return true,
-                Err(_) => return false,
+            if std::future::poll_fn(|cx| body.poll_chunk(cx))
+                .await?
+                .is_none()
+            {
+                return Ok(());
             }
         }
     }

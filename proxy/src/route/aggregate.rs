@@ -14,6 +14,8 @@ use super::Rule;
 pub struct Aggregate {
     /// The calls, in the order of their names.
     pub calls: Vec<Call>,
+    /// Templates look at headers of the request: the answer is for who sent those.
+    pub uses_headers: bool,
     /// All of them together; zero = off.
     pub timeout: Duration,
     /// The answer; without one, the parts under their names.

@@ -26,6 +26,8 @@ pub use table::Table;
 pub struct Rule {
     /// Route and rule, for logs: `shop/0`.
     pub name: Arc<str>,
+    /// What it is made of, and all that it names: another text after any change.
+    pub tag: Arc<str>,
     /// What requests must pass, in the order of the checks.
     pub guards: Vec<Guard>,
     /// What is done beside.

@@ -122,7 +122,10 @@ pub struct CachePolicy {
     /// How long a response is fresh that says nothing of it. Default: not kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Duration>,
-    /// The same for 404 and 410. Default: not kept.
+    /// Also for requests with cookies: what is asked for does not depend on them. Responses with a
+    /// freshness of their own do not need it. Default: false.
+    pub ignore_cookies: bool,
+    /// The same as `ttl`, for 404 and 410. Default: not kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub negative_ttl: Option<Duration>,
     /// How long after that the old one is given while a new one is fetched, where the response does

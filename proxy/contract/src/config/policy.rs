@@ -295,6 +295,10 @@ pub struct RedisStore {
     /// File with the CA certificates of a `rediss://` address. Default: the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// How long a request waits for the server. One that is farther away than that is of no use: set
+    /// more. Default: 5ms where each gateway may count for itself, else the `timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Duration>,
     /// Silence after which the server counts as lost. Default: 50ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,

@@ -54,7 +54,11 @@ impl Compiler {
             let message = format!("{status} says that nothing failed");
             pass.error(&at.then("onFailure").then("status"), message, remedy);
         }
+        let bodies = calls.iter().filter_map(|call| call.body.as_ref());
+        let targets = calls.iter().map(|call| &call.target);
+        let mut templates = targets.chain(bodies).chain(&template);
         Some(Aggregate {
+            uses_headers: templates.any(Template::uses_headers),
             calls,
             timeout: spec.timeout.map_or(defaults::AGGREGATE, |d| d.0),
             template,

@@ -284,6 +284,7 @@ impl Compiler {
         let metrics = self.metrics.route(name, service.name());
         Arc::new(Rule {
             name: self.name(name),
+            tag: self.name(name),
             guards: policies.guards,
             treatment: policies.treatment,
             request_edits: policies.request_edits,

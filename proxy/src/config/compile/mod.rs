@@ -204,6 +204,7 @@ impl Compiler {
             services: live.collect(),
             caches: self.caches.values().map(|(_, c)| c.clone()).collect(),
             issuers: Issuers(self.issuers.values().cloned().collect()),
+            limits: self.limits.values().map(|(_, l)| l.clone()).collect(),
             versions: self.versions.values().map(|(_, v)| v.clone()).collect(),
             unrouted: self.metrics.route("", ""),
             access_log: self.log.clone(),

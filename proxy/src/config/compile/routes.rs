@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_contract::config::{Filter, Rule as RuleSpec};
+use selvedge_contract::config::{Filter, Route, Rule as RuleSpec};
 use selvedge_contract::defaults::{Limits, upstream as defaults};
 use selvedge_gateway::hostname::Pattern;
+use selvedge_gateway::limit::Fingerprint;
 use selvedge_gateway::redirect::Redirect;
 use selvedge_gateway::rewrite::PathEdit;
 
@@ -37,6 +38,8 @@ struct Around<'a> {
     limits: &'a Limits,
     guards: Vec<Guard>,
     treatment: Treatment,
+    /// The route.
+    route: &'a Route,
 }
 
 impl Compiler {
@@ -64,6 +67,7 @@ impl Compiler {
                 limits,
                 guards,
                 treatment,
+                route,
             };
             for (nth, spec) in route.rules.iter().enumerate() {
                 let at = at.then("rules").nth(nth);
@@ -125,6 +129,7 @@ impl Compiler {
         let timeouts = spec.timeouts.clone().unwrap_or_default();
         Rule {
             name: self.name(name),
+            tag: tag(pass, spec, around).into(),
             guards,
             treatment: treatment.within(&around.treatment),
             request_edits,
@@ -203,6 +208,24 @@ impl Compiler {
         }
         backends
     }
+}
+
+/// What a rule is made of: its own text, its route's hosts, the policies and services that it names.
+/// What was cached for it is for nothing else.
+fn tag(pass: &Pass<'_>, spec: &RuleSpec, around: &Around<'_>) -> String {
+    let mut hash = Fingerprint::default();
+    let mut give = |text: serde_json::Result<Vec<u8>>| hash.give(&text.unwrap_or_default());
+    give(serde_json::to_vec(spec));
+    give(serde_json::to_vec(&around.route.hostnames));
+    for name in spec.policies.iter().chain(&around.route.policies) {
+        give(serde_json::to_vec(&pass.config.policies.get(name)));
+    }
+    let calls = spec.aggregate.iter().flat_map(|a| a.calls.values());
+    let services = calls.map(|call| &call.service);
+    for name in services.chain(spec.backend_refs.iter().map(|b| &b.service)) {
+        give(serde_json::to_vec(&pass.config.services.get(name)));
+    }
+    hash.finish()
 }
 
 /// What the filters of a rule come to, beside edits of headers.

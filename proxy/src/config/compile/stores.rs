@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use redis::{Client, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 use selvedge_contract::config::{OnLoss, RateLimit, RedisStore};
@@ -122,13 +123,14 @@ impl Pass<'_> {
         };
         let open = spec.on_loss == OnLoss::Local;
         Some(Shared {
-            wait: if open {
-                defaults::STORE_WAIT.min(store.timeout)
-            } else {
-                store.timeout
+            wait: match self.config.redis.get(name).and_then(|s| s.wait.as_ref()) {
+                Some(wait) => wait.0.min(store.timeout),
+                None if open => defaults::STORE_WAIT.min(store.timeout),
+                None => store.timeout,
             },
             store: store.clone(),
             open,
+            lost: AtomicU64::new(0),
         })
     }
 

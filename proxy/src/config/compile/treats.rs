@@ -45,8 +45,15 @@ impl Compiler {
                 let bytes = spec.size.map_or(defaults::CACHE, |s| s.0);
                 let largest = spec.largest.map_or(defaults::CACHE_LARGEST, |s| s.0);
                 if largest > bytes / 4 {
-                    let remedy = "expected `largest` to be a quarter of `size` at most";
+                    let remedy =
+                        "set `largest` (1MiB if it is not set) to a quarter of `size` at most";
                     pass.error(&at, "a few responses would fill the cache", remedy);
+                }
+                for (key, life) in [("ttl", &spec.ttl), ("negativeTtl", &spec.negative_ttl)] {
+                    if life.as_ref().is_some_and(|d| d.0.as_secs() == 0) {
+                        let message = "a cache counts in whole seconds";
+                        pass.error(&at.then(key), message, "expected 1s or more");
+                    }
                 }
                 let seconds = |d: Option<Duration>| d.map(|d| d.0.as_secs());
                 let rules = Defaults {
@@ -56,7 +63,9 @@ impl Compiler {
                     stale_if_error: seconds(spec.stale_if_error).unwrap_or(0),
                 };
                 let largest = usize::try_from(largest).unwrap_or(usize::MAX);
-                Cache::new(self.name(name), rules, bytes, largest)
+                let mut cache = Cache::new(self.name(name), rules, bytes, largest);
+                cache.ignore_cookies = spec.ignore_cookies;
+                Arc::new(cache)
             }
         };
         let kept = (spec.clone(), cache.clone());

@@ -13,6 +13,7 @@ use crate::telemetry::metrics::Metrics;
 fn rule(name: &str) -> Arc<Rule> {
     Arc::new(Rule {
         name: name.into(),
+        tag: name.into(),
         guards: Vec::new(),
         treatment: crate::policy::treatment::Treatment::default(),
         request_edits: Edits::default(),
