@@ -152,17 +152,16 @@ impl Pass<'_> {
                 treatment.put(treat.clone());
                 continue;
             }
-            match (
-                self.guards.get(name),
-                self.config.policies.contains_key(name),
-            ) {
+            match (self.guards.get(name), self.config.policies.get(name)) {
                 (Some(guard), _) => guards.push(guard.clone()),
-                (None, true) => {
+                (None, Some(policy)) if policy.headers.is_some() => {
                     let message = format!("`{name}` is no policy for all of a listener or route");
                     let remedy = "name `headers` policies at rules";
                     self.error(&at.nth(index), message, remedy);
                 }
-                (None, false) => {
+                // What is wrong with it was said where it stands.
+                (None, Some(_)) => {}
+                (None, None) => {
                     let known = self.config.policies.keys().map(String::as_str);
                     self.dangling(&at.nth(index), "policy", name, known);
                 }
