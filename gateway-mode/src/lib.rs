@@ -6,6 +6,7 @@
 //! - [`aggregate`]: how the parts of an answer come together.
 //! - [`address`]: which range of addresses one falls into.
 //! - [`authorize`], [`expression`]: who may do what.
+//! - [`body`]: edits of JSON documents.
 //! - [`cache`]: what may be stored, and for how long it is of use.
 //! - [`compression`]: which coding a client and a response agree on.
 //! - [`cors`]: whose pages may call.
@@ -19,6 +20,7 @@ pub mod address;
 pub mod aggregate;
 pub mod apikey;
 pub mod authorize;
+pub mod body;
 pub mod cache;
 pub mod compression;
 pub mod cors;

@@ -118,6 +118,8 @@ pub enum ErrorKind {
     RequestTimeout,
     /// The response body stalled.
     UpstreamStalled,
+    /// What a policy was to change could not be changed.
+    BadTransform,
     /// A call that the answer cannot do without has failed.
     PartFailed,
     /// The proxy is at a limit of its own (memory, connections).
@@ -167,7 +169,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -210,6 +212,7 @@ impl ErrorKind {
         Self::UpstreamTimeout,
         Self::RequestTimeout,
         Self::UpstreamStalled,
+        Self::BadTransform,
         Self::PartFailed,
         Self::Overloaded,
         Self::Draining,
@@ -264,6 +267,7 @@ impl ErrorKind {
             Self::UpstreamTimeout => row(Upstream, 504, 4, "http_response_timeout", "UT", Never, "the endpoint did not answer in time"),
             Self::RequestTimeout => row(Local, 504, 4, "http_response_timeout", "RT", Never, "the request took too long"),
             Self::UpstreamStalled => row(Upstream, 504, 4, "connection_read_timeout", "Ub", Never, "the response body stalled"),
+            Self::BadTransform => row(Local, 502, 13, "http_protocol_error", "RX", Never, "what was to be changed could not be"),
             Self::PartFailed => row(Upstream, 502, 14, "http_response_incomplete", "UA", Never, "a part of the answer failed"),
             Self::Overloaded => row(Local, 503, 14, "proxy_internal_error", "LO", Never, "this proxy is at its limit"),
             Self::Draining => row(Local, 503, 14, "proxy_internal_error", "LD", Never, "this proxy is shutting down"),

@@ -239,6 +239,8 @@ pub mod policy {
     pub const CACHE_VARIED: usize = 2 << 10;
     /// Nobody waits for anybody for this long after an answer that could not be kept.
     pub const CACHE_PASS: Duration = Duration::from_secs(10);
+    /// Bytes of a body that is changed, and so read whole.
+    pub const TRANSFORM: u64 = 1 << 20;
     /// Shorter responses are not compressed: the head and a packet cost more than they save.
     pub const COMPRESS_FROM: u64 = 1024;
     /// gzip's level: beyond it, time grows faster than size shrinks.

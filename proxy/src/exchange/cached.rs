@@ -1,17 +1,15 @@
 //! Part of the spine: a request whose answer may be in a cache, or may go into one.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use selvedge_contract::defaults::policy as defaults;
-use selvedge_gateway::jwt::Verified;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cache::{Asked, Cache, Fallback, Looked, Site, Ticket, is_failure};
 use crate::error::{Error, ErrorKind};
 use crate::message::{Body, Request, Response};
-use crate::policy::Permit;
+use crate::policy::{Caller, Permit};
 use crate::respond::Reply;
 use crate::telemetry::Record;
 use crate::timer::Timer;
@@ -26,8 +24,7 @@ pub(super) struct Through<'a, 'p> {
     pub(super) cache: &'a Arc<Cache>,
     pub(super) site: Site,
     pub(super) permit: &'p Permit<'a>,
-    pub(super) authorized: bool,
-    pub(super) token: Option<Rc<Verified>>,
+    pub(super) caller: &'p Caller,
 }
 
 impl<'a> Through<'a, '_> {
@@ -94,8 +91,7 @@ impl<'a> Through<'a, '_> {
     ) -> Result<Reply<'a>, Error> {
         let (context, permit) = (self.context, self.permit);
         if permit.rule().aggregate.is_some() {
-            let token = self.token.clone();
-            return parts::answer(context, permit, record, request, timer, token).await;
+            return parts::answer(context, permit, record, request, timer, self.caller).await;
         }
         send::send(context, permit, record, request, timer, interim).await
     }
@@ -106,7 +102,7 @@ impl<'a> Through<'a, '_> {
             site: &self.site,
             scheme: self.context.downstream.scheme(),
             head,
-            authorized: self.authorized,
+            authorized: self.caller.authorized,
         }
     }
 
@@ -140,7 +136,7 @@ impl<'a> Through<'a, '_> {
         let worker = self.context.worker.clone();
         let downstream = self.context.downstream.clone();
         let standing = self.permit.standing();
-        let token = self.token.clone();
+        let caller = self.caller.clone();
         let mut head = request.head.clone();
         Ticket::whole(&mut head);
         ticket.condition(&mut head);
@@ -160,7 +156,7 @@ impl<'a> Through<'a, '_> {
             let mut timer = Timer::new();
             let (told, asked) = (&mut record, &mut request);
             let sent = if permit.rule().aggregate.is_some() {
-                parts::answer(context, &permit, told, asked, &mut timer, token).await
+                parts::answer(context, &permit, told, asked, &mut timer, &caller).await
             } else {
                 send::send(context, &permit, told, asked, &mut timer, &Deaf).await
             };

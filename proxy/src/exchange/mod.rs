@@ -7,15 +7,19 @@ mod parts;
 mod send;
 
 use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::time::Instant;
 
 use crate::accept::{Downstream, ListenerPlan};
 use crate::cache::Site;
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Known, Request};
-use crate::policy;
+use crate::message::{Request, Response};
 use crate::policy::guard::{Notes, Seen, Stop};
+use crate::policy::{self, Caller, Passed, transform};
 use crate::respond::{self, Outgoing, Reply};
+use crate::route::Rule;
 use crate::telemetry::Record;
 use crate::timer::Timer;
 use crate::upstream::Interim;
@@ -89,61 +93,118 @@ async fn forward<'a>(
     }
     let rule = plan.table.find(&request.head).ok_or(ErrorKind::NoRoute)?;
     record.counts_for(&rule.metrics);
-    let mut authorized = request.head.fields.known(Known::Authorization).is_some();
-    let mut token = None;
-    let passed = if let Some(passed) = policy::unguarded(rule, plan) {
-        passed
-    } else {
-        let mut seen = Seen::new(downstream, &request.head, &rule.name, record.start);
-        let passed = loop {
-            match policy::guard(rule, plan, &mut seen, notes) {
-                Ok(passed) => break passed,
-                Err(Stop::Refused(error)) => return Err(error),
-                Err(Stop::Answered(response)) => return Ok(Reply::own(*response)),
-                Err(Stop::Wait(work)) => seen.found = Some(work.await),
-            }
-        };
-        authorized |= seen.token.is_some() || seen.consumer.is_some();
-        token = seen.token.take();
-        notes.apply(&mut request.head);
-        passed
+    let mut caller = Caller::of(downstream, &request.head);
+    let passed = match policy::unguarded(rule, plan) {
+        Some(passed) => passed,
+        None => match gate(context, rule, record.start, request, notes, &mut caller).await? {
+            Gate::Open(passed) => passed,
+            Gate::Answered(response) => return Ok(Reply::own(*response)),
+        },
     };
     if let Some(redirect) = &rule.redirect {
         return Ok(Reply::redirect(redirect, rule, downstream, &request.head));
     }
-    let compress = nearest(&rule.treatment.compress, &plan.treatment.compress);
-    let compress = compress.map(|policy| (&**policy, policy.coding(&request.head)));
-    let cache = nearest(&rule.treatment.cache, &plan.treatment.cache);
-    let site = cache.map(|_| Site {
-        host: request.head.host.clone(),
-        target: request.head.target.clone(),
-    });
-    let permit = policy::permit(rule, passed, downstream, &mut request.head);
-    // Who speaks mutual TLS has proven who calls.
-    authorized |= downstream.peer_id().is_some();
-    let reply = match cache.zip(site) {
-        None if rule.aggregate.is_some() => {
-            let answer = parts::answer(context, &permit, record, request, timer, token);
-            Box::pin(answer).await?
-        }
-        None => send::send(context, &permit, record, request, timer, interim).await?,
-        Some((cache, site)) => {
-            let through = cached::Through {
-                context,
-                cache,
-                site,
-                permit: &permit,
-                authorized,
-                token,
-            };
-            let answer = through.answer(record, request, timer, interim);
-            Box::pin(answer).await?
+    let way = Way {
+        context,
+        rule,
+        caller,
+    };
+    way.fulfil(passed, record, request, timer, interim).await
+}
+
+/// What the guards of a rule came to.
+enum Gate {
+    Open(Passed),
+    Answered(Box<Response>),
+}
+
+/// Passes a request by its guards, and finds out who calls.
+async fn gate(
+    context: Context<'_>,
+    rule: &Arc<Rule>,
+    start: Instant,
+    request: &mut Request,
+    notes: &mut Notes,
+    caller: &mut Caller,
+) -> Result<Gate, Error> {
+    let mut seen = Seen::new(context.downstream, &request.head, &rule.name, start);
+    let passed = loop {
+        match policy::guard(rule, context.plan(), &mut seen, notes) {
+            Ok(passed) => break passed,
+            Err(Stop::Refused(error)) => return Err(error),
+            Err(Stop::Answered(response)) => return Ok(Gate::Answered(response)),
+            Err(Stop::Wait(work)) => seen.found = Some(work.await),
         }
     };
-    Ok(match compress {
-        Some((policy, coding)) => reply.compressed(policy, coding),
-        None => reply,
-    })
+    caller.authorized |= seen.token.is_some() || seen.consumer.is_some();
+    caller.token = seen.token.take();
+    caller.consumer = seen.consumer.take();
+    notes.apply(&mut request.head);
+    Ok(Gate::Open(passed))
+}
+
+/// A request that may pass, on its way to an answer.
+struct Way<'a> {
+    context: Context<'a>,
+    rule: &'a Arc<Rule>,
+    caller: Caller,
+}
+
+impl<'a> Way<'a> {
+    /// Changes it, sends it or finds its answer in the cache, changes that.
+    async fn fulfil(
+        &self,
+        passed: Passed,
+        record: &mut Record<'a>,
+        request: &mut Request,
+        timer: &mut Timer,
+        interim: &dyn Interim,
+    ) -> Result<Reply<'a>, Error> {
+        let (context, rule, caller) = (self.context, self.rule, &self.caller);
+        let (own, outer) = (&rule.treatment, &context.plan().treatment);
+        let compress = nearest(&own.compress, &outer.compress);
+        let compress = compress.map(|policy| (&**policy, policy.coding(&request.head)));
+        let cache = nearest(&own.cache, &outer.cache);
+        let site = cache.map(|_| Site {
+            host: request.head.host.clone(),
+            target: request.head.target.clone(),
+        });
+        let permit = policy::permit(rule, passed, context.downstream, &mut request.head);
+        let changed = match nearest(&own.transform, &outer.transform) {
+            None => None,
+            Some(transform) => {
+                let known = transform::known(&request.head, caller);
+                Box::pin(transform.request(request, &known)).await?;
+                let method = request.head.method.clone();
+                let changes = transform.changes_response();
+                changes.then_some((transform, known, method))
+            }
+        };
+        let mut reply = match cache.zip(site) {
+            None if rule.aggregate.is_some() => {
+                let answer = parts::answer(context, &permit, record, request, timer, caller);
+                Box::pin(answer).await?
+            }
+            None => send::send(context, &permit, record, request, timer, interim).await?,
+            Some((cache, site)) => {
+                let through = cached::Through {
+                    context,
+                    cache,
+                    site,
+                    permit: &permit,
+                    caller,
+                };
+                Box::pin(through.answer(record, request, timer, interim)).await?
+            }
+        };
+        if let Some((transform, known, method)) = changed {
+            reply = Box::pin(reply.changed(transform, &method, &known)).await?;
+        }
+        Ok(match compress {
+            Some((policy, coding)) => reply.compressed(policy, coding),
+            None => reply,
+        })
+    }
 }
 
 /// A rule's own, or else its listener's.

@@ -6,19 +6,18 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::task::Poll;
 
 use http::Method;
 use selvedge_contract::defaults::policy as defaults;
 use selvedge_gateway::aggregate::{Part, compose, pick};
-use selvedge_gateway::jwt::Verified;
 use selvedge_gateway::template::{Slot, slot};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorKind};
-use crate::message::{Request, RequestHead};
-use crate::policy::Permit;
+use crate::message::Request;
+use crate::policy::transform::known;
+use crate::policy::{Caller, Permit};
 use crate::respond::Reply;
 use crate::route::Aggregate;
 use crate::route::aggregate::Call;
@@ -42,7 +41,7 @@ pub(super) async fn answer<'a>(
     record: &mut Record<'a>,
     request: &mut Request,
     timer: &mut Timer,
-    token: Option<Rc<Verified>>,
+    caller: &Caller,
 ) -> Result<Reply<'a>, Error> {
     let rule = permit.rule();
     let Some(plan) = &rule.aggregate else {
@@ -53,7 +52,7 @@ pub(super) async fn answer<'a>(
     }
     // The calls are children of this hop.
     record.pass_trace_on(&mut request.head.fields);
-    let known = known(&request.head, token.as_deref());
+    let known = known(&request.head, caller);
     let gather = Gather {
         calls: Calls {
             context,
@@ -92,32 +91,6 @@ pub(super) async fn answer<'a>(
             }
         },
     }
-}
-
-/// What templates know of a request.
-fn known(head: &RequestHead, token: Option<&Verified>) -> BTreeMap<String, Slot> {
-    let mut query = Map::new();
-    for (name, value) in form_urlencoded::parse(head.target.query().as_bytes()) {
-        // The first of a name: an application must not be told another one than we decided by.
-        query.entry(name).or_insert_with(|| value.into());
-    }
-    let mut header = Map::new();
-    for field in head.fields.iter() {
-        let name = String::from_utf8_lossy(field.name).to_ascii_lowercase();
-        let value = String::from_utf8_lossy(field.value).into_owned();
-        header.entry(name).or_insert_with(|| value.into());
-    }
-    let request = json!({
-        "path": head.target.path(),
-        "host": head.host.as_str(),
-        "query": query,
-        "header": header,
-    });
-    let claims = token.map_or(Value::Null, |token| token.claims.clone().into());
-    BTreeMap::from([
-        ("request".to_owned(), slot(&request)),
-        ("claims".to_owned(), slot(&claims)),
-    ])
 }
 
 /// What became of the calls: their parts in order, and which of them are stood in for.

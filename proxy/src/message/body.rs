@@ -3,7 +3,7 @@
 use std::fmt;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::error::ErrorKind;
 use crate::protocol::http1::Http1Body;
@@ -104,6 +104,26 @@ impl Body {
             Self::Empty => Some(Self::Empty),
             Self::Watched(watched) => watched.rewind().map(|w| Self::Watched(Box::new(w))),
             _ => None,
+        }
+    }
+}
+
+/// Reads a whole body, of this many bytes at most. Trailers are not of its data.
+///
+/// # Errors
+/// Those of the body; `too_long` for a longer one.
+pub async fn read_whole(
+    mut body: Body,
+    largest: usize,
+    too_long: ErrorKind,
+) -> Result<Bytes, ErrorKind> {
+    let mut all = BytesMut::new();
+    loop {
+        match std::future::poll_fn(|cx| body.poll_chunk(cx)).await? {
+            Some(Chunk::Data(data)) if all.len() + data.len() > largest => return Err(too_long),
+            Some(Chunk::Data(data)) => all.extend_from_slice(&data),
+            Some(Chunk::Trailers(_)) => {}
+            None => return Ok(all.freeze()),
         }
     }
 }

@@ -13,12 +13,17 @@ pub mod limit;
 pub mod manners;
 pub mod retry;
 pub mod shared;
+pub mod transform;
 pub mod treatment;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
+use selvedge_gateway::apikey::Consumer;
+use selvedge_gateway::jwt::Verified;
+
 use crate::accept::{Downstream, ListenerPlan};
-use crate::message::RequestHead;
+use crate::message::{Known, RequestHead};
 use crate::route::Rule;
 use crate::route::aggregate::Call;
 
@@ -63,6 +68,29 @@ impl Standing {
     #[must_use]
     pub const fn permit(&self) -> Permit<'_> {
         Permit { rule: &self.rule }
+    }
+}
+
+/// Who calls, as far as guards have found out.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// The claims of its token.
+    pub token: Option<Rc<Verified>>,
+    /// Whose key it brought.
+    pub consumer: Option<Consumer>,
+    /// It has proven who it is, or tried to: by a token, a key, mutual TLS, or `Authorization`.
+    pub authorized: bool,
+}
+
+impl Caller {
+    /// What the connection and the head say.
+    #[must_use]
+    pub fn of(downstream: &Downstream, head: &RequestHead) -> Self {
+        let tried = head.fields.known(Known::Authorization).is_some();
+        Self {
+            authorized: tried || downstream.peer_id().is_some(),
+            ..Self::default()
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::cache::Cache;
 use crate::respond::compress::Compress;
 
+use super::transform::Transform;
+
 /// One policy that treats rather than guards.
 #[derive(Debug, Clone)]
 pub enum Treat {
@@ -13,6 +15,8 @@ pub enum Treat {
     Compress(Arc<Compress>),
     /// Keeps responses for others.
     Cache(Arc<Cache>),
+    /// Changes requests and responses.
+    Transform(Arc<Transform>),
 }
 
 /// What is in force at a listener, route or rule.
@@ -22,6 +26,8 @@ pub struct Treatment {
     pub compress: Option<Arc<Compress>>,
     /// Keeps responses for others.
     pub cache: Option<Arc<Cache>>,
+    /// Changes requests and responses.
+    pub transform: Option<Arc<Transform>>,
 }
 
 impl Treatment {
@@ -30,6 +36,7 @@ impl Treatment {
         match treat {
             Treat::Compress(compress) => self.compress = Some(compress),
             Treat::Cache(cache) => self.cache = Some(cache),
+            Treat::Transform(transform) => self.transform = Some(transform),
         }
     }
 
@@ -39,6 +46,7 @@ impl Treatment {
         Self {
             compress: self.compress.or_else(|| outer.compress.clone()),
             cache: self.cache.or_else(|| outer.cache.clone()),
+            transform: self.transform.or_else(|| outer.transform.clone()),
         }
     }
 }

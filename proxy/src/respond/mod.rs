@@ -4,16 +4,20 @@ pub mod compress;
 pub mod pages;
 mod refusal;
 
-use bytes::{Bytes, BytesMut};
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use selvedge_gateway::compression::Coding;
 use selvedge_gateway::redirect::{Origin, Redirect};
+use selvedge_gateway::template::Slot;
 
 use crate::accept::{Downstream, ListenerPlan, ListenerRole};
 use crate::error::{Error, ErrorKind};
-use crate::message::{Body, Chunk, Fields, Known, RequestHead, Response, ResponseHead};
+use crate::message::{Body, Fields, Known, RequestHead, Response, ResponseHead, read_whole};
 use crate::policy::cors;
 use crate::policy::guard::Notes;
+use crate::policy::transform::Transform;
 use crate::protocol::tunnel::TunnelEnd;
 use crate::route::{Backend, Rule};
 use crate::telemetry::Record;
@@ -184,23 +188,28 @@ impl<'a> Reply<'a> {
         self
     }
 
-    /// Reads the whole body, of this many bytes at most.
+    /// Its body, of this many bytes at most.
     ///
     /// # Errors
     /// Those of the body; [`ErrorKind::BadResponse`] for a longer one.
-    pub async fn collect(mut self, limit: usize) -> Result<Bytes, ErrorKind> {
-        let body = &mut self.response.body;
-        let mut all = BytesMut::new();
-        loop {
-            match std::future::poll_fn(|cx| body.poll_chunk(cx)).await? {
-                Some(Chunk::Data(data)) if all.len() + data.len() > limit => {
-                    return Err(ErrorKind::BadResponse);
-                }
-                Some(Chunk::Data(data)) => all.extend_from_slice(&data),
-                Some(Chunk::Trailers(_)) => {}
-                None => return Ok(all.freeze()),
-            }
+    pub async fn collect(self, limit: usize) -> Result<Bytes, ErrorKind> {
+        read_whole(self.response.body, limit, ErrorKind::BadResponse).await
+    }
+
+    /// Changed by a policy, unless protocols have been switched.
+    ///
+    /// # Errors
+    /// Those of the change.
+    pub async fn changed(
+        mut self,
+        transform: &Transform,
+        method: &Method,
+        known: &BTreeMap<String, Slot>,
+    ) -> Result<Self, Error> {
+        if self.tunnel.is_none() {
+            self.response = transform.response(self.response, method, known).await?;
         }
+        Ok(self)
     }
 
     /// Reads the body for nobody.

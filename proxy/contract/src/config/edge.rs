@@ -1,5 +1,7 @@
 //! Policies of the configuration for what is done at the edge with responses and for browsers.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -162,4 +164,80 @@ pub enum Coding {
     Br,
     /// gzip.
     Gzip,
+}
+
+/// Changes of requests and responses. Values are templates: `{{ request.path }}`,
+/// `{{ request.query.<name> }}`, `{{ request.header.<name> }}`, `{{ claims.sub }}`,
+/// `{{ consumer.name }}`, in responses `{{ status }}`, in bodies `{{ body.<member> }}`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Transform {
+    /// Of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestTransform>,
+    /// Of the response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<ResponseTransform>,
+}
+
+/// Changes of a request.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RequestTransform {
+    /// Headers that are set, by name; values are templates.
+    pub headers: BTreeMap<String, String>,
+    /// Headers that are taken away.
+    pub remove_headers: Vec<String>,
+    /// New path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathReplacement>,
+    /// Query parameters that are set, by name; values are templates.
+    pub query: BTreeMap<String, String>,
+    /// Query parameters that are taken away.
+    pub remove_query: Vec<String>,
+    /// Changes of a JSON body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<BodyTransform>,
+}
+
+/// Changes of a response.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ResponseTransform {
+    /// Headers that are set, by name; values are templates.
+    pub headers: BTreeMap<String, String>,
+    /// Headers that are taken away.
+    pub remove_headers: Vec<String>,
+    /// Changes of a JSON body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<BodyTransform>,
+}
+
+/// A path by a regular expression.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PathReplacement {
+    /// What is found in the path: `^/users/([^/]+)/orders$`.
+    pub regex: String,
+    /// What stands in its place: `/orders/of/$1`; `${1}x` where a letter follows.
+    pub replacement: String,
+}
+
+/// Changes of a JSON body: a new one by `template`, then `remove`, `rename`, `set`. Members are named by
+/// paths: `user.address.city`, `items.*.price` in each item of a list.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BodyTransform {
+    /// The whole body anew: a template for JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// Members that are taken away.
+    pub remove: Vec<String>,
+    /// Members and their new names.
+    pub rename: BTreeMap<String, String>,
+    /// Members and their values; a text with `{{` in it is a template for JSON.
+    pub set: BTreeMap<String, serde_json::Value>,
+    /// Longer bodies are refused: 413 for a request, 502 for a response. Default: 1MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest: Option<Size>,
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::units::{Duration, Rate};
 
 use super::HeaderEdits;
-use super::edge::{CachePolicy, Compression, Csrf, ErrorPage, Security, VersionPolicy};
+use super::edge::{CachePolicy, Compression, Csrf, ErrorPage, Security, Transform, VersionPolicy};
 
 /// A named rule. Exactly one of its keys is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +39,9 @@ pub struct Policy {
     /// Which pages of other origins may call (Fetch standard, CORS).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+    /// Changes of requests and responses: headers, path, query, JSON bodies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transform: Option<Transform>,
     /// Requests that change something come from pages of one's own; 403 to others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub csrf: Option<Csrf>,

@@ -16,7 +16,7 @@ use super::services::Services;
 use super::{At, Compiler, Pass};
 
 /// What templates know beside the other calls.
-const GIVEN: [&str; 2] = ["request", "claims"];
+const GIVEN: [&str; 3] = ["request", "claims", "consumer"];
 
 impl Compiler {
     /// An `aggregate`.

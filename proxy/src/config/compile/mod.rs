@@ -13,6 +13,7 @@ mod routes;
 mod services;
 mod stores;
 mod tokens;
+mod transforms;
 mod treats;
 mod whole;
 

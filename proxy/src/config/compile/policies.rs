@@ -108,12 +108,13 @@ impl Pass<'_> {
             policy.compression.is_some(),
             policy.cache.is_some(),
             policy.csrf.is_some(),
+            policy.transform.is_some(),
             policy.security.is_some(),
             policy.version.is_some(),
             policy.error_pages.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`, `compression`, `cache`, `csrf`, `security`, `version`, `errorPages`";
+            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`, `compression`, `cache`, `transform`, `csrf`, `security`, `version`, `errorPages`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
         for (key, list, sense) in [
@@ -240,7 +241,8 @@ impl Pass<'_> {
         }
     }
 
-    fn header_name(&mut self, at: &At, name: &str) -> bool {
+    /// Whether a header may be edited.
+    pub(super) fn header_name(&mut self, at: &At, name: &str) -> bool {
         if !is_token(name.as_bytes()) {
             let remedy = "expected letters, digits and `-`";
             self.error(at, format!("`{name}` is not a header name"), remedy);

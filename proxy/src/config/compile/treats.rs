@@ -78,6 +78,11 @@ impl Pass<'_> {
     /// What a policy treats, if it does.
     pub(super) fn treats(&mut self, name: &str, policy: &Policy) {
         let at = At::key("policies").then(name);
+        if let Some(spec) = &policy.transform {
+            let transform = self.transform(&at.then("transform"), spec);
+            self.treats
+                .insert(name.to_owned(), Treat::Transform(Arc::new(transform)));
+        }
         if let Some(spec) = &policy.compression {
             let compress = self.compression(&at.then("compression"), spec);
             self.treats
