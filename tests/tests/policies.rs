@@ -227,3 +227,27 @@ fn a_port_or_a_final_dot_is_no_way_to_another_bucket() {
     assert_eq!(statuses, [200, 200, 429, 429]);
     proxy.wait_for_metric("selvedge_rate_limit_total", &["few", "refused"], 2.0);
 }
+
+#[test]
+fn a_limit_a_minute_and_a_quota_a_month_both_hold() {
+    let upstream = ok();
+    let proxy = with(
+        &upstream,
+        "",
+        "minute: { rateLimit: { rate: 2/min } }, month: { rateLimit: { key: header.x-who, rate: 3/month } }",
+        "{ policies: [minute, month], backendRefs: [{ service: app }] }",
+    );
+    let ask = |who: &str| {
+        let mut client = Raw::connect(proxy.address("web"));
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Who: {who}\r\n\r\n"));
+        client.reply()
+    };
+    let first = ask("a");
+    let told = first
+        .headers
+        .iter()
+        .filter(|(n, _)| n == "RateLimit-Policy");
+    let told: Vec<&str> = told.map(|(_, v)| v.as_str()).collect();
+    assert_eq!(told, ["\"minute\";q=2;w=60", "\"month\";q=3;w=2592000"]);
+    assert_eq!([ask("a").status, ask("a").status], [200, 429]);
+}

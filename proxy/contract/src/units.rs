@@ -28,7 +28,7 @@ pub enum UnitError {
     #[error("a duration of a year at most")]
     TooLong,
     /// Not a rate.
-    #[error("a rate such as `100/min`, `10/s`, `1000/day` or `50/10s`")]
+    #[error("a rate such as `100/min`, `10/s`, `1000/day`, `50000/month` or `50/10s`")]
     Rate,
     /// Not a size.
     #[error("a size such as `512`, `64KiB`, `10MiB` or `1GiB`")]
@@ -112,6 +112,8 @@ impl FromStr for Rate {
             "m" | "min" | "minute" => Std::from_mins(1),
             "h" | "hour" => Std::from_hours(1),
             "d" | "day" => Std::from_hours(24),
+            // A quota earns back as it goes: calendars would let everybody begin at once.
+            "month" => Std::from_hours(24 * 30),
             other => other.parse::<Duration>().map_err(|_| UnitError::Rate)?.0,
         };
         let digits = count.bytes().all(|b| b.is_ascii_digit());
@@ -130,6 +132,7 @@ impl fmt::Display for Rate {
             60_000 => "min".to_owned(),
             3_600_000 => "hour".to_owned(),
             86_400_000 => "day".to_owned(),
+            2_592_000_000 => "month".to_owned(),
             _ => Duration(self.period).to_string(),
         };
         write!(f, "{}/{period}", self.count)
@@ -262,7 +265,7 @@ mod tests {
         ] {
             assert_eq!(rate(bad), Err(UnitError::Rate), "{bad:?}");
         }
-        for text in ["100/min", "5/10s", "7/hour", "1/day", "3/s"] {
+        for text in ["100/min", "5/10s", "7/hour", "1/day", "9/month", "3/s"] {
             assert_eq!(text.parse::<Rate>().map(|r| r.to_string()), Ok(text.into()));
         }
     }

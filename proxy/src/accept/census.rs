@@ -62,24 +62,26 @@ impl Live {
 #[derive(Debug)]
 pub struct Counted {
     counts: Arc<Mutex<Counts>>,
-    listener: Arc<str>,
+    listener: Option<Arc<str>>,
     address: Option<IpAddr>,
 }
 
 impl Census {
-    /// Takes a place, unless a cap is reached. `ceiling` bounds the listener besides its limits.
+    /// Takes a place, unless a cap is reached; without an address, one of the listener only.
+    /// `ceiling` bounds the listener besides its limits.
     #[must_use]
     pub fn admit(
         &self,
         listener: &Arc<str>,
-        address: IpAddr,
+        address: Option<IpAddr>,
         limits: &Limits,
         ceiling: usize,
     ) -> Option<Counted> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let total = counts.by_listener.get(listener).copied().unwrap_or(0);
         // Addresses are only counted where a cap needs them.
-        let address = (limits.connections_per_address > 0).then(|| address.to_canonical());
+        let address = address.filter(|_| limits.connections_per_address > 0);
+        let address = address.map(|address| address.to_canonical());
         let own = address.map_or(0, |a| counts.by_address.get(&a).copied().unwrap_or(0));
         if total >= limits.connections.min(ceiling) {
             return None;
@@ -93,7 +95,27 @@ impl Census {
         }
         Some(Counted {
             counts: self.counts.clone(),
-            listener: listener.clone(),
+            listener: Some(listener.clone()),
+            address,
+        })
+    }
+
+    /// Takes a place for an address that a load balancer speaks for; its connection has one of its
+    /// listener's already.
+    #[must_use]
+    pub fn admit_address(&self, address: IpAddr, limits: &Limits) -> Option<Counted> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = (limits.connections_per_address > 0).then(|| address.to_canonical());
+        if let Some(address) = address {
+            let own = counts.by_address.entry(address).or_default();
+            if *own >= limits.connections_per_address {
+                return None;
+            }
+            *own += 1;
+        }
+        Some(Counted {
+            counts: self.counts.clone(),
+            listener: None,
             address,
         })
     }
@@ -102,7 +124,8 @@ impl Census {
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.by_listener.get_mut(&self.listener) {
+        let listener = self.listener.as_ref();
+        if let Some(count) = listener.and_then(|name| counts.by_listener.get_mut(name)) {
             *count -= 1;
         }
         if let Some(address) = self.address
@@ -128,7 +151,8 @@ mod tests {
         limits.connections = 3;
         limits.connections_per_address = 2;
         let name: Arc<str> = "web".into();
-        let admit = |last: u8| census.admit(&name, IpAddr::from([10, 0, 0, last]), &limits, 100);
+        let admit =
+            |last: u8| census.admit(&name, Some(IpAddr::from([10, 0, 0, last])), &limits, 100);
         let first = admit(1);
         let second = admit(1);
         assert!(first.is_some() && second.is_some());
@@ -138,5 +162,10 @@ mod tests {
         assert!(admit(3).is_none(), "listener cap");
         drop(first);
         assert!(admit(3).is_some());
+        let named = || census.admit_address(IpAddr::from([10, 0, 0, 9]), &limits);
+        let both = (named(), named());
+        assert!(both.0.is_some() && both.1.is_some() && named().is_none());
+        drop(both);
+        assert!(named().is_some());
     }
 }

@@ -1,5 +1,6 @@
 //! Stage 1, accept: from a listening socket to a connection with its facts.
 
+pub mod announced;
 pub mod census;
 pub mod listener;
 
@@ -7,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use selvedge_contract::defaults::Limits;
+use selvedge_gateway::address::Ranges;
 
 use crate::message::Host;
 use crate::policy::guard::Guard;
@@ -61,6 +63,8 @@ pub struct ListenerPlan {
     pub limits: Limits,
     /// Proxies before this one whose word counts.
     pub trusted_hops: usize,
+    /// Load balancers that say whom they speak for.
+    pub balancers: Option<Ranges<()>>,
     /// What its requests must pass, where their rule has nothing of the same kind.
     pub guards: Vec<Guard>,
     /// What is done with them, see `guards`.

@@ -88,10 +88,10 @@ fn serve_listener(
                 let Some(plan) = snapshot.listener(&name).cloned() else {
                     return;
                 };
-                let place = worker
-                    .shared
-                    .census
-                    .admit(&name, peer.ip(), &plan.limits, ceiling);
+                // A load balancer has as many connections as it has clients.
+                let address = (!protocol::is_balancer(&plan, peer)).then(|| peer.ip());
+                let census = &worker.shared.census;
+                let place = census.admit(&name, address, &plan.limits, ceiling);
                 if place.is_none() {
                     // Closed at once, by dropping it: an answer would cost what the cap saves.
                     worker.metrics.worker(worker.index).refused.add(1);

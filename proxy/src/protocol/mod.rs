@@ -9,4 +9,4 @@ pub mod socket;
 pub mod tunnel;
 pub mod websocket;
 
-pub use serve::serve;
+pub use serve::{is_balancer, serve};

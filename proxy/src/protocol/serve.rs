@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::accept::{Counted, Downstream, ListenerPlan, ListenerSecurity};
+use crate::accept::{Counted, Downstream, ListenerPlan, ListenerSecurity, announced};
 use crate::error::ErrorKind;
 use crate::telemetry::Record;
 use crate::tls;
@@ -30,19 +30,39 @@ const TLS_HANDSHAKE: u8 = 0x16;
 pub async fn serve(
     worker: Rc<Worker>,
     listener: Arc<ListenerPlan>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    mut stream: TcpStream,
+    mut peer: SocketAddr,
     place: Option<Counted>,
 ) {
     let shard = worker.metrics.worker(worker.index);
     shard.accepted.add(1);
     worker.shared.live.begins();
-    let _ended = Ending {
+    let mut ended = Ending {
         worker: worker.clone(),
-        _place: place,
+        _places: [place, None],
     };
     Socket::tune(&stream);
     let deadline = Instant::now() + listener.limits.handshake;
+    if is_balancer(&listener, peer) {
+        let announced = announced::read(&mut stream, peer);
+        match tokio::time::timeout_at(deadline, announced).await {
+            Ok(Ok(named)) => peer = named,
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, listener = %listener.name, %error, "announcement");
+                return unread(&worker, listener, peer, ErrorKind::BadRequest);
+            }
+            Err(_) => return unread(&worker, listener, peer, ErrorKind::HeadTimeout),
+        }
+        // Whoever it speaks for is held to what one address may have.
+        let census = &worker.shared.census;
+        match census.admit_address(peer.ip(), &listener.limits) {
+            Some(place) => ended._places[1] = Some(place),
+            None => {
+                shard.refused.add(1);
+                return;
+            }
+        }
+    }
     // Cancelled by its deadline, which closes the socket.
     match tokio::time::timeout_at(deadline, secure(&listener, stream, peer)).await {
         Ok(Ok(Some(Secured {
@@ -66,10 +86,17 @@ pub async fn serve(
     }
 }
 
+/// Whether a peer speaks for others.
+#[must_use]
+pub fn is_balancer(listener: &ListenerPlan, peer: SocketAddr) -> bool {
+    let balancers = listener.balancers.as_ref();
+    balancers.is_some_and(|ranges| ranges.find(peer.ip().to_canonical()).is_some())
+}
+
 /// Counts a connection until it is dropped.
 struct Ending {
     worker: Rc<Worker>,
-    _place: Option<Counted>,
+    _places: [Option<Counted>; 2],
 }
 
 impl Drop for Ending {

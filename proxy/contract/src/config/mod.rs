@@ -95,12 +95,24 @@ pub struct Listener {
     /// is believed.
     #[serde(default)]
     pub trusted_hops: u8,
+    /// Load balancers that say whom they speak for by the PROXY protocol (version 1 or 2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Names of policies for all that comes here; one of the same kind at a route or rule wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
     /// Certificates of an `HTTPS` listener.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
+}
+
+/// Who speaks for others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Addresses and ranges of the load balancers. From these a PROXY header is demanded; from others
+    /// it is no HTTP.
+    pub from: Vec<String>,
 }
 
 /// What a listener speaks.

@@ -246,7 +246,7 @@ pub struct RateLimit {
     /// `address`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<OneOrMany>,
-    /// How many: `100/min`, `10/s`, `5000/day`.
+    /// How many: `100/min`, `10/s`, `5000/day`, `100000/month` (30 days).
     pub rate: Rate,
     /// How many at once. Default: the count of the rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,15 +1,11 @@
 //! Listeners of the configuration: the gateway's, the inbound ports and the outbound port of a
 //! sidecar. All become the same kind of plan.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_contract::config::{
-    Inbound, Listener, ListenerProtocol, ListenerTls, MtlsMode, TlsVersion, UpstreamProtocol,
-};
+use selvedge_contract::config::{Inbound, Listener, ListenerProtocol, MtlsMode, UpstreamProtocol};
 use selvedge_contract::defaults::{Limits, Role};
 use selvedge_gateway::authorize::Sense;
 use selvedge_gateway::hostname::Pattern;
@@ -20,8 +16,7 @@ use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
 use crate::route::table::Path;
 use crate::route::{Backend, Edits, Matcher, RetryPolicy, Rule, Table};
-use crate::tls::files::Pair;
-use crate::tls::{FileCertificates, ServerTls, ShownCertificates};
+use crate::tls::{FileCertificates, ServerTls};
 
 use super::policies::Policies;
 use super::routes::{self, CompiledRule};
@@ -115,6 +110,7 @@ impl Compiler {
             table,
             limits: limits.clone(),
             trusted_hops: spec.trusted_hops.into(),
+            balancers: pass.balancers(at, spec),
             guards,
             treatment,
         };
@@ -175,6 +171,7 @@ impl Compiler {
             table,
             limits: limits.clone(),
             trusted_hops: 0,
+            balancers: None,
             guards: Vec::new(),
             treatment: Treatment::default(),
         })
@@ -267,6 +264,7 @@ impl Compiler {
             table,
             limits: limits.clone(),
             trusted_hops: 0,
+            balancers: None,
             guards: Vec::new(),
             treatment: Treatment::default(),
         })
@@ -305,106 +303,5 @@ impl Compiler {
             retry,
             metrics,
         })
-    }
-}
-
-impl Pass<'_> {
-    /// TLS of a listener: files, ACME, or both.
-    fn gateway_tls(
-        &mut self,
-        at: &At,
-        spec: &ListenerTls,
-    ) -> Option<(ServerTls, Arc<FileCertificates>)> {
-        let pairs: Vec<Pair> = spec
-            .certificates
-            .iter()
-            .map(|files| Pair {
-                certificate: PathBuf::from(&files.certificate),
-                key: PathBuf::from(&files.key),
-            })
-            .collect();
-        let certificates = at.then("certificates");
-        if pairs.is_empty() && spec.acme.is_none() {
-            self.error(&certificates, "no certificate", "add one, or `acme`");
-        }
-        let acme = spec.acme.as_deref();
-        let issuer = acme.and_then(|name| self.issuer(&at.then("acme"), name));
-        let files = match FileCertificates::load(pairs) {
-            Ok(files) => files,
-            Err(errors) => {
-                for (index, error) in errors {
-                    let remedy = "expected PEM files that can be read";
-                    self.error(&certificates.nth(index), error.to_string(), remedy);
-                }
-                return None;
-            }
-        };
-        let shown = ShownCertificates {
-            files: files.clone(),
-            issuer,
-        };
-        match ServerTls::gateway(shown, spec.min_version == TlsVersion::V13) {
-            Ok(tls) => Some((tls, files)),
-            Err(error) => {
-                self.error(at, error.to_string(), "");
-                None
-            }
-        }
-    }
-
-    fn address<T: std::str::FromStr>(&mut self, at: &At, text: &str) -> Option<T> {
-        if let Ok(address) = text.parse() {
-            return Some(address);
-        }
-        let remedy = if std::any::type_name::<T>().contains("SocketAddr") {
-            "expected an address and a port such as `127.0.0.1:8080`"
-        } else {
-            "expected an address such as `127.0.0.1` or `::`"
-        };
-        self.error(at, format!("`{text}` is not an address"), remedy);
-        None
-    }
-
-    fn check_parents(&mut self) {
-        let mut names: Vec<&str> = self
-            .config
-            .listeners
-            .iter()
-            .map(|l| l.name.as_str())
-            .collect();
-        names.push("outbound");
-        for (index, route) in self.config.routes.iter().enumerate() {
-            for (nth, parent) in route.parent_refs.iter().enumerate() {
-                if !names.contains(&parent.name.as_str()) {
-                    let at = At::key("routes")
-                        .nth(index)
-                        .then("parentRefs")
-                        .nth(nth)
-                        .then("name");
-                    self.dangling(&at, "listener", &parent.name, names.iter().copied());
-                }
-            }
-        }
-        let mut seen = HashSet::new();
-        for (index, listener) in self.config.listeners.iter().enumerate() {
-            if !seen.insert(&listener.name) {
-                let at = At::key("listeners").nth(index).then("name");
-                self.error(
-                    &at,
-                    format!("a listener `{}` is there already", listener.name),
-                    "give it another name",
-                );
-            }
-        }
-    }
-
-    fn check_addresses(&mut self, plans: &[Arc<ListenerPlan>]) {
-        let mut seen = HashSet::new();
-        for plan in plans.iter().filter(|p| p.address.port() != 0) {
-            if !seen.insert(plan.address) {
-                let message = format!("{} is used by two listeners", plan.address);
-                self.error(&At::default(), message, "give one of them another port");
-            }
-        }
     }
 }

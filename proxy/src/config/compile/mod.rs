@@ -8,6 +8,7 @@ mod guards;
 mod listeners;
 mod manners;
 mod matches;
+mod places;
 mod policies;
 mod routes;
 mod services;

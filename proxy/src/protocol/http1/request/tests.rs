@@ -16,6 +16,7 @@ fn listener() -> ListenerPlan {
         table: Table::default(),
         limits: Limits::of(Role::Gateway),
         trusted_hops: 0,
+        balancers: None,
         guards: Vec::new(),
         treatment: crate::policy::treatment::Treatment::default(),
     }

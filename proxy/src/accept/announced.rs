@@ -1,0 +1,117 @@
+//! Part of stage 1, accept: whom a load balancer speaks for, by the PROXY protocol (versions 1
+//! and 2). Only believed from addresses that the listener names, and then demanded.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+use proxy_header::{ParseConfig, ProxyHeader};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+/// First bytes of version 2.
+const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Longest line of version 1.
+const LINE: usize = 107;
+/// Longest announcement of version 2 behind its fixed part: addresses and what else there is.
+const EXTRA: usize = 2048;
+
+fn invalid(why: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, why)
+}
+
+/// Reads an announcement and not a byte more; gives whom it announces, or `peer` if the balancer
+/// speaks for itself. The caller bounds its time.
+///
+/// # Errors
+/// Those of the socket, or that what came is no announcement.
+pub async fn read(stream: &mut TcpStream, peer: SocketAddr) -> io::Result<SocketAddr> {
+    let mut head = vec![0; SIGNATURE.len()];
+    stream.read_exact(&mut head).await?;
+    if head == SIGNATURE {
+        let mut rest = [0; 4];
+        stream.read_exact(&mut rest).await?;
+        let length = usize::from(u16::from_be_bytes([rest[2], rest[3]]));
+        if length > EXTRA {
+            return Err(invalid("a PROXY header that is too long"));
+        }
+        head.extend_from_slice(&rest);
+        let fixed = head.len();
+        head.resize(fixed + length, 0);
+        stream
+            .read_exact(head.get_mut(fixed..).unwrap_or_default())
+            .await?;
+    } else if head.starts_with(b"PROXY ") {
+        line(stream, &mut head).await?;
+    } else {
+        return Err(invalid("no PROXY header"));
+    }
+    parse(&head, peer).ok_or_else(|| invalid("a PROXY header that cannot be read"))
+}
+
+/// The rest of a line of version 1: looked at first, so that nothing behind it is taken.
+async fn line(stream: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<()> {
+    let mut part = [0; LINE];
+    while !head.ends_with(b"\r\n") {
+        let room = LINE.checked_sub(head.len()).filter(|room| *room > 0);
+        let room = room.ok_or_else(|| invalid("a PROXY header that is too long"))?;
+        let part = part.get_mut(..room).unwrap_or_default();
+        let seen = stream.peek(part).await?;
+        if seen == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let end = part.iter().take(seen).position(|b| *b == b'\n');
+        let part = part.get_mut(..end.map_or(seen, |at| at + 1));
+        let part = part.unwrap_or_default();
+        stream.read_exact(part).await?;
+        head.extend_from_slice(part);
+        if end.is_some() && !head.ends_with(b"\r\n") {
+            return Err(invalid("a PROXY header that cannot be read"));
+        }
+    }
+    Ok(())
+}
+
+/// Whom a whole announcement names.
+#[must_use]
+pub fn parse(announcement: &[u8], peer: SocketAddr) -> Option<SocketAddr> {
+    let (header, length) = ProxyHeader::parse(announcement, ParseConfig::default()).ok()?;
+    if length != announcement.len() {
+        return None;
+    }
+    Some(
+        header
+            .proxied_address()
+            .map_or(peer, |proxied| proxied.source),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements() {
+        let peer: SocketAddr = "10.0.0.1:1".parse().unwrap();
+        let named = |text: &str| parse(text.as_bytes(), peer).map(|a| a.to_string());
+        assert_eq!(
+            named("PROXY TCP4 192.0.2.7 192.0.2.1 5000 443\r\n").as_deref(),
+            Some("192.0.2.7:5000")
+        );
+        assert_eq!(
+            named("PROXY TCP6 2001:db8::7 2001:db8::1 5000 443\r\n").as_deref(),
+            Some("[2001:db8::7]:5000")
+        );
+        assert_eq!(named("PROXY UNKNOWN\r\n").as_deref(), Some("10.0.0.1:1"));
+        for bad in [
+            "PROXY TCP4 192.0.2.7 192.0.2.1 5000\r\n",
+            "PROXY TCP4 192.0.2.777 192.0.2.1 5000 443\r\n",
+            "PROXY TCP4 2001:db8::7 192.0.2.1 5000 443\r\n",
+            "PROXY TCP4 192.0.2.7 192.0.2.1 70000 443\r\n",
+            "PROXY TCP4 192.0.2.7 192.0.2.1 5000 443\r\nG",
+            "PROXY  TCP4 192.0.2.7 192.0.2.1 5000 443\r\n",
+            "",
+        ] {
+            assert_eq!(named(bad), None, "{bad}");
+        }
+    }
+}
