@@ -82,6 +82,8 @@ pub enum ErrorKind {
     NoKeys,
     /// The store that counts for a rate limit is lost, and nothing may pass without it.
     NoCount,
+    /// Who decides whether a request may pass could not be asked.
+    NoVerdict,
     /// The route has no backend with a weight.
     NoBackend,
     /// The service has no endpoint.
@@ -169,7 +171,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 47] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -194,6 +196,7 @@ impl ErrorKind {
         Self::Unauthenticated,
         Self::NoKeys,
         Self::NoCount,
+        Self::NoVerdict,
         Self::NoBackend,
         Self::NoEndpoint,
         Self::BreakerOpen,
@@ -249,6 +252,7 @@ impl ErrorKind {
             Self::Unauthenticated => row(Local, 401, 16, "http_request_denied", "RA", Never, "who calls is not proven"),
             Self::NoKeys => row(Local, 503, 14, "http_request_denied", "RK", Never, "the issuer's keys are not known yet"),
             Self::NoCount => row(Local, 503, 14, "http_request_denied", "RS", Never, "the rate limit cannot be counted"),
+            Self::NoVerdict => row(Local, 503, 14, "http_request_denied", "RV", Never, "who decides could not be asked"),
             Self::NoBackend => row(Local, 500, 13, "destination_unavailable", "NB", Never, "the route has no backend"),
             Self::NoEndpoint => row(Local, 503, 14, "destination_unavailable", "NE", Never, "the service has no endpoint"),
             Self::BreakerOpen => row(Local, 503, 14, "destination_unavailable", "BO", Never, "the circuit breaker is open"),

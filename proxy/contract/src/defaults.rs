@@ -255,6 +255,12 @@ pub mod policy {
     pub const ZSTD_WINDOW: u32 = 18;
     /// Encoders of a worker at a time, of about 1 MiB each; further responses go out as they are.
     pub const ENCODERS: usize = 256;
+    /// Who decides is given this long.
+    pub const VERDICT: Duration = Duration::from_millis(200);
+    /// Bytes of a refusal.
+    pub const VERDICT_BYTES: usize = 64 << 10;
+    /// Verdicts that a worker remembers.
+    pub const VERDICTS: usize = 4096;
     /// A store that counts is lost when it has been silent for this long.
     pub const STORE: Duration = Duration::from_millis(50);
     /// A request that may be counted locally waits this long for the store.

@@ -1,6 +1,7 @@
 //! Stage 4, the spine: one request through route, policy, balance, upstream and respond. Only
 //! this folder calls those stages, and they never call each other.
 
+mod authz;
 mod cached;
 mod part;
 mod parts;
@@ -9,14 +10,12 @@ mod send;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use crate::accept::{Downstream, ListenerPlan};
 use crate::cache::Site;
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Request, Response};
-use crate::policy::guard::{Notes, Seen, Stop};
+use crate::policy::guard::{Found, Notes, Seen, Stop};
 use crate::policy::{self, Caller, Passed, transform};
 use crate::respond::{self, Outgoing, Reply};
 use crate::route::Rule;
@@ -96,7 +95,7 @@ async fn forward<'a>(
     let mut caller = Caller::of(downstream, &request.head);
     let passed = match policy::unguarded(rule, plan) {
         Some(passed) => passed,
-        None => match gate(context, rule, record.start, request, notes, &mut caller).await? {
+        None => match gate(context, rule, record, request, notes, &mut caller).await? {
             Gate::Open(passed) => passed,
             Gate::Answered(response) => return Ok(Reply::own(*response)),
         },
@@ -122,21 +121,25 @@ enum Gate {
 async fn gate(
     context: Context<'_>,
     rule: &Arc<Rule>,
-    start: Instant,
+    record: &Record<'_>,
     request: &mut Request,
     notes: &mut Notes,
     caller: &mut Caller,
 ) -> Result<Gate, Error> {
-    let mut seen = Seen::new(context.downstream, &request.head, &rule.name, start);
+    let mut seen = Seen::new(context.downstream, &request.head, &rule.name, record.start);
     let passed = loop {
         match policy::guard(rule, context.plan(), &mut seen, notes) {
             Ok(passed) => break passed,
             Err(Stop::Refused(error)) => return Err(error),
             Err(Stop::Answered(response)) => return Ok(Gate::Answered(response)),
             Err(Stop::Wait(work)) => seen.found = Some(work.await),
+            Err(Stop::Ask(policy)) => {
+                let ask = authz::ask(context, &policy, &request.head, notes, record);
+                seen.found = Some(Found::Verdict(Box::pin(ask).await));
+            }
         }
     };
-    caller.authorized |= seen.token.is_some() || seen.consumer.is_some();
+    caller.authorized |= seen.token.is_some() || seen.consumer.is_some() || seen.asked;
     caller.token = seen.token.take();
     caller.consumer = seen.consumer.take();
     notes.apply(&mut request.head);

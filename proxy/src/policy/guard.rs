@@ -22,6 +22,7 @@ use super::access::Access;
 use super::api_key::{ApiKey, without};
 use super::client;
 use super::cors::Cors;
+use super::ext_authz::{ExtAuthz, Verdict};
 use super::jwt::Jwt;
 use super::limit::Limit;
 use super::manners::{Csrf, Security, Version};
@@ -51,6 +52,8 @@ pub enum Guard {
     ApiKey(Arc<ApiKey>),
     /// By rate, of who that is.
     IdentityLimit(Arc<Limit>),
+    /// By whoever is asked.
+    Ask(Arc<ExtAuthz>),
     /// Who may not.
     Deny(Arc<Access>),
     /// Who may.
@@ -65,6 +68,8 @@ pub enum Stop {
     Answered(Box<Response>),
     /// It must wait for this, which bounds its own time; then it goes on where it was.
     Wait(Work),
+    /// A service must be asked; then it goes on where it was.
+    Ask(Arc<ExtAuthz>),
 }
 
 /// What a guard waits for.
@@ -77,6 +82,8 @@ pub enum Found {
     Keys,
     /// What a shared store has counted.
     Count(Result<Count, Lost>),
+    /// What a service has decided.
+    Verdict(Rc<Verdict>),
 }
 
 impl Stop {
@@ -92,6 +99,7 @@ impl fmt::Debug for Stop {
             Self::Refused(error) => write!(f, "Refused({error})"),
             Self::Answered(response) => write!(f, "Answered({})", response.head.status),
             Self::Wait(_) => f.write_str("Wait"),
+            Self::Ask(policy) => write!(f, "Ask({})", policy.name),
         }
     }
 }
@@ -171,6 +179,8 @@ pub struct Seen<'a> {
     pub token: Option<Rc<Verified>>,
     /// Whose key it brought.
     pub consumer: Option<Consumer>,
+    /// Somebody else has decided who it is.
+    pub asked: bool,
     /// What came of the wait that the next guard asked for.
     pub found: Option<Found>,
     /// Guards that it has passed.
@@ -194,6 +204,7 @@ impl<'a> Seen<'a> {
             rule,
             token: None,
             consumer: None,
+            asked: false,
             found: None,
             passed: 0,
             address: None,
@@ -253,8 +264,9 @@ impl Guard {
             Self::Jwt(_) => 7,
             Self::ApiKey(_) => 8,
             Self::IdentityLimit(_) => 9,
-            Self::Deny(_) => 10,
-            Self::Allow(_) => 11,
+            Self::Deny(_) => 20,
+            Self::Allow(_) => 21,
+            Self::Ask(_) => 22,
         }
     }
 
@@ -286,6 +298,7 @@ impl Guard {
             Self::Limit(limit) | Self::IdentityLimit(limit) => limit.check(seen, notes),
             Self::Jwt(jwt) => jwt.check(seen, notes),
             Self::ApiKey(keys) => keys.check(seen, notes),
+            Self::Ask(policy) => policy.check(seen, notes),
             Self::Deny(access) | Self::Allow(access) => access.check(seen),
         }
     }

@@ -5,6 +5,7 @@ pub mod access;
 pub mod api_key;
 pub mod client;
 pub mod cors;
+pub mod ext_authz;
 pub mod forwarded;
 pub mod guard;
 pub mod jwt;
@@ -27,6 +28,7 @@ use crate::message::{Known, RequestHead};
 use crate::route::Rule;
 use crate::route::aggregate::Call;
 
+use ext_authz::ExtAuthz;
 use guard::{Guard, Notes, Seen, Stop};
 
 /// Proof that policy let a request through to a rule's backends. Made only by [`permit`].
@@ -40,6 +42,12 @@ impl<'a> Permit<'a> {
     #[must_use]
     pub const fn rule(&self) -> &'a Arc<Rule> {
         self.rule
+    }
+
+    /// For the question whether another request may pass.
+    #[must_use]
+    pub const fn to_ask(policy: &ExtAuthz) -> Permit<'_> {
+        Permit { rule: &policy.rule }
     }
 
     /// For a call that is part of this rule's answer.

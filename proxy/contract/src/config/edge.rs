@@ -241,3 +241,25 @@ pub struct BodyTransform {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub largest: Option<Size>,
 }
+
+/// A service that decides over HTTP whether a request may pass, as Envoy's `ext_authz`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ExtAuthz {
+    /// Service that is asked: the request's method, host, path and headers, without its body.
+    pub service: String,
+    /// Goes before the path. Default: none.
+    pub path_prefix: String,
+    /// To the last byte of its answer. Default: 200ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Requests pass while it cannot be asked. Default: false, they are answered 503.
+    pub fail_open: bool,
+    /// Headers that are sent along. Default: all.
+    pub headers: Vec<String>,
+    /// Headers of its answer that the application gets; what a client sends there is removed.
+    pub upstream_headers: Vec<String>,
+    /// How long an answer holds for the same question. Default: 0s, it is asked each time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Duration>,
+}

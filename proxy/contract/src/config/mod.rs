@@ -19,8 +19,8 @@ use crate::units::{Duration, Size};
 pub use acme::{Acme, AcmeChallenge, ExternalAccount};
 pub use dev::{DevConfig, Workload};
 pub use edge::{
-    BodyTransform, CachePolicy, Coding, Compression, Csrf, ErrorPage, Frame, Hsts, PathReplacement,
-    RequestTransform, ResponseTransform, Security, Transform, VersionPolicy,
+    BodyTransform, CachePolicy, Coding, Compression, Csrf, ErrorPage, ExtAuthz, Frame, Hsts,
+    PathReplacement, RequestTransform, ResponseTransform, Security, Transform, VersionPolicy,
 };
 pub use policy::{
     AddressPolicy, Allow, ApiKeyPolicy, Claim, Cors, HeaderPolicy, HeaderTest, HeaderTestType,

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::units::{Duration, Rate};
 
 use super::HeaderEdits;
-use super::edge::{CachePolicy, Compression, Csrf, ErrorPage, Security, Transform, VersionPolicy};
+use super::edge::{
+    CachePolicy, Compression, Csrf, ErrorPage, ExtAuthz, Security, Transform, VersionPolicy,
+};
 
 /// A named rule. Exactly one of its keys is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +41,9 @@ pub struct Policy {
     /// Which pages of other origins may call (Fetch standard, CORS).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+    /// A service that decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ext_authz: Option<ExtAuthz>,
     /// Changes of requests and responses: headers, path, query, JSON bodies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transform: Option<Transform>,

@@ -37,7 +37,7 @@ impl Compiler {
             Mode::Sidecar => Role::Sidecar,
         };
         let limits = limits(role, &pass.config.limits);
-        self.check_policies(pass);
+        self.check_policies(pass, services);
         let rules = self.rules(pass, services, &limits);
         pass.check_parents();
         let mut compiled = Compiled {

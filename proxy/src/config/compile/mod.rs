@@ -4,6 +4,7 @@
 mod access;
 mod acme;
 mod aggregates;
+mod ext_authz;
 mod guards;
 mod listeners;
 mod manners;

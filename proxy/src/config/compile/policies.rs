@@ -13,6 +13,7 @@ use crate::policy::treatment::Treatment;
 use crate::protocol::http1::parse::{is_token, is_value};
 use crate::route::Edits;
 
+use super::services::Services;
 use super::{At, Compiler, Pass};
 
 /// What the policies of a rule come to.
@@ -27,7 +28,7 @@ pub(super) struct Policies {
 impl Compiler {
     /// Checks every policy, used or not, and makes guards of those that are. A limit that has not
     /// changed since the last snapshot goes on counting.
-    pub(super) fn check_policies(&mut self, pass: &mut Pass<'_>) {
+    pub(super) fn check_policies(&mut self, pass: &mut Pass<'_>, services: &Services) {
         let mut limits = BTreeMap::new();
         for (name, policy) in &pass.config.policies {
             pass.check_policy(name, policy);
@@ -41,6 +42,12 @@ impl Compiler {
             if let Some(spec) = &policy.cors {
                 let cors = pass.cors(&at.then("cors"), spec);
                 pass.guard(name, Guard::Cors(Arc::new(cors)));
+            }
+            if let Some(spec) = &policy.ext_authz {
+                let asked = self.ext_authz(pass, &at.then("extAuthz"), name, spec, services);
+                if let Some(asked) = asked {
+                    pass.guard(name, Guard::Ask(Arc::new(asked)));
+                }
             }
             if let Some(spec) = &policy.csrf {
                 let csrf = pass.csrf(&at.then("csrf"), name, spec);
@@ -109,12 +116,13 @@ impl Pass<'_> {
             policy.cache.is_some(),
             policy.csrf.is_some(),
             policy.transform.is_some(),
+            policy.ext_authz.is_some(),
             policy.security.is_some(),
             policy.version.is_some(),
             policy.error_pages.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`, `compression`, `cache`, `transform`, `csrf`, `security`, `version`, `errorPages`";
+            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`, `compression`, `cache`, `transform`, `extAuthz`, `csrf`, `security`, `version`, `errorPages`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
         for (key, list, sense) in [

@@ -1,0 +1,235 @@
+//! Part of stage 6, policy: somebody else decides, over HTTP (Envoy's `ext_authz`): a service that is
+//! asked about each request, through balance, breaker and mutual TLS like any other.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use selvedge_contract::defaults::policy as defaults;
+use selvedge_gateway::limit::Fingerprint;
+use tokio::time::Instant;
+
+use crate::error::ErrorKind;
+use crate::message::target::EncodedSlash;
+use crate::message::{Body, Fields, Known, Request, RequestHead, Response, ResponseHead, Target};
+use crate::route::Rule;
+
+use super::guard::{Found, Notes, Seen, Stop};
+
+/// A compiled policy.
+#[derive(Debug)]
+pub struct ExtAuthz {
+    /// Name of the policy.
+    pub name: Arc<str>,
+    /// Another one each time it is compiled: what another one was told does not count.
+    pub id: u64,
+    /// An ordinary rule with one backend.
+    pub rule: Arc<Rule>,
+    /// Goes before the path of the request.
+    pub prefix: String,
+    /// Lets requests pass that nobody could be asked about.
+    pub fail_open: bool,
+    /// To the last byte of the verdict.
+    pub timeout: Duration,
+    /// Headers that are sent along; empty = all.
+    pub headers: Vec<String>,
+    /// Headers of the verdict that the application gets. What a client sends there is removed.
+    pub upstream_headers: Vec<String>,
+    /// How long a verdict holds for the same question; zero = not at all.
+    pub cache: Duration,
+}
+
+/// What was decided.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It may pass, with these headers for the application.
+    Allowed(Vec<(String, Box<[u8]>)>),
+    /// It may not: status, fields, body.
+    Denied(StatusCode, Fields, bytes::Bytes),
+    /// Nobody could be asked.
+    Unknown,
+}
+
+/// Of a refusal, what the client gets.
+const TOLD: [&str; 6] = [
+    "Content-Type",
+    "WWW-Authenticate",
+    "Location",
+    "Set-Cookie",
+    "Retry-After",
+    "Cache-Control",
+];
+
+impl ExtAuthz {
+    /// Asks, or goes by the answer.
+    ///
+    /// # Errors
+    /// [`Stop::Ask`] first; then the service's own refusal, or [`ErrorKind::NoVerdict`].
+    pub fn check(self: &Arc<Self>, seen: &mut Seen<'_>, notes: &mut Notes) -> Result<(), Stop> {
+        let verdict = match seen.found.take() {
+            Some(Found::Verdict(verdict)) => verdict,
+            _ => match self.remembered(seen.head, seen.now) {
+                Some(verdict) => verdict,
+                None => return Err(Stop::Ask(self.clone())),
+            },
+        };
+        match &*verdict {
+            Verdict::Allowed(headers) => {
+                seen.asked = true;
+                for name in &self.upstream_headers {
+                    notes.remove(name.as_bytes());
+                }
+                for (name, value) in headers {
+                    notes.append(name.as_bytes(), value);
+                }
+                Ok(())
+            }
+            Verdict::Denied(status, fields, body) => {
+                tracing::debug!(policy = %self.name, %status, "refused");
+                Err(Stop::Answered(Box::new(Response {
+                    head: ResponseHead {
+                        status: *status,
+                        fields: fields.clone(),
+                    },
+                    body: if body.is_empty() || seen.head.method == http::Method::HEAD {
+                        Body::Empty
+                    } else {
+                        Body::Full(body.clone())
+                    },
+                })))
+            }
+            Verdict::Unknown if self.fail_open => {
+                for name in &self.upstream_headers {
+                    notes.remove(name.as_bytes());
+                }
+                Ok(())
+            }
+            Verdict::Unknown => Err(ErrorKind::NoVerdict.into()),
+        }
+    }
+
+    /// The question: method, host, path and headers of the request, without its body.
+    ///
+    /// # Errors
+    /// That of a path which is too long with the prefix.
+    pub fn question(&self, head: &RequestHead) -> Result<Request, ErrorKind> {
+        let text = [self.prefix.as_bytes(), head.target.text()].concat();
+        let target = Target::parse(text.into(), EncodedSlash::Keep)?;
+        let mut fields = Fields::new();
+        for field in head.fields.iter() {
+            let of_the_body = matches!(
+                field.known,
+                Known::ContentLength
+                    | Known::ContentEncoding
+                    | Known::Expect
+                    | Known::AcceptEncoding
+            );
+            if !of_the_body && self.sends(field.name) {
+                fields.append(field.name, field.value);
+            }
+        }
+        let head = RequestHead {
+            target,
+            fields,
+            upgrade: None,
+            ..head.clone()
+        };
+        Ok(Request {
+            head,
+            body: Body::Empty,
+        })
+    }
+
+    fn sends(&self, name: &[u8]) -> bool {
+        self.headers.is_empty()
+            || self
+                .headers
+                .iter()
+                .any(|n| n.as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// What an answer means: any 2xx lets pass, failures of the service itself say nothing.
+    #[must_use]
+    pub fn verdict(&self, status: StatusCode, fields: &Fields, body: bytes::Bytes) -> Verdict {
+        if status.is_server_error() {
+            return Verdict::Unknown;
+        }
+        if status.is_success() {
+            let wanted = self.upstream_headers.iter();
+            let given = wanted.flat_map(|name| {
+                let named = fields
+                    .iter()
+                    .filter(|f| f.name.eq_ignore_ascii_case(name.as_bytes()));
+                named.map(|field| (name.clone(), field.value.into()))
+            });
+            return Verdict::Allowed(given.collect());
+        }
+        let mut told = Fields::new();
+        for field in fields.iter() {
+            let name = field.name;
+            if TOLD
+                .iter()
+                .any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+            {
+                told.append(name, field.value);
+            }
+        }
+        let mut digits = itoa::Buffer::new();
+        told.append_known(Known::ContentLength, digits.format(body.len()).as_bytes());
+        let status = if status.is_client_error() || status.is_redirection() {
+            status
+        } else {
+            StatusCode::FORBIDDEN
+        };
+        Verdict::Denied(status, told, body)
+    }
+
+    fn place(&self, head: &RequestHead) -> String {
+        let mut hash = Fingerprint::default();
+        hash.give(&self.id.to_be_bytes());
+        hash.give(head.method.as_str().as_bytes());
+        hash.give(head.host.as_str().as_bytes());
+        hash.give(head.target.text());
+        for field in head.fields.iter().filter(|field| self.sends(field.name)) {
+            hash.give(field.name);
+            hash.give(field.value);
+        }
+        hash.finish()
+    }
+
+    fn remembered(&self, head: &RequestHead, now: Instant) -> Option<Rc<Verdict>> {
+        if self.cache.is_zero() {
+            return None;
+        }
+        let place = self.place(head);
+        VERDICTS.with_borrow(|verdicts| {
+            let (until, verdict) = verdicts.get(&place)?;
+            (now < *until).then(|| verdict.clone())
+        })
+    }
+
+    /// Keeps a verdict for the same question.
+    pub fn remember(&self, head: &RequestHead, now: Instant, verdict: &Rc<Verdict>) {
+        if self.cache.is_zero() || matches!(**verdict, Verdict::Unknown) {
+            return;
+        }
+        let kept = (now + self.cache, verdict.clone());
+        let place = self.place(head);
+        VERDICTS.with_borrow_mut(|verdicts| {
+            if verdicts.len() >= defaults::VERDICTS {
+                verdicts.retain(|_, (until, _)| now < *until);
+            }
+            if verdicts.len() < defaults::VERDICTS {
+                verdicts.insert(place, kept);
+            }
+        });
+    }
+}
+
+thread_local! {
+    /// Verdicts of this worker, by their questions.
+    static VERDICTS: RefCell<HashMap<String, (Instant, Rc<Verdict>)>> = RefCell::default();
+}
