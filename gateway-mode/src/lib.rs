@@ -1,6 +1,8 @@
 //! North-south decisions as pure functions: no sockets, no clock, no configuration files.
 //!
 //! - [`jwt`]: whether a token is signed by a key and says what is asked for.
+//! - [`oidc`]: how a user logs in at an issuer, and what a session holds.
+//! - [`seal`]: texts that strangers keep and cannot read.
 //! - [`limit`]: who has used up a rate.
 //! - [`apikey`]: whose a key is.
 //! - [`aggregate`]: how the parts of an answer come together.
@@ -22,6 +24,8 @@ pub mod cors;
 pub mod hostname;
 pub mod jwt;
 pub mod limit;
+pub mod oidc;
 pub mod redirect;
 pub mod rewrite;
+pub mod seal;
 pub mod template;
