@@ -137,6 +137,14 @@ impl App {
         }
         let keys = source.policies.values().filter_map(|p| p.api_key.as_ref());
         paths.extend(keys.map(|keys| PathBuf::from(&keys.file)));
+        for oidc in source.policies.values().filter_map(|p| p.oidc.as_ref()) {
+            paths.push(PathBuf::from(&oidc.session_key_file));
+            paths.extend(oidc.client_secret_file.iter().map(PathBuf::from));
+        }
+        let asked = source.policies.values();
+        for introspection in asked.filter_map(|p| p.introspection.as_ref()) {
+            paths.push(PathBuf::from(&introspection.client_secret_file));
+        }
         for store in source.redis.values() {
             let files = store.password_file.iter().chain(&store.ca);
             paths.extend(files.map(PathBuf::from));

@@ -10,17 +10,19 @@ use selvedge_gateway::address::Ranges;
 use selvedge_gateway::apikey::Consumer;
 use selvedge_gateway::jwt::Verified;
 use selvedge_gateway::limit::Count;
+use selvedge_gateway::oidc::cookie::without_own;
 use tokio::time::Instant;
 
 use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Fields, RequestHead, Response};
+use crate::message::{Fields, Known, RequestHead, Response};
 
 use super::api_key::{ApiKey, without};
 use super::client;
 use super::cors::Cors;
 use super::jwt::Jwt;
 use super::limit::Limit;
+use super::oidc::{self, Oidc};
 use super::shared::Lost;
 
 /// One thing that a request must pass. The order of the variants is the order of the checks: what
@@ -33,6 +35,8 @@ pub enum Guard {
     Address(Arc<Addresses>),
     /// By rate, of whoever is there.
     Limit(Arc<Limit>),
+    /// By session; sends users to log in.
+    Oidc(Arc<Oidc>),
     /// By token.
     Jwt(Arc<Jwt>),
     /// By key.
@@ -59,6 +63,8 @@ pub type Work = Pin<Box<dyn Future<Output = Found>>>;
 pub enum Found {
     /// Keys were fetched again, or could not be.
     Keys,
+    /// An issuer was asked about a user.
+    Oidc(Box<oidc::Outcome>),
     /// What a shared store has counted.
     Count(Result<Count, Lost>),
 }
@@ -103,6 +109,7 @@ enum Edit {
     Append(Box<[u8]>, Box<[u8]>),
     Remove(Box<[u8]>),
     StripQuery(Box<str>),
+    StripSession(Box<str>),
 }
 
 impl Notes {
@@ -121,6 +128,11 @@ impl Notes {
         self.edits.push(Edit::StripQuery(name.into()));
     }
 
+    /// The application will not get the cookies of sessions and logins of this name.
+    pub fn strip_session(&mut self, name: &str) {
+        self.edits.push(Edit::StripSession(name.into()));
+    }
+
     /// Edits the request.
     pub fn apply(&self, head: &mut RequestHead) {
         for edit in &self.edits {
@@ -131,8 +143,27 @@ impl Notes {
                     let query = without(head.target.query(), name);
                     head.target = head.target.with_query(&query);
                 }
+                Edit::StripSession(name) => strip_session(&mut head.fields, name),
             }
         }
+    }
+}
+
+/// Rewrites `Cookie` only where there is something to take out.
+fn strip_session(fields: &mut Fields, name: &str) {
+    let lines: Vec<&[u8]> = fields.all(Known::Cookie).collect();
+    let left = |line: &&[u8]| without_own(line, name);
+    if !lines.iter().any(|line| left(line).is_some()) {
+        return;
+    }
+    let kept: Vec<Vec<u8>> = lines
+        .iter()
+        .map(|line| left(line).unwrap_or_else(|| line.to_vec()))
+        .filter(|line| !line.is_empty())
+        .collect();
+    fields.remove_known(Known::Cookie);
+    for line in kept {
+        fields.append_known(Known::Cookie, &line);
     }
 }
 
@@ -217,9 +248,10 @@ impl Guard {
             Self::Cors(_) => 0,
             Self::Address(_) => 1,
             Self::Limit(_) => 2,
-            Self::Jwt(_) => 3,
-            Self::ApiKey(_) => 4,
-            Self::IdentityLimit(_) => 5,
+            Self::Oidc(_) => 3,
+            Self::Jwt(_) => 4,
+            Self::ApiKey(_) => 6,
+            Self::IdentityLimit(_) => 7,
         }
     }
 
@@ -239,6 +271,7 @@ impl Guard {
                 Err(ErrorKind::Denied.into())
             }
             Self::Limit(limit) | Self::IdentityLimit(limit) => limit.check(seen, notes),
+            Self::Oidc(oidc) => oidc.check(seen, notes),
             Self::Jwt(jwt) => jwt.check(seen, notes),
             Self::ApiKey(keys) => keys.check(seen, notes),
         }

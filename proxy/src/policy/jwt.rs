@@ -93,7 +93,7 @@ impl Jwt {
         if let Some(found) = found {
             return Ok(found);
         }
-        let keys = self.source.keys().ok_or(Refusal::UnknownKey)?;
+        let keys = self.source.load().ok_or(Refusal::UnknownKey)?;
         let verified = Rc::new(verify(token, &keys, &self.expect, now)?);
         CACHE.with_borrow_mut(|cache| cache.keep(self.id, token, generation, verified.clone()));
         Ok(verified)
@@ -119,7 +119,7 @@ impl Jwt {
         let (kind, code) = match refusal {
             Refusal::Scope => (ErrorKind::Denied, "insufficient_scope"),
             // No key has ever come: it is not the token's fault.
-            Refusal::UnknownKey if self.source.keys().is_none() => {
+            Refusal::UnknownKey if self.source.load().is_none() => {
                 return ErrorKind::NoKeys.into();
             }
             _ => (ErrorKind::Unauthenticated, "invalid_token"),

@@ -4,11 +4,14 @@
 pub mod api_key;
 pub mod client;
 pub mod cors;
+pub mod document;
+pub mod flights;
 pub mod forwarded;
 pub mod guard;
 pub mod jwt;
 pub mod keys;
 pub mod limit;
+pub mod oidc;
 pub mod retry;
 pub mod shared;
 pub mod treatment;

@@ -4,6 +4,7 @@
 
 mod acme;
 mod dev;
+mod login;
 mod policy;
 mod route;
 mod service;
@@ -17,6 +18,7 @@ use crate::units::{Duration, Size};
 
 pub use acme::{Acme, AcmeChallenge, ExternalAccount};
 pub use dev::{DevConfig, Workload};
+pub use login::{IntrospectionPolicy, OidcPolicy};
 pub use policy::{
     AddressPolicy, Allow, ApiKeyPolicy, CachePolicy, Claim, Coding, Compression, Cors,
     HeaderPolicy, JwtPolicy, OnLoss, OneOrMany, Plan, Policy, RateLimit, RedisStore,

@@ -5,6 +5,7 @@ mod acme;
 mod aggregates;
 mod guards;
 mod listeners;
+mod logins;
 mod matches;
 mod policies;
 mod routes;
@@ -67,6 +68,8 @@ pub struct Compiler {
     limits: Limited,
     /// Keys that are fetched, by address and CA file.
     sources: BTreeMap<(String, Option<String>), Weak<KeySource>>,
+    /// Issuers of users.
+    users: logins::IssuersOfUsers,
     /// Caches that live.
     caches: treats::Caches,
     /// Stores that several gateways share, with what they were made from.
@@ -120,6 +123,7 @@ impl Compiler {
             names: BTreeMap::new(),
             limits: BTreeMap::new(),
             sources: BTreeMap::new(),
+            users: BTreeMap::new(),
             caches: BTreeMap::new(),
             stores: BTreeMap::new(),
             tokens: 0,

@@ -60,6 +60,12 @@ impl Compiler {
                     pass.guard(name, Guard::ApiKey(Arc::new(keys)));
                 }
             }
+            if let Some(spec) = &policy.oidc {
+                let oidc = self.oidc(pass, &at.then("oidc"), name, spec);
+                if let Some(oidc) = oidc {
+                    pass.guard(name, Guard::Oidc(Arc::new(oidc)));
+                }
+            }
             if let Some(spec) = &policy.jwt {
                 let jwt = self.jwt(pass, &at.then("jwt"), name, spec);
                 if let Some(jwt) = jwt {
@@ -89,12 +95,14 @@ impl Pass<'_> {
             policy.rate_limit.is_some(),
             policy.cors.is_some(),
             policy.jwt.is_some(),
+            policy.oidc.is_some(),
+            policy.introspection.is_some(),
             policy.api_key.is_some(),
             policy.compression.is_some(),
             policy.cache.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy = "set exactly one of `allow`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`, `compression`, `cache`";
+            let remedy = "set exactly one of `allow`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `oidc`, `introspection`, `apiKey`, `compression`, `cache`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
         if let Some(allow) = &policy.allow {
