@@ -34,6 +34,7 @@ impl Place {
         );
         let config = format!(
             "listeners: [{{ name: web, bind: 127.0.0.1, port: 0, {listener} }}]
+telemetry: {{ accessLog: {{ path: $DIR/access.log }} }}
 policies:
   login: {{ oidc: {{ {oidc}, {more} }} }}
   other: {{ oidc: {{ {oidc}, callback: /other/callback, logout: /other/logout }} }}
@@ -390,8 +391,14 @@ fn a_session_is_a_cookie_that_nobody_changes() {
     assert_eq!(status(&place, &[(SESSION, &right)]), 302);
     assert_eq!(status(&place, &[(SESSION, &by_new)]), 200);
     let log = place.proxy.log().join("\n");
+    let file = place.proxy.dir().join("access.log");
+    let access = || std::fs::read_to_string(&file).unwrap();
+    wait_until("the callback is logged", || {
+        access().contains("/oauth2/callback")
+    });
     for secret in ["s3cret", KEY, NEW, &right, "c0de", "id_token"] {
         assert!(!log.contains(secret), "{secret} in the log");
+        assert!(!access().contains(secret), "{secret} in the access log");
     }
 }
 

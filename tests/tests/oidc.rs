@@ -303,3 +303,38 @@ fn a_browser_logs_in_stays_and_leaves() {
     let page = browser.log_in("bob");
     assert_eq!(page["text"], "/orders?page=2 for Ms bob");
 }
+
+#[test]
+fn the_example_does_what_its_page_says() {
+    let place = Place::new();
+    let provider = Provider::start(&place.origin, 3600);
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap();
+    let text = std::fs::read_to_string(root.join("examples/oidc-login/gateway.yaml")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("keys"), KEY).unwrap();
+    std::fs::write(dir.path().join("secret"), "s3cret").unwrap();
+    let mut config = text;
+    for (from, to) in [
+        ("https://id.example.com", provider.issuer.as_str()),
+        ("clientId: shop", "clientId: basic"),
+        ("/etc/selvedge/client-secret", "$DIR/secret"),
+        ("/etc/selvedge/session-keys", "$DIR/keys"),
+        (
+            "0.0.0.0, port: 8080",
+            &format!("127.0.0.1, port: {}", place.port),
+        ),
+        ("127.0.0.1:9001", &place.app.address().to_string()),
+    ] {
+        assert!(config.contains(from), "{from}");
+        config = config.replace(from, to);
+    }
+    let _proxy = Selvedge::start_in(dir, "gateway", &config, 1);
+    let mut visitor = Visitor::new();
+    assert_eq!(visitor.get(&place.url("/assets/x.css")).reply.status, 200);
+    let form = visitor.open(&place.url("/"));
+    let page = visitor.log_in(&form, "ann");
+    assert_eq!(page.reply.text(), "<p>/ for Ms ann</p>");
+    assert!(place.app.all().contains("X-User: ann\r\n"));
+}

@@ -10,6 +10,9 @@ use crate::jwt::find;
 /// less.
 const EARLY: u64 = 30;
 
+/// Longest hint that is kept, in bytes: it becomes part of an address.
+const HINT: usize = 4 << 10;
+
 /// Who is logged in, as a sealed cookie keeps it. Names are short: it is sent with every request.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Session {
@@ -78,7 +81,8 @@ impl Session {
         let life = tokens.life.or(by_token.map(|exp| exp.saturating_sub(now)));
         // Issuers that replace refresh tokens send the next one; others let the first one stand.
         self.refresh = tokens.refresh.or_else(|| self.refresh.take());
-        self.hint = tokens.id.or_else(|| self.hint.take());
+        let hint = tokens.id.or_else(|| self.hint.take());
+        self.hint = hint.filter(|hint| hint.len() <= HINT);
         let life = life.unwrap_or(u64::MAX).max(1);
         self.expires = now.saturating_add(life);
         self.due = self.expires.saturating_sub(EARLY.min(life / 4));

@@ -213,6 +213,9 @@ pub mod policy {
     pub const SESSION: Duration = Duration::from_secs(8 * 3600);
     /// One question to an issuer about a user who logs in.
     pub const ISSUER: Duration = Duration::from_secs(5);
+    /// Questions to an issuer at a time, for tokens or about them; more wait, within their time.
+    /// Strangers cause them.
+    pub const ISSUER_QUESTIONS: usize = 64;
     /// Bytes of an issuer's answer: tokens, or claims.
     pub const ISSUER_BYTES: usize = 64 << 10;
     /// New tokens are remembered for this long for requests that still bring the old session.

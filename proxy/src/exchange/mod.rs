@@ -92,7 +92,11 @@ async fn forward<'a>(
     if !(rule.guards.is_empty() && plan.guards.is_empty()) {
         let mut seen = Seen::new(downstream, &request.head, &rule.name, record.start);
         loop {
-            match policy::guard(rule, plan, &mut seen, notes) {
+            let passed = policy::guard(rule, plan, &mut seen, notes);
+            if notes.conceal {
+                record.conceal_query();
+            }
+            match passed {
                 Ok(()) => break,
                 Err(Stop::Refused(error)) => return Err(error),
                 Err(Stop::Answered(response)) => return Ok(Reply::own(*response)),

@@ -99,6 +99,8 @@ pub struct Notes {
     pub fields: Fields,
     /// What the application says about other origins is replaced.
     pub cors: bool,
+    /// The query holds a secret: it is in no log and no span.
+    pub conceal: bool,
     /// Edits of the request, in order.
     edits: Vec<Edit>,
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use rustls::ClientConfig;
-use selvedge_contract::defaults::policy::{ISSUER_BYTES, REFRESHES};
+use selvedge_contract::defaults::policy::{ISSUER_BYTES, ISSUER_QUESTIONS, REFRESHES};
 use selvedge_gateway::oidc::provider::metadata_of;
 use selvedge_gateway::oidc::{Provider, Session};
+use tokio::sync::Semaphore;
 
 use crate::error::{Error, ErrorKind};
 use crate::fetch::{self, Address, AddressError, FetchError, Question};
@@ -71,6 +72,8 @@ pub struct Known {
 pub struct Issuer {
     document: Arc<Document<Known>>,
     tls: Arc<ClientConfig>,
+    /// Questions that may be put to it now.
+    places: Semaphore,
     /// Sessions whose tokens are being replaced, or were a moment ago.
     pub refreshes: Arc<Flights<Result<Arc<Session>, Failed>>>,
 }
@@ -116,6 +119,7 @@ impl Issuer {
         Arc::new(Self {
             document,
             tls,
+            places: Semaphore::new(ISSUER_QUESTIONS),
             refreshes: Flights::new(REFRESHES),
         })
     }
@@ -153,7 +157,11 @@ impl Issuer {
         question: Question,
         time: Duration,
     ) -> Result<Response<Bytes>, Failed> {
-        let asked = fetch::ask(address, &self.tls, question, ISSUER_BYTES, time);
-        Ok(asked.await?)
+        let asked = async {
+            let _place = self.places.acquire().await;
+            fetch::ask(address, &self.tls, question, ISSUER_BYTES, time).await
+        };
+        let asked = tokio::time::timeout(time, asked).await;
+        Ok(asked.unwrap_or(Err(FetchError::Timeout))?)
     }
 }

@@ -234,6 +234,7 @@ impl Oidc {
         found: Option<Found>,
         notes: &mut Notes,
     ) -> Stop {
+        notes.conceal = true;
         if let Some(Found::Oidc(outcome)) = found
             && let Outcome::Login(outcome) = *outcome
         {
