@@ -1,5 +1,6 @@
 //! North-south decisions as pure functions: no sockets, no clock, no configuration files.
 //!
+//! - [`introspection`]: what an authorization server says of a token.
 //! - [`jwt`]: whether a token is signed by a key and says what is asked for.
 //! - [`oidc`]: how a user logs in at an issuer, and what a session holds.
 //! - [`seal`]: texts that strangers keep and cannot read.
@@ -22,6 +23,7 @@ pub mod cache;
 pub mod compression;
 pub mod cors;
 pub mod hostname;
+pub mod introspection;
 pub mod jwt;
 pub mod limit;
 pub mod oidc;

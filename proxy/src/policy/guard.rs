@@ -20,6 +20,7 @@ use crate::message::{Fields, Known, RequestHead, Response};
 use super::api_key::{ApiKey, without};
 use super::client;
 use super::cors::Cors;
+use super::introspection::{Introspection, Judged};
 use super::jwt::Jwt;
 use super::limit::Limit;
 use super::oidc::{self, Oidc};
@@ -39,6 +40,8 @@ pub enum Guard {
     Oidc(Arc<Oidc>),
     /// By token.
     Jwt(Arc<Jwt>),
+    /// By token, of which its server is asked.
+    Introspection(Arc<Introspection>),
     /// By key.
     ApiKey(Arc<ApiKey>),
     /// By rate, of who that is.
@@ -65,6 +68,8 @@ pub enum Found {
     Keys,
     /// An issuer was asked about a user.
     Oidc(Box<oidc::Outcome>),
+    /// A server was asked about a token.
+    Introspection(Judged),
     /// What a shared store has counted.
     Count(Result<Count, Lost>),
 }
@@ -252,6 +257,7 @@ impl Guard {
             Self::Limit(_) => 2,
             Self::Oidc(_) => 3,
             Self::Jwt(_) => 4,
+            Self::Introspection(_) => 5,
             Self::ApiKey(_) => 6,
             Self::IdentityLimit(_) => 7,
         }
@@ -275,6 +281,7 @@ impl Guard {
             Self::Limit(limit) | Self::IdentityLimit(limit) => limit.check(seen, notes),
             Self::Oidc(oidc) => oidc.check(seen, notes),
             Self::Jwt(jwt) => jwt.check(seen, notes),
+            Self::Introspection(policy) => policy.check(seen, notes),
             Self::ApiKey(keys) => keys.check(seen, notes),
         }
     }

@@ -8,6 +8,7 @@ pub mod document;
 pub mod flights;
 pub mod forwarded;
 pub mod guard;
+pub mod introspection;
 pub mod jwt;
 pub mod keys;
 pub mod limit;

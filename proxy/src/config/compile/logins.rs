@@ -5,22 +5,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use selvedge_contract::config::{Claim, OidcPolicy, OneOrMany};
-use selvedge_contract::defaults::policy::{ISSUER, SECRET_BYTES, SESSION, SKEW};
+use selvedge_contract::config::{Claim, IntrospectionPolicy, OidcPolicy, OneOrMany};
+use selvedge_contract::defaults::policy::{self as defaults, ISSUER, SECRET_BYTES, SESSION, SKEW};
 use selvedge_gateway::jwt::Expect;
 use selvedge_gateway::oidc::cookie::NAME;
 use selvedge_gateway::oidc::{ClientAuth, is_plain, is_safe};
 use selvedge_gateway::seal::Ring;
+use tokio::sync::Semaphore;
 
 use crate::message::Host;
-use crate::policy::guard::Guard;
+use crate::policy::flights::Flights;
+use crate::policy::introspection::Introspection;
 use crate::policy::oidc::Oidc;
 use crate::policy::oidc::issuer::Issuer;
 use crate::protocol::http1::parse::is_token;
-use crate::route::table::Path as RulePath;
 use crate::tls::connect::server_client;
 
-use super::routes::CompiledRule;
 use super::{At, Compiler, Pass};
 
 /// Issuers that live, by address and CA file.
@@ -129,6 +129,64 @@ impl Compiler {
 }
 
 impl Pass<'_> {
+    /// An `introspection` policy.
+    pub(super) fn introspection(
+        &mut self,
+        at: &At,
+        name: &str,
+        spec: &IntrospectionPolicy,
+    ) -> Option<Introspection> {
+        let before = self.found.len();
+        if !is_safe(&spec.endpoint, true) {
+            let message = format!("`{}` is not an endpoint for this", spec.endpoint);
+            let remedy = "expected `https://`, or `http://` on loopback";
+            self.error(&at.then("endpoint"), message, remedy);
+        }
+        for (index, scope) in spec.scopes.iter().enumerate() {
+            self.check_scope(&at.then("scopes").nth(index), scope);
+        }
+        self.check_told(at, &spec.claims_to_headers);
+        let endpoint = self.parse(&at.then("endpoint"), &spec.endpoint);
+        let secret = self.secret(&at.then("clientSecretFile"), &spec.client_secret_file);
+        let tls = self.issuer_tls(&at.then("endpointCa"), spec.endpoint_ca.as_deref());
+        let mut random = [0; 32];
+        if aws_lc_rs::rand::fill(&mut random).is_err() {
+            self.error(at, "the system gives no random bytes", "look at the system");
+        }
+        let (endpoint, secret, tls) = (endpoint?, secret?, tls?);
+        if self.found.len() > before {
+            return None;
+        }
+        Some(Introspection {
+            name: Arc::from(name),
+            endpoint,
+            tls,
+            client: ClientAuth {
+                id: spec.client_id.clone(),
+                secret: Some(secret),
+            },
+            expect: Expect {
+                issuer: spec.issuer.clone().unwrap_or_default(),
+                audiences: spec.audiences.clone(),
+                required: spec.required.clone(),
+                claims: spec
+                    .claims
+                    .iter()
+                    .map(|(k, v)| (k.clone(), values(v)))
+                    .collect(),
+                scopes: spec.scopes.clone(),
+                headers: told(&spec.claims_to_headers),
+                skew: spec.skew.map_or(SKEW, |d| d.0).as_secs(),
+            },
+            forward: spec.forward.unwrap_or(true),
+            cache: spec.cache.map_or(defaults::INTROSPECTED, |d| d.0),
+            timeout: spec.timeout.map_or(defaults::INTROSPECTION, |d| d.0),
+            places: Semaphore::new(defaults::ISSUER_QUESTIONS),
+            secret: random,
+            asked: Flights::new(defaults::INTROSPECTIONS),
+        })
+    }
+
     fn check_oidc(&mut self, at: &At, spec: &OidcPolicy) {
         if !is_safe(&spec.issuer, is_plain(&spec.issuer)) || spec.issuer.contains('?') {
             let message = format!("`{}` is not the address of an issuer", spec.issuer);
@@ -273,79 +331,5 @@ impl Pass<'_> {
         kept.sort();
         kept.dedup();
         kept
-    }
-
-    /// Warns of rules whose users could never come back: nothing of their route that has the same
-    /// policy takes the callback.
-    pub(super) fn check_callbacks(&mut self, at: &At, rules: &[CompiledRule]) {
-        let mut seen: Vec<Arc<Oidc>> = Vec::new();
-        for policy in rules.iter().filter_map(|rule| oidc(&rule.rule.guards)) {
-            if !seen.iter().any(|other| Arc::ptr_eq(other, policy)) {
-                seen.push(policy.clone());
-            }
-        }
-        for policy in seen {
-            let same = |rule: &&CompiledRule| {
-                oidc(&rule.rule.guards).is_some_and(|other| Arc::ptr_eq(other, &policy))
-            };
-            self.check_callback(at, &policy, rules.iter().filter(same));
-        }
-    }
-
-    /// The same for the policy of a listener and the rules that leave it in force.
-    pub(super) fn check_listener_callback(
-        &mut self,
-        at: &At,
-        guards: &[Guard],
-        rules: &[CompiledRule],
-    ) {
-        if let Some(policy) = oidc(guards) {
-            let policy = policy.clone();
-            let free = rules
-                .iter()
-                .filter(|rule| oidc(&rule.rule.guards).is_none());
-            self.check_callback(at, &policy, free);
-        }
-    }
-
-    fn check_callback<'r>(
-        &mut self,
-        at: &At,
-        policy: &Oidc,
-        rules: impl Iterator<Item = &'r CompiledRule>,
-    ) {
-        let mut matches = rules.flat_map(|rule| &rule.matches);
-        let taken = matches.any(|(path, matcher, _)| {
-            let method = matcher.method.as_ref();
-            method.is_none_or(|m| *m == http::Method::GET) && takes(path, &policy.callback)
-        });
-        if !taken {
-            let message = format!(
-                "no rule under `{}` takes `{}`, where its users come back",
-                policy.name, policy.callback
-            );
-            let remedy =
-                "add a match for that path, or set the policy's `callback` to one that is taken";
-            self.warning(at, message, remedy);
-        }
-    }
-}
-
-/// The login among guards.
-fn oidc(guards: &[Guard]) -> Option<&Arc<Oidc>> {
-    guards.iter().find_map(|guard| match guard {
-        Guard::Oidc(oidc) => Some(oidc),
-        _ => None,
-    })
-}
-
-/// Whether a match takes a path.
-fn takes(path: &RulePath, wanted: &str) -> bool {
-    match path {
-        RulePath::Exact(path) => path == wanted,
-        RulePath::Prefix(prefix) => wanted
-            .strip_prefix(prefix.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-        RulePath::Regex(regex) => regex.is_match(wanted),
     }
 }

@@ -3,6 +3,7 @@
 
 mod acme;
 mod aggregates;
+mod callbacks;
 mod guards;
 mod listeners;
 mod logins;

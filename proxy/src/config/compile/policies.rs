@@ -66,6 +66,12 @@ impl Compiler {
                     pass.guard(name, Guard::Oidc(Arc::new(oidc)));
                 }
             }
+            if let Some(spec) = &policy.introspection {
+                let asked = pass.introspection(&at.then("introspection"), name, spec);
+                if let Some(asked) = asked {
+                    pass.guard(name, Guard::Introspection(Arc::new(asked)));
+                }
+            }
             if let Some(spec) = &policy.jwt {
                 let jwt = self.jwt(pass, &at.then("jwt"), name, spec);
                 if let Some(jwt) = jwt {
