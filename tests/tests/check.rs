@@ -232,24 +232,26 @@ fn mistakes_in_logins_are_named_with_place_and_remedy() {
     assert_eq!(lines, wanted, "{found:#}");
 }
 
-#[test]
-fn a_login_that_nobody_comes_back_from_is_a_warning() {
+/// Whether a configuration with a login is warned of.
+fn is_warned_of(listener: &str, callback: &str, routes: &str) -> bool {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("key"), SESSION_KEY).unwrap();
     let key = dir.path().join("key").display().to_string();
-    let said = |listener: &str, callback: &str, routes: &str| {
-        let text = format!(
-            "listeners: [{{ name: a, port: 1, {listener} }}]
+    let text = format!(
+        "listeners: [{{ name: a, port: 1, {listener} }}]
 policies: {{ in: {{ oidc: {{ issuer: \"https://i\", clientId: a, sessionKeyFile: {key}, {callback} }} }} }}
 services: {{ s: {{ endpoints: [\"1.2.3.4:5\"] }} }}
 routes: [{{ {routes} }}]
 "
-        );
-        let output = check(&text, &[]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(0), "{said}");
-        said.contains("where its users come back")
-    };
+    );
+    let output = check(&text, &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    said.contains("where its users come back")
+}
+
+#[test]
+fn a_login_that_nobody_comes_back_from_is_a_warning() {
     let back = "backendRefs: [{ service: s }]";
     let below = "callback: /app/in, logout: /app/out";
     for (listener, callback, routes, warned) in [
@@ -309,7 +311,7 @@ routes: [{{ {routes} }}]
         ),
     ] {
         assert_eq!(
-            said(listener, callback, &routes),
+            is_warned_of(listener, callback, &routes),
             warned,
             "{listener} {callback} {routes}"
         );

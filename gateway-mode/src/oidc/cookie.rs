@@ -5,8 +5,11 @@
 pub const PART: usize = 3800;
 /// Parts of a session.
 pub const PARTS: usize = 4;
-/// Logins of a browser at a time; beyond that the oldest are given up.
-pub const LOGINS: usize = 8;
+/// Logins of a browser at a time; beyond that the oldest are given up. A browser that opens its tabs
+/// again begins many at once.
+pub const LOGINS: usize = 16;
+/// Bytes of all their cookies: with a session in four they must fit into a request's head.
+pub const LOGIN_BYTES: usize = 8 << 10;
 /// Longest name in the configuration.
 pub const NAME: usize = 64;
 /// Characters of the state in the name of a login's cookie.

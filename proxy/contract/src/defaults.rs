@@ -219,11 +219,11 @@ pub mod policy {
     /// Bytes of an issuer's answer: tokens, or claims.
     pub const ISSUER_BYTES: usize = 64 << 10;
     /// New tokens are remembered for this long for requests that still bring the old session.
-    pub const REFRESHED: Duration = Duration::from_secs(60);
+    pub const REFRESHED: Duration = Duration::from_secs(30);
     /// An issuer that could not be reached for new tokens is left alone for this long.
     pub const REFRESH_AGAIN: Duration = Duration::from_secs(5);
-    /// Sessions whose tokens were replaced, as many as are remembered.
-    pub const REFRESHES: usize = 1024;
+    /// Sessions whose tokens were replaced, as many as are remembered: some 2 KiB each, 16 at worst.
+    pub const REFRESHES: usize = 4096;
     /// One question about a token.
     pub const INTROSPECTION: Duration = Duration::from_secs(2);
     /// An answer about a token is remembered for this long.

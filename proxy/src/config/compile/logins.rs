@@ -9,7 +9,7 @@ use selvedge_contract::config::{Claim, IntrospectionPolicy, OidcPolicy, OneOrMan
 use selvedge_contract::defaults::policy::{self as defaults, ISSUER, SECRET_BYTES, SESSION, SKEW};
 use selvedge_gateway::jwt::Expect;
 use selvedge_gateway::oidc::cookie::NAME;
-use selvedge_gateway::oidc::{ClientAuth, is_plain, is_safe};
+use selvedge_gateway::oidc::{ClientAuth, Names, is_plain, is_safe};
 use selvedge_gateway::seal::Ring;
 use tokio::sync::Semaphore;
 
@@ -72,6 +72,7 @@ impl Compiler {
             path.clone().unwrap_or_else(|| default.to_owned())
         };
         let public = spec.public_url.as_deref();
+        let cookie = path(&spec.cookie, "selvedge_session");
         Some(Oidc {
             name: Arc::from(name),
             issuer: self.issuer_of_users(spec, tls)?,
@@ -84,7 +85,9 @@ impl Compiler {
             callback: path(&spec.callback, "/oauth2/callback"),
             logout: path(&spec.logout, "/oauth2/logout"),
             after_logout: path(&spec.after_logout, "/"),
-            cookie: path(&spec.cookie, "selvedge_session"),
+            https: Names::new(&cookie, true),
+            http: Names::new(&cookie, false),
+            cookie,
             ring,
             life: spec.session_life.map_or(SESSION, |d| d.0).as_secs(),
             kept: pass.kept_claims(spec),

@@ -1,7 +1,7 @@
 //! The cookies of one request: sessions and logins opened, and what the browser is told to keep.
 
 use aws_lc_rs::rand;
-use selvedge_gateway::oidc::cookie::{LOGINS, PARTS, cut, join};
+use selvedge_gateway::oidc::cookie::{LOGIN_BYTES, LOGINS, PARTS, cut, join};
 use selvedge_gateway::oidc::{Login, Names, Session};
 use selvedge_gateway::seal::CHANCE;
 
@@ -26,11 +26,11 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], Stop> {
 pub(super) struct Jar<'a> {
     policy: &'a Oidc,
     head: &'a RequestHead,
-    names: Names,
+    names: &'a Names,
 }
 
 impl<'a> Jar<'a> {
-    pub(super) const fn new(policy: &'a Oidc, head: &'a RequestHead, names: Names) -> Self {
+    pub(super) const fn new(policy: &'a Oidc, head: &'a RequestHead, names: &'a Names) -> Self {
         Self {
             policy,
             head,
@@ -119,28 +119,35 @@ impl<'a> Jar<'a> {
 
     /// Has a login remembered beside those of other tabs; the oldest go where they are too many.
     pub(super) fn remember(&self, login: &Login, now: u64, notes: &mut Notes) -> Result<(), Stop> {
+        let sealed = self.seal(&login.bytes(), "login")?;
+        let name = self.names.login(&login.state);
         let first = self.names.logins();
-        let mut others: Vec<(u64, String)> = self
+        let mut others: Vec<(u64, &str, usize)> = self
             .pairs()
             .filter_map(|(name, value)| {
                 let name = std::str::from_utf8(name).ok()?;
                 let state = name.strip_prefix(&first)?;
                 // Only names that this policy gives: they go back into a field.
+                let own = self.names.login(state) == name;
                 let until = self.open_login(value, now).map_or(0, |login| login.until);
-                (self.names.login(state) == name).then(|| (until, name.to_owned()))
+                own.then_some((until, name, name.len() + value.len()))
             })
             .take(LOOKED_AT)
             .collect();
-        others.sort();
-        let left = others.len().saturating_sub(LOGINS - 1);
-        for (_, name) in others.iter().take(left) {
+        others.sort_unstable();
+        let mut count = others.len() + 1;
+        let mut bytes = name.len() + sealed.len();
+        bytes += others.iter().map(|(_, _, bytes)| bytes).sum::<usize>();
+        for (_, name, size) in others {
+            if count <= LOGINS && bytes <= LOGIN_BYTES {
+                break;
+            }
             self.clear(name, notes);
+            count -= 1;
+            bytes -= size;
         }
-        let sealed = self.seal(&login.bytes(), "login")?;
-        let name = self.names.login(&login.state);
-        let set = self
-            .names
-            .set(&name, &sealed, login.until.saturating_sub(now));
+        let left = login.until.saturating_sub(now);
+        let set = self.names.set(&name, &sealed, left);
         notes.fields.append_known(Known::SetCookie, set.as_bytes());
         Ok(())
     }

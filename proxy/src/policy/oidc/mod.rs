@@ -17,7 +17,7 @@ use selvedge_gateway::oidc::{
 use selvedge_gateway::seal::Ring;
 
 use crate::error::{Error, ErrorKind};
-use crate::message::{Body, Fields, Known, RequestHead, Response, ResponseHead};
+use crate::message::{Body, Fields, Host, Known, RequestHead, Response, ResponseHead};
 
 use super::forwarded;
 use super::guard::{Found, Notes, Seen, Stop};
@@ -47,6 +47,10 @@ pub struct Oidc {
     pub after_logout: String,
     /// Name of the session's cookie, without a prefix.
     pub cookie: String,
+    /// Names of cookies behind https.
+    pub https: Names,
+    /// And without it.
+    pub http: Names,
     /// Keys of the cookies.
     pub ring: Ring,
     /// Seconds that a session lives.
@@ -73,10 +77,25 @@ pub enum Outcome {
 /// One request, as this policy sees it.
 struct Visit<'a> {
     head: &'a RequestHead,
-    /// Scheme and host that the user sees.
-    origin: String,
+    public: Option<&'a str>,
+    scheme: &'static str,
+    host: Host,
     jar: Jar<'a>,
     now: u64,
+}
+
+impl Visit<'_> {
+    /// What the user sees before a path: without the port that the scheme has anyway.
+    fn origin(&self) -> String {
+        if let Some(public) = self.public {
+            return public.to_owned();
+        }
+        let (scheme, name) = (self.scheme, self.host.name());
+        match (scheme, self.host.port()) {
+            (_, None) | ("https", Some(443)) | ("http", Some(80)) => format!("{scheme}://{name}"),
+            (_, Some(port)) => format!("{scheme}://{name}:{port}"),
+        }
+    }
 }
 
 /// Seconds since 1970.
@@ -94,15 +113,19 @@ impl Oidc {
     /// what a failed login has; [`Stop::Wait`] while the issuer is asked.
     pub fn check(self: &Arc<Self>, seen: &mut Seen<'_>, notes: &mut Notes) -> Result<(), Stop> {
         let head = seen.head;
-        let origin = self.public.clone().unwrap_or_else(|| {
-            let (scheme, host) = forwarded::origin(seen.downstream, head);
-            format!("{scheme}://{}", host.as_str())
-        });
-        let names = Names::new(&self.cookie, origin.starts_with("https://"));
+        let (scheme, host) = forwarded::origin(seen.downstream, head);
+        let public = self.public.as_deref();
+        let secure = public.map_or(scheme == "https", |url| url.starts_with("https://"));
+        if public.is_none() && host.is_empty() {
+            // HTTP/1.0: there is nowhere to come back to.
+            return Err(ErrorKind::BadHost.into());
+        }
         let visit = Visit {
             head,
-            origin,
-            jar: Jar::new(self, head, names),
+            public,
+            scheme,
+            host,
+            jar: Jar::new(self, head, if secure { &self.https } else { &self.http }),
             now: unix_now(),
         };
         let found = seen.found.take();
@@ -220,7 +243,7 @@ impl Oidc {
         if let Err(stop) = visit.jar.remember(&login, visit.now, notes) {
             return stop;
         }
-        let callback = format!("{}{}", visit.origin, self.callback);
+        let callback = visit.origin() + &self.callback;
         redirect(
             StatusCode::FOUND,
             &login.address(&known.provider, &self.client.id, &callback, &self.scopes),
@@ -260,7 +283,7 @@ impl Oidc {
         // Whatever becomes of it: it is answered.
         visit.jar.forget_login(&answer.state, notes);
         let this = self.clone();
-        let callback = format!("{}{}", visit.origin, self.callback);
+        let callback = visit.origin() + &self.callback;
         Stop::wait(async move {
             let done = this.finish(login, answer, callback).await;
             Found::Oidc(Box::new(Outcome::Login(done)))
@@ -277,14 +300,14 @@ impl Oidc {
         };
         let site = head.fields.named("Sec-Fetch-Site");
         let origin = head.fields.named("Origin");
-        match leaving(post, site, origin, &visit.origin) {
+        match leaving(post, site, origin, &visit.origin()) {
             Leaving::Now if head.method != Method::HEAD => {}
             Leaving::Now | Leaving::Ask => return self.ask_whether_to_leave(notes),
             Leaving::Never => return ErrorKind::Denied.into(),
         }
         let session = visit.jar.session(visit.now);
         visit.jar.forget(notes);
-        let after = format!("{}{}", visit.origin, self.after_logout);
+        let after = visit.origin() + &self.after_logout;
         let hint = session.as_ref().and_then(|s| s.hint.as_deref());
         let known = self.issuer.look();
         let there = known.and_then(|k| k.provider.logout(&self.client.id, hint, &after));
