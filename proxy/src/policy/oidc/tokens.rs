@@ -17,6 +17,9 @@ use crate::policy::flights::Key;
 use super::issuer::{Failed, Known};
 use super::{Oidc, unix_now};
 
+/// Replacements of tokens that are followed from an old cookie on.
+const REPLACEMENTS: usize = 8;
+
 /// A login that has come to its end.
 #[derive(Debug)]
 pub struct Done {
@@ -70,12 +73,28 @@ impl Oidc {
     }
 
     /// Replaces the tokens of a session; of its requests that come at a time one asks.
-    pub(super) async fn renew(self: Arc<Self>, session: Session) -> Result<Arc<Session>, Failed> {
-        let key = self.key_of(&session);
-        // A refresh token that may be used again: its last answer has grown old meanwhile.
-        let now = unix_now();
-        self.issuer.refreshes.forget_if(&key, |outcome| {
-            outcome.as_ref().is_ok_and(|session| session.is_due(now))
+    pub(super) async fn renew(
+        self: Arc<Self>,
+        mut session: Session,
+    ) -> Result<Arc<Session>, Failed> {
+        let refreshes = &self.issuer.refreshes;
+        let mut key = self.key_of(&session);
+        // A cookie from before the last replacement, or the one before: on from what came of it. An
+        // issuer may take a refresh token only once, and end everything when it comes again.
+        for _ in 0..REPLACEMENTS {
+            match refreshes.known(&key) {
+                Some(Ok(next)) if next.refresh != session.refresh && next.is_due(unix_now()) => {
+                    session = Session::clone(&next);
+                    key = self.key_of(&session);
+                }
+                _ => break,
+            }
+        }
+        // One that may be used again: its last answer has grown old.
+        refreshes.forget_if(&key, |outcome| {
+            outcome
+                .as_ref()
+                .is_ok_and(|session| session.is_due(unix_now()))
         });
         let this = self.clone();
         let work = move || async move {
@@ -86,7 +105,7 @@ impl Oidc {
             };
             (renewed, keep)
         };
-        let joined = self.issuer.refreshes.join(key, work).await;
+        let joined = refreshes.join(key, work).await;
         let lost = || Failed::new(ErrorKind::IssuerLost, "the question was given up");
         joined.unwrap_or_else(|| Err(lost()))
     }
