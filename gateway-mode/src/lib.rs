@@ -1,6 +1,9 @@
 //! North-south decisions as pure functions: no sockets, no clock, no configuration files.
 //!
+//! - [`introspection`]: what an authorization server says of a token.
 //! - [`jwt`]: whether a token is signed by a key and says what is asked for.
+//! - [`oidc`]: how a user logs in at an issuer, and what a session holds.
+//! - [`seal`]: texts that strangers keep and cannot read.
 //! - [`limit`]: who has used up a rate.
 //! - [`apikey`]: whose a key is.
 //! - [`aggregate`]: how the parts of an answer come together.
@@ -27,8 +30,11 @@ pub mod cors;
 pub mod csrf;
 pub mod expression;
 pub mod hostname;
+pub mod introspection;
 pub mod jwt;
 pub mod limit;
+pub mod oidc;
 pub mod redirect;
 pub mod rewrite;
+pub mod seal;
 pub mod template;

@@ -80,6 +80,14 @@ pub enum ErrorKind {
     Unauthenticated,
     /// Nothing can prove who calls: the issuer's keys have never come.
     NoKeys,
+    /// The issuer cannot be reached, or does not answer in time.
+    IssuerLost,
+    /// The issuer's answer is of no use.
+    IssuerFailed,
+    /// The issuer has turned the user away.
+    LoginRefused,
+    /// A login that comes back from the issuer without having begun here, too late, or twice.
+    LoginUnknown,
     /// The store that counts for a rate limit is lost, and nothing may pass without it.
     NoCount,
     /// Who decides whether a request may pass could not be asked.
@@ -171,7 +179,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 51] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -195,6 +203,10 @@ impl ErrorKind {
         Self::Gone,
         Self::Unauthenticated,
         Self::NoKeys,
+        Self::IssuerLost,
+        Self::IssuerFailed,
+        Self::LoginRefused,
+        Self::LoginUnknown,
         Self::NoCount,
         Self::NoVerdict,
         Self::NoBackend,
@@ -251,6 +263,10 @@ impl ErrorKind {
             Self::Gone => row(Local, 410, 5, "http_request_denied", "RG", Never, "this version has ended"),
             Self::Unauthenticated => row(Local, 401, 16, "http_request_denied", "RA", Never, "who calls is not proven"),
             Self::NoKeys => row(Local, 503, 14, "http_request_denied", "RK", Never, "the issuer's keys are not known yet"),
+            Self::IssuerLost => row(Local, 503, 14, "http_request_denied", "RI", Never, "the issuer that knows who calls cannot be reached, try again later"),
+            Self::IssuerFailed => row(Local, 502, 14, "http_request_denied", "RJ", Never, "the issuer that knows who calls gave no answer that is of use"),
+            Self::LoginRefused => row(Local, 403, 7, "http_request_denied", "RO", Never, "the login was refused"),
+            Self::LoginUnknown => row(Local, 400, 13, "http_request_denied", "RU", Never, "this login has ended or did not begin in this browser, go back to the page that you want to see"),
             Self::NoCount => row(Local, 503, 14, "http_request_denied", "RS", Never, "the rate limit cannot be counted"),
             Self::NoVerdict => row(Local, 503, 14, "http_request_denied", "RV", Never, "who decides could not be asked"),
             Self::NoBackend => row(Local, 500, 13, "destination_unavailable", "NB", Never, "the route has no backend"),

@@ -64,6 +64,14 @@ impl Address {
     pub const fn is_https(&self) -> bool {
         self.https
     }
+
+    /// `Host` of a request there: without the port that the scheme has anyway.
+    fn host_field(&self) -> String {
+        match (self.https, self.port) {
+            (true, 443) | (false, 80) => self.host.clone(),
+            (_, port) => format!("{}:{port}", self.host),
+        }
+    }
 }
 
 impl fmt::Display for Address {
@@ -76,7 +84,7 @@ impl fmt::Display for Address {
 /// Why a document did not come.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// It took longer than five seconds.
+    /// It took longer than it may.
     #[error("no answer in time")]
     Timeout,
     /// No connection, or it broke.
@@ -119,7 +127,7 @@ async fn get(
     limit: usize,
 ) -> Result<Bytes, FetchError> {
     let request = Request::get(&address.path)
-        .header(header::HOST, format!("{}:{}", address.host, address.port))
+        .header(header::HOST, address.host_field())
         .header(header::ACCEPT, "application/json")
         .header(header::USER_AGENT, "selvedge")
         .body(Full::default())?;
@@ -128,6 +136,47 @@ async fn get(
         return Err(FetchError::Status(response.status()));
     }
     Ok(response.into_body())
+}
+
+/// What goes to an endpoint that answers in JSON.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// A form to post; without one the endpoint is read.
+    pub form: Option<String>,
+    /// `Authorization`.
+    pub authorization: Option<String>,
+}
+
+/// Asks an endpoint, and reads an answer of at most `limit` bytes within this time. No status is an
+/// error, and no redirect is followed.
+///
+/// # Errors
+/// [`FetchError`].
+pub async fn ask(
+    address: &Address,
+    tls: &Arc<ClientConfig>,
+    question: Question,
+    limit: usize,
+    time: Duration,
+) -> Result<Response<Bytes>, FetchError> {
+    let mut request = Request::builder()
+        .uri(&address.path)
+        .header(header::HOST, address.host_field())
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, "selvedge");
+    if let Some(authorization) = question.authorization {
+        request = request.header(header::AUTHORIZATION, authorization);
+    }
+    let request = match question.form {
+        None => request.body(Full::default())?,
+        Some(form) => request
+            .method(http::Method::POST)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Full::from(form))?,
+    };
+    tokio::time::timeout(time, send(address, tls, request, limit))
+        .await
+        .unwrap_or(Err(FetchError::Timeout))
 }
 
 /// Sends one request on a connection of its own and reads an answer of at most `limit` bytes. The

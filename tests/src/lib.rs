@@ -10,10 +10,13 @@ pub mod certs;
 pub mod hostile;
 pub mod http2;
 pub mod http2_upstream;
+pub mod node;
+pub mod oidc;
 pub mod process;
 pub mod raw;
 pub mod redis;
 pub mod upstream;
+pub mod visitor;
 
 pub use bell::Bell;
 pub use certs::TestCa;

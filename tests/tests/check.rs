@@ -181,6 +181,143 @@ listeners: [{ name: a, port: 1, protocol: HTTPS, tls: { acme: a } }]
     assert!(said.contains("no listener uses `b`"), "{said}");
 }
 
+/// A key as `sessionKeyFile` holds it.
+const SESSION_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+/// Mistakes in policies that ask an issuer, one a line that ends in its number. `$DIR` has the files
+/// `key` and `empty`.
+const LOGIN_MISTAKES: &str = r#"listeners: [{ name: a, port: 1 }]
+policies:
+  one: { oidc: { clientId: a, sessionKeyFile: $DIR/key,
+      issuer: http://id.example, # 1 no TLS
+      publicUrl: shop.example/x, # 2 not an origin
+      callback: callback, # 3 not a path
+      logout: "/out\"><script>", # 4 not a plain path
+      afterLogout: //evil.example, # 5 another host
+      cookie: "a b", # 6 not a name
+      scopes: ["openid email"], # 7 two words
+      sessionLife: 0s, # 8 nobody stays
+      claimsToHeaders: [{ claim: a, header: Host }] } } # 9 not for this
+  two: { oidc: { issuer: https://id.example, clientId: a,
+      clientSecretFile: $DIR/empty, # 10 no secret
+      sessionKeyFile: $DIR/empty } } # 11 no key
+  three: { oidc: { issuer: https://id.example, sessionKeyFile: $DIR/key,
+      clientId: "", # 12 nobody
+      issuerCa: /nowhere, # 13 no file
+      callback: /oauth2/logout } } # one path for two things, said at the policy
+  four: { introspection: { clientId: a, clientSecretFile: $DIR/key,
+      endpoint: http://id.example/introspect, # 14 no TLS
+      scopes: [""] } } # 15 nothing
+  five: { introspection: { endpoint: https://a/, clientId: a,
+      clientSecretFile: /nowhere } } # 16 no file
+"#;
+
+#[test]
+fn mistakes_in_logins_are_named_with_place_and_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("key"), SESSION_KEY).unwrap();
+    std::fs::write(dir.path().join("empty"), "\n").unwrap();
+    let text = LOGIN_MISTAKES.replace("$DIR", &dir.path().display().to_string());
+    let output = check(&text, &["--format", "json"]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut lines = Vec::new();
+    for finding in found.as_array().unwrap() {
+        assert_ne!(finding["remedy"], "", "{finding}");
+        assert!(!finding.to_string().contains(SESSION_KEY), "{finding}");
+        if finding["severity"] == "error" {
+            lines.push(finding["line"].as_u64().unwrap());
+        }
+    }
+    let wanted = [4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18, 21, 22, 24];
+    assert_eq!(lines, wanted, "{found:#}");
+}
+
+/// Whether a configuration with a login is warned of.
+fn is_warned_of(listener: &str, callback: &str, routes: &str) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("key"), SESSION_KEY).unwrap();
+    let key = dir.path().join("key").display().to_string();
+    let text = format!(
+        "listeners: [{{ name: a, port: 1, {listener} }}]
+policies: {{ in: {{ oidc: {{ issuer: \"https://i\", clientId: a, sessionKeyFile: {key}, {callback} }} }} }}
+services: {{ s: {{ endpoints: [\"1.2.3.4:5\"] }} }}
+routes: [{{ {routes} }}]
+"
+    );
+    let output = check(&text, &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    said.contains("where its users come back")
+}
+
+#[test]
+fn a_login_that_nobody_comes_back_from_is_a_warning() {
+    let back = "backendRefs: [{ service: s }]";
+    let below = "callback: /app/in, logout: /app/out";
+    for (listener, callback, routes, warned) in [
+        (
+            "",
+            "",
+            format!("policies: [in], rules: [{{ {back} }}]"),
+            false,
+        ),
+        (
+            "",
+            "",
+            format!("rules: [{{ policies: [in], matches: [{{ path: /app }}], {back} }}]"),
+            true,
+        ),
+        (
+            "",
+            below,
+            format!("rules: [{{ policies: [in], matches: [{{ path: /app }}], {back} }}]"),
+            false,
+        ),
+        (
+            "",
+            below,
+            format!(
+                "rules: [{{ policies: [in], matches: [{{ path: /app, method: POST }}], {back} }}]"
+            ),
+            true,
+        ),
+        (
+            "",
+            "",
+            format!(
+                "rules: [{{ policies: [in], matches: [{{ path: /app }}], {back} }}, {{ {back} }}]"
+            ),
+            true,
+        ),
+        (
+            "",
+            "",
+            format!(
+                "policies: [in], rules: [{{ matches: [{{ path: /app }}], {back} }}, {{ matches: [{{ path: /oauth2 }}], {back} }}]"
+            ),
+            false,
+        ),
+        (
+            "policies: [in]",
+            "",
+            format!("rules: [{{ matches: [{{ path: /app }}], {back} }}]"),
+            true,
+        ),
+        (
+            "policies: [in]",
+            "",
+            format!("rules: [{{ {back} }}]"),
+            false,
+        ),
+    ] {
+        assert_eq!(
+            is_warned_of(listener, callback, &routes),
+            warned,
+            "{listener} {callback} {routes}"
+        );
+    }
+}
+
 #[test]
 fn shadowed_rules_are_a_warning() {
     let text = "listeners: [{ name: a, port: 1 }]
@@ -205,6 +342,11 @@ fn root() -> PathBuf {
 
 #[test]
 fn every_example_is_right() {
+    // Secrets that examples name, and that no repository holds.
+    let secrets = tempfile::tempdir().unwrap();
+    std::fs::write(secrets.path().join("client-secret"), "s3cret").unwrap();
+    std::fs::write(secrets.path().join("session-keys"), SESSION_KEY).unwrap();
+    let at = format!("{}/", secrets.path().display());
     let mut checked = 0;
     for example in std::fs::read_dir(root().join("examples")).unwrap() {
         let dir = example.unwrap().path();
@@ -213,9 +355,12 @@ fn every_example_is_right() {
         }
         for file in std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()) {
             if file.extension().is_some_and(|e| e == "yaml") {
+                let text = std::fs::read_to_string(&file).unwrap();
+                let copy = secrets.path().join("config.yaml");
+                std::fs::write(&copy, text.replace("/etc/selvedge/", &at)).unwrap();
                 let output = Command::new(binary())
                     .arg("check")
-                    .arg(&file)
+                    .arg(&copy)
                     .current_dir(root())
                     .output()
                     .unwrap();

@@ -209,6 +209,33 @@ pub mod policy {
     pub const JWKS_BYTES: usize = 256 << 10;
     /// Clocks of issuer and gateway may differ by this much.
     pub const SKEW: Duration = Duration::from_secs(60);
+    /// A session by login ends after this long.
+    pub const SESSION: Duration = Duration::from_secs(8 * 3600);
+    /// One question to an issuer about a user who logs in.
+    pub const ISSUER: Duration = Duration::from_secs(5);
+    /// Questions to an issuer at a time, for tokens or about them; more wait, within their time.
+    /// Strangers cause them.
+    pub const ISSUER_QUESTIONS: usize = 64;
+    /// Bytes of an issuer's answer: tokens, or claims.
+    pub const ISSUER_BYTES: usize = 64 << 10;
+    /// New tokens are remembered for this long for requests that still bring the old session.
+    pub const REFRESHED: Duration = Duration::from_secs(30);
+    /// An issuer that could not be reached for new tokens is left alone for this long.
+    pub const REFRESH_AGAIN: Duration = Duration::from_secs(5);
+    /// Sessions whose tokens were replaced, as many as are remembered: some 2 KiB each, 16 at worst.
+    pub const REFRESHES: usize = 4096;
+    /// One question about a token.
+    pub const INTROSPECTION: Duration = Duration::from_secs(2);
+    /// An answer about a token is remembered for this long.
+    pub const INTROSPECTED: Duration = Duration::from_secs(60);
+    /// That a token is not active is remembered for this long at most: it may be issued any moment.
+    pub const INACTIVE: Duration = Duration::from_secs(5);
+    /// Tokens whose answers are remembered.
+    pub const INTROSPECTIONS: usize = 4096;
+    /// Bytes of an answer about a token.
+    pub const INTROSPECTION_BYTES: usize = 32 << 10;
+    /// Bytes of a file with a secret or keys.
+    pub const SECRET_BYTES: u64 = 64 << 10;
     /// Verified tokens that a worker remembers, twice this many at most.
     pub const TOKENS: usize = 4096;
     /// All calls of an aggregate together.

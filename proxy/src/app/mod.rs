@@ -143,6 +143,14 @@ impl App {
             .filter_map(|p| p.error_pages.as_ref());
         let pages = pages.flatten().filter_map(|page| page.html.as_ref());
         paths.extend(pages.map(PathBuf::from));
+        for oidc in source.policies.values().filter_map(|p| p.oidc.as_ref()) {
+            paths.push(PathBuf::from(&oidc.session_key_file));
+            paths.extend(oidc.client_secret_file.iter().map(PathBuf::from));
+        }
+        let asked = source.policies.values();
+        for introspection in asked.filter_map(|p| p.introspection.as_ref()) {
+            paths.push(PathBuf::from(&introspection.client_secret_file));
+        }
         for store in source.redis.values() {
             let files = store.password_file.iter().chain(&store.ca);
             paths.extend(files.map(PathBuf::from));

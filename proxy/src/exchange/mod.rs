@@ -121,14 +121,18 @@ enum Gate {
 async fn gate(
     context: Context<'_>,
     rule: &Arc<Rule>,
-    record: &Record<'_>,
+    record: &mut Record<'_>,
     request: &mut Request,
     notes: &mut Notes,
     caller: &mut Caller,
 ) -> Result<Gate, Error> {
     let mut seen = Seen::new(context.downstream, &request.head, &rule.name, record.start);
     let passed = loop {
-        match policy::guard(rule, context.plan(), &mut seen, notes) {
+        let passed = policy::guard(rule, context.plan(), &mut seen, notes);
+        if notes.conceal {
+            record.conceal_query();
+        }
+        match passed {
             Ok(passed) => break passed,
             Err(Stop::Refused(error)) => return Err(error),
             Err(Stop::Answered(response)) => return Ok(Gate::Answered(response)),

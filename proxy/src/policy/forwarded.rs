@@ -56,6 +56,21 @@ pub fn stamp(downstream: &Downstream, head: &mut RequestHead) {
     }
 }
 
+/// Scheme and host under which the user sees this request: those of the connection, or what trusted
+/// proxies tell.
+#[must_use]
+pub fn origin(downstream: &Downstream, head: &RequestHead) -> (&'static str, Host) {
+    let told = match downstream.listener.trusted_hops {
+        0 => None,
+        hops => Some(Told::by_proxies(&head.fields, hops, downstream)),
+    };
+    let (scheme, host) = told.map_or((None, None), |told| (told.scheme, told.host));
+    (
+        scheme.unwrap_or(downstream.scheme()),
+        host.unwrap_or_else(|| head.host.clone()),
+    )
+}
+
 /// What trusted proxies told, as far as it can be read.
 struct Told {
     /// Addresses from the client to the peer.

@@ -11,11 +11,12 @@ use selvedge_gateway::apikey::Consumer;
 use selvedge_gateway::authorize::Sense;
 use selvedge_gateway::jwt::Verified;
 use selvedge_gateway::limit::Count;
+use selvedge_gateway::oidc::cookie::without_own;
 use tokio::time::Instant;
 
 use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Fields, RequestHead, Response};
+use crate::message::{Fields, Known, RequestHead, Response};
 use crate::respond::pages::Pages;
 
 use super::access::Access;
@@ -23,9 +24,11 @@ use super::api_key::{ApiKey, without};
 use super::client;
 use super::cors::Cors;
 use super::ext_authz::{ExtAuthz, Verdict};
+use super::introspection::{Introspection, Judged};
 use super::jwt::Jwt;
 use super::limit::Limit;
 use super::manners::{Csrf, Security, Version};
+use super::oidc::{self, Oidc};
 use super::shared::Lost;
 
 /// One thing that a request must pass. The order of the variants is the order of the checks: what
@@ -46,8 +49,12 @@ pub enum Guard {
     Address(Arc<Addresses>),
     /// By rate, of whoever is there.
     Limit(Arc<Limit>),
+    /// By session; sends users to log in.
+    Oidc(Arc<Oidc>),
     /// By token.
     Jwt(Arc<Jwt>),
+    /// By token, of which its server is asked.
+    Introspection(Arc<Introspection>),
     /// By key.
     ApiKey(Arc<ApiKey>),
     /// By rate, of who that is.
@@ -80,6 +87,10 @@ pub type Work = Pin<Box<dyn Future<Output = Found>>>;
 pub enum Found {
     /// Keys were fetched again, or could not be.
     Keys,
+    /// An issuer was asked about a user.
+    Oidc(Box<oidc::Outcome>),
+    /// A server was asked about a token.
+    Introspection(Judged),
     /// What a shared store has counted.
     Count(Result<Count, Lost>),
     /// What a service has decided.
@@ -121,6 +132,8 @@ pub struct Notes {
     pub security: Option<Arc<Security>>,
     /// What stands in for failures.
     pub pages: Option<Arc<Pages>>,
+    /// The query holds a secret: it is in no log and no span.
+    pub conceal: bool,
     /// Edits of the request, in order.
     edits: Vec<Edit>,
 }
@@ -131,6 +144,7 @@ enum Edit {
     Append(Box<[u8]>, Box<[u8]>),
     Remove(Box<[u8]>),
     StripQuery(Box<str>),
+    StripSession(Box<str>),
 }
 
 impl Notes {
@@ -149,6 +163,11 @@ impl Notes {
         self.edits.push(Edit::StripQuery(name.into()));
     }
 
+    /// The application will not get the cookies of sessions and logins of this name.
+    pub fn strip_session(&mut self, name: &str) {
+        self.edits.push(Edit::StripSession(name.into()));
+    }
+
     /// Edits the request.
     pub fn apply(&self, head: &mut RequestHead) {
         for edit in &self.edits {
@@ -159,8 +178,27 @@ impl Notes {
                     let query = without(head.target.query(), name);
                     head.target = head.target.with_query(&query);
                 }
+                Edit::StripSession(name) => strip_session(&mut head.fields, name),
             }
         }
+    }
+}
+
+/// Rewrites `Cookie` only where there is something to take out.
+fn strip_session(fields: &mut Fields, name: &str) {
+    let lines: Vec<&[u8]> = fields.all(Known::Cookie).collect();
+    let left = |line: &&[u8]| without_own(line, name);
+    if !lines.iter().any(|line| left(line).is_some()) {
+        return;
+    }
+    let kept: Vec<Vec<u8>> = lines
+        .iter()
+        .map(|line| left(line).unwrap_or_else(|| line.to_vec()))
+        .filter(|line| !line.is_empty())
+        .collect();
+    fields.remove_known(Known::Cookie);
+    for line in kept {
+        fields.append_known(Known::Cookie, &line);
     }
 }
 
@@ -261,9 +299,11 @@ impl Guard {
             Self::Csrf(_) => 4,
             Self::Address(_) => 5,
             Self::Limit(_) => 6,
-            Self::Jwt(_) => 7,
-            Self::ApiKey(_) => 8,
-            Self::IdentityLimit(_) => 9,
+            Self::Oidc(_) => 7,
+            Self::Jwt(_) => 8,
+            Self::Introspection(_) => 9,
+            Self::ApiKey(_) => 10,
+            Self::IdentityLimit(_) => 12,
             Self::Deny(_) => 20,
             Self::Allow(_) => 21,
             Self::Ask(_) => 22,
@@ -296,7 +336,9 @@ impl Guard {
                 Err(ErrorKind::Denied.into())
             }
             Self::Limit(limit) | Self::IdentityLimit(limit) => limit.check(seen, notes),
+            Self::Oidc(oidc) => oidc.check(seen, notes),
             Self::Jwt(jwt) => jwt.check(seen, notes),
+            Self::Introspection(policy) => policy.check(seen, notes),
             Self::ApiKey(keys) => keys.check(seen, notes),
             Self::Ask(policy) => policy.check(seen, notes),
             Self::Deny(access) | Self::Allow(access) => access.check(seen),

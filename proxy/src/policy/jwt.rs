@@ -93,7 +93,7 @@ impl Jwt {
         if let Some(found) = found {
             return Ok(found);
         }
-        let keys = self.source.keys().ok_or(Refusal::UnknownKey)?;
+        let keys = self.source.load().ok_or(Refusal::UnknownKey)?;
         let verified = Rc::new(verify(token, &keys, &self.expect, now)?);
         CACHE.with_borrow_mut(|cache| cache.keep(self.id, token, generation, verified.clone()));
         Ok(verified)
@@ -101,13 +101,7 @@ impl Jwt {
 
     fn token<'a>(&self, head: &'a RequestHead) -> Option<&'a str> {
         let value = match &self.place {
-            Place::Bearer => {
-                // Two would leave it open which one the application looks at.
-                let mut fields = head.fields.all(Known::Authorization);
-                let value = fields.next().filter(|_| fields.next().is_none())?;
-                let (scheme, token) = value.split_at_checked(7)?;
-                token_of(scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)?)
-            }
+            Place::Bearer => return bearer(head),
             Place::Header(name) => token_of(only(head, name)?),
             Place::Cookie(name) => token_of(cookie(head, name)?),
         };
@@ -116,17 +110,11 @@ impl Jwt {
 
     fn refuse(&self, refusal: Refusal, notes: &mut Notes) -> Stop {
         tracing::debug!(policy = %self.name, %refusal, "refused");
-        let (kind, code) = match refusal {
-            Refusal::Scope => (ErrorKind::Denied, "insufficient_scope"),
-            // No key has ever come: it is not the token's fault.
-            Refusal::UnknownKey if self.source.keys().is_none() => {
-                return ErrorKind::NoKeys.into();
-            }
-            _ => (ErrorKind::Unauthenticated, "invalid_token"),
-        };
-        let told = format!("Bearer error=\"{code}\", error_description=\"{refusal}\"");
-        notes.fields.append(b"WWW-Authenticate", told.as_bytes());
-        Stop::Refused(Error::with(kind, refusal))
+        // No key has ever come: it is not the token's fault.
+        if refusal == Refusal::UnknownKey && self.source.load().is_none() {
+            return ErrorKind::NoKeys.into();
+        }
+        refuse(refusal, notes)
     }
 }
 
@@ -136,6 +124,27 @@ pub(super) fn only<'a>(head: &'a RequestHead, name: &str) -> Option<&'a [u8]> {
     let mut lines = head.fields.iter().filter(|field| named(field.name));
     let first = lines.next()?;
     lines.next().is_none().then_some(first.value)
+}
+
+/// The token of `Authorization: Bearer` (RFC 6750 section 2.1).
+pub(super) fn bearer(head: &RequestHead) -> Option<&str> {
+    // Two would leave it open which one the application looks at.
+    let mut fields = head.fields.all(Known::Authorization);
+    let value = fields.next().filter(|_| fields.next().is_none())?;
+    let (scheme, token) = value.split_at_checked(7)?;
+    let token = scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)?;
+    std::str::from_utf8(token_of(token)).ok()
+}
+
+/// What whoever brought a token is told of it (RFC 6750 section 3).
+pub(super) fn refuse(refusal: Refusal, notes: &mut Notes) -> Stop {
+    let (kind, code) = match refusal {
+        Refusal::Scope => (ErrorKind::Denied, "insufficient_scope"),
+        _ => (ErrorKind::Unauthenticated, "invalid_token"),
+    };
+    let told = format!("Bearer error=\"{code}\", error_description=\"{refusal}\"");
+    notes.fields.append(b"WWW-Authenticate", told.as_bytes());
+    Stop::Refused(Error::with(kind, refusal))
 }
 
 fn token_of(value: &[u8]) -> &[u8] {

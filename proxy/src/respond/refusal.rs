@@ -62,6 +62,10 @@ fn told(kind: ErrorKind) -> &'static str {
             | ErrorKind::Denied
             | ErrorKind::RateLimited
             | ErrorKind::Unauthenticated
+            | ErrorKind::IssuerLost
+            | ErrorKind::IssuerFailed
+            | ErrorKind::LoginRefused
+            | ErrorKind::LoginUnknown
     );
     if row.side == Side::Downstream || refused {
         row.text

@@ -139,6 +139,15 @@ impl<'a> Record<'a> {
         self.status = Some(status);
     }
 
+    /// The query holds a secret.
+    pub fn conceal_query(&mut self) {
+        if let Some(detail) = &mut self.detail
+            && let Some(path) = detail.target.find('?')
+        {
+            detail.target.truncate(path);
+        }
+    }
+
     /// What went wrong.
     pub fn fail(&mut self, error: &Error) {
         self.end = Some(error.kind);

@@ -13,7 +13,7 @@ pub mod words;
 use std::path::PathBuf;
 
 use targets::{
-    acme, authority, carry, chunked, config, frames, heads, hpack, identity, target, trace,
+    acme, authority, carry, chunked, config, frames, heads, hpack, identity, login, target, trace,
 };
 
 /// A target: panics when a property does not hold.
@@ -35,6 +35,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pattern", target::pattern),
     ("config", config::config),
     ("acme", acme::answer),
+    ("login", login::login),
     ("identity", identity::identity),
     ("units", identity::units),
     ("trace", trace::trace),

@@ -5,6 +5,7 @@
 mod acme;
 mod dev;
 mod edge;
+mod login;
 mod policy;
 mod route;
 mod service;
@@ -22,6 +23,7 @@ pub use edge::{
     BodyTransform, CachePolicy, Coding, Compression, Csrf, ErrorPage, ExtAuthz, Frame, Hsts,
     PathReplacement, RequestTransform, ResponseTransform, Security, Transform, VersionPolicy,
 };
+pub use login::{IntrospectionPolicy, OidcPolicy};
 pub use policy::{
     AddressPolicy, Allow, ApiKeyPolicy, Claim, Cors, HeaderPolicy, HeaderTest, HeaderTestType,
     JwtPolicy, OnLoss, OneOrMany, Plan, Policy, RateLimit, RedisStore,

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{Duration, Rate};
 
-use super::HeaderEdits;
 use super::edge::{
     CachePolicy, Compression, Csrf, ErrorPage, ExtAuthz, Security, Transform, VersionPolicy,
 };
+use super::{HeaderEdits, IntrospectionPolicy, OidcPolicy};
 
 /// A named rule. Exactly one of its keys is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +32,12 @@ pub struct Policy {
     /// A JSON Web Token that one of the issuer's keys has signed; 401 without.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt: Option<JwtPolicy>,
+    /// A session of a user who has logged in at an issuer; browsers are sent there, 401 for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<OidcPolicy>,
+    /// A token that its authorization server says is active; 401 without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub introspection: Option<IntrospectionPolicy>,
     /// A key from a file; 401 without.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key: Option<ApiKeyPolicy>,

@@ -102,6 +102,7 @@ impl Compiler {
             }
         };
         let (guards, treatment) = pass.around(&at.then("policies"), &spec.policies);
+        pass.check_listener_callback(at, &guards, rules);
         let plan = ListenerPlan {
             name: self.name(&spec.name),
             address: SocketAddr::new(ip?, spec.port),

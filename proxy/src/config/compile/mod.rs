@@ -4,9 +4,11 @@
 mod access;
 mod acme;
 mod aggregates;
+mod callbacks;
 mod ext_authz;
 mod guards;
 mod listeners;
+mod logins;
 mod manners;
 mod matches;
 mod places;
@@ -77,6 +79,8 @@ pub struct Compiler {
     sources: BTreeMap<(String, Option<String>), Weak<KeySource>>,
     /// Versions that are counted, with what they were made from.
     versions: Versions,
+    /// Issuers of users.
+    users: logins::IssuersOfUsers,
     /// Caches that live.
     caches: treats::Caches,
     /// Stores that several gateways share, with what they were made from.
@@ -136,6 +140,7 @@ impl Compiler {
             limits: BTreeMap::new(),
             sources: BTreeMap::new(),
             versions: BTreeMap::new(),
+            users: BTreeMap::new(),
             caches: BTreeMap::new(),
             stores: BTreeMap::new(),
             tokens: 0,

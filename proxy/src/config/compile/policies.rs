@@ -81,6 +81,18 @@ impl Compiler {
                     pass.guard(name, Guard::ApiKey(Arc::new(keys)));
                 }
             }
+            if let Some(spec) = &policy.oidc {
+                let oidc = self.oidc(pass, &at.then("oidc"), name, spec);
+                if let Some(oidc) = oidc {
+                    pass.guard(name, Guard::Oidc(Arc::new(oidc)));
+                }
+            }
+            if let Some(spec) = &policy.introspection {
+                let asked = pass.introspection(&at.then("introspection"), name, spec);
+                if let Some(asked) = asked {
+                    pass.guard(name, Guard::Introspection(Arc::new(asked)));
+                }
+            }
             if let Some(spec) = &policy.jwt {
                 let jwt = self.jwt(pass, &at.then("jwt"), name, spec);
                 if let Some(jwt) = jwt {
@@ -111,6 +123,8 @@ impl Pass<'_> {
             policy.rate_limit.is_some(),
             policy.cors.is_some(),
             policy.jwt.is_some(),
+            policy.oidc.is_some(),
+            policy.introspection.is_some(),
             policy.api_key.is_some(),
             policy.compression.is_some(),
             policy.cache.is_some(),
@@ -122,7 +136,7 @@ impl Pass<'_> {
             policy.error_pages.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `apiKey`, `compression`, `cache`, `transform`, `extAuthz`, `csrf`, `security`, `version`, `errorPages`";
+            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `oidc`, `introspection`, `apiKey`, `compression`, `cache`, `transform`, `extAuthz`, `csrf`, `security`, `version`, `errorPages`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
         for (key, list, sense) in [

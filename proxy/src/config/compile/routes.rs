@@ -69,6 +69,7 @@ impl Compiler {
                 treatment,
                 route,
             };
+            let first = rules.len();
             for (nth, spec) in route.rules.iter().enumerate() {
                 let at = at.then("rules").nth(nth);
                 let part = spec.name.clone().unwrap_or_else(|| nth.to_string());
@@ -82,6 +83,7 @@ impl Compiler {
                     rule: Arc::new(rule),
                 });
             }
+            pass.check_callbacks(&at, rules.get(first..).unwrap_or_default());
         }
         rules
     }

@@ -3,17 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use selvedge_contract::config::{JwtPolicy, OneOrMany};
+use selvedge_contract::config::{Claim, JwtPolicy};
 use selvedge_contract::defaults::policy::SKEW;
 use selvedge_gateway::jwt::{Expect, Keys};
 
 use crate::fetch::Address;
 use crate::message::Known;
 use crate::policy::jwt::{Jwt, Place};
-use crate::policy::keys::KeySource;
+use crate::policy::keys::{self, KeySource};
 use crate::protocol::http1::parse::is_token;
 use crate::tls::connect::server_client;
 
+use super::logins::{told, values};
 use super::{At, Compiler, Pass};
 
 impl Compiler {
@@ -27,12 +28,7 @@ impl Compiler {
     ) -> Option<Jwt> {
         pass.check_jwt(at, spec);
         let source = self.key_source(pass, at, spec)?;
-        let values = |one: &OneOrMany| match one {
-            OneOrMany::One(value) => vec![value.clone()],
-            OneOrMany::Many(values) => values.clone(),
-        };
         let claims = spec.claims.iter().map(|(k, v)| (k.clone(), values(v)));
-        let headers = spec.claims_to_headers.iter();
         let place = match (&spec.header, &spec.cookie) {
             (None, None) => Place::Bearer,
             (Some(name), _) if name.eq_ignore_ascii_case("authorization") => Place::Bearer,
@@ -51,9 +47,7 @@ impl Compiler {
                 required: spec.required.clone(),
                 claims: claims.collect(),
                 scopes: spec.scopes.clone(),
-                headers: headers
-                    .map(|c| (c.claim.clone(), c.header.clone()))
-                    .collect(),
+                headers: told(&spec.claims_to_headers),
                 skew: spec.skew.map_or(SKEW, |d| d.0).as_secs(),
             },
             forward: spec.forward.unwrap_or(true),
@@ -93,7 +87,7 @@ impl Compiler {
         }
         let key = (spec.jwks.clone(), spec.jwks_ca.clone());
         let known = self.sources.get(&key).and_then(std::sync::Weak::upgrade);
-        let source = known.unwrap_or_else(|| KeySource::remote(address, tls));
+        let source = known.unwrap_or_else(|| keys::remote(address, tls));
         self.sources.insert(key, Arc::downgrade(&source));
         Some(source)
     }
@@ -113,17 +107,26 @@ impl Pass<'_> {
             let message = "a token stands in a header or in a cookie";
             self.error(at, message, "remove `header` or `cookie`");
         }
-        let named = spec.header.iter().map(|name| (at.then("header"), name));
-        let list = spec.claims_to_headers.iter().enumerate();
-        let told = list.map(|(n, c)| (at.then("claimsToHeaders").nth(n), &c.header));
-        for (at, name) in named.chain(told) {
-            let known = Known::classify(name.as_bytes());
-            let framing = known.is_hop_by_hop()
-                || matches!(known, Known::Host | Known::ContentLength | Known::Expect);
-            if !is_token(name.as_bytes()) || framing {
-                let message = format!("`{name}` is not a header for this");
-                self.error(&at, message, "expected a name such as `X-User`");
-            }
+        if let Some(name) = &spec.header {
+            self.check_told_name(&at.then("header"), name);
+        }
+        self.check_told(at, &spec.claims_to_headers);
+    }
+
+    /// The headers of `claimsToHeaders`.
+    pub(super) fn check_told(&mut self, at: &At, claims: &[Claim]) {
+        for (index, claim) in claims.iter().enumerate() {
+            self.check_told_name(&at.then("claimsToHeaders").nth(index), &claim.header);
+        }
+    }
+
+    fn check_told_name(&mut self, at: &At, name: &str) {
+        let known = Known::classify(name.as_bytes());
+        let framing = known.is_hop_by_hop()
+            || matches!(known, Known::Host | Known::ContentLength | Known::Expect);
+        if !is_token(name.as_bytes()) || framing {
+            let message = format!("`{name}` is not a header for this");
+            self.error(at, message, "expected a name such as `X-User`");
         }
     }
 }

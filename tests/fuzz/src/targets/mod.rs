@@ -10,6 +10,7 @@ pub(crate) mod frames;
 pub(crate) mod heads;
 pub(crate) mod hpack;
 pub(crate) mod identity;
+pub(crate) mod login;
 pub(crate) mod target;
 pub(crate) mod trace;
 
