@@ -12,6 +12,7 @@ use crate::app::findings_of;
 use crate::config::load::load;
 use crate::config::{Mode, Report};
 
+use super::explain::explain;
 use super::{complain, say};
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,9 @@ pub(super) struct Arguments {
     /// `text` for people, `json` for machines.
     #[arg(long, default_value = "text")]
     format: Format,
+    /// Also print which policies are in force for each rule, in order, and where they are named.
+    #[arg(long)]
+    explain: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,10 +69,14 @@ pub(super) fn check(arguments: &Arguments) -> ExitCode {
         ));
     }
     if errors > 0 {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
+        return ExitCode::FAILURE;
     }
+    if arguments.explain
+        && let Ok(loaded) = load::<Config>(&arguments.files)
+    {
+        say(explain(&loaded.config).trim_end());
+    }
+    ExitCode::SUCCESS
 }
 
 /// Tells a file's purpose from its top-level keys, as far as it can be read at all.

@@ -6,6 +6,7 @@ mod ca;
 mod check;
 #[cfg(feature = "dev")]
 pub mod dev;
+mod explain;
 pub mod logging;
 pub mod run;
 
