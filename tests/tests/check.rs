@@ -397,31 +397,3 @@ fn generated_documents_are_fresh() {
         );
     }
 }
-
-#[test]
-fn explain_names_what_is_in_force_and_where() {
-    let output = Command::new(binary())
-        .args(["check", "--explain", "examples/api-gateway/gateway.yaml"])
-        .current_dir(root())
-        .output()
-        .unwrap();
-    assert!(output.status.success());
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let v2 = said.split("api/v2 at api\n").nth(1).unwrap();
-    let lines = v2.lines().take_while(|line| line.starts_with(' '));
-    let lines: Vec<String> = lines
-        .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect();
-    assert_eq!(
-        lines,
-        [
-            "security safe listener",
-            "errorPages sorry listener",
-            "version v2 rule",
-            "rateLimit everyone listener",
-            "apiKey keys route",
-            "rateLimit by who calls plans route",
-            "allow partners rule",
-        ]
-    );
-}

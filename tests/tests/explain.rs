@@ -1,0 +1,34 @@
+//! `selvedge check --explain`: which policies are in force, and where they are named.
+
+use std::path::Path;
+use std::process::Command;
+
+use selvedge_tests::process::binary;
+
+#[test]
+fn explain_names_what_is_in_force_and_where() {
+    let output = Command::new(binary())
+        .args(["check", "--explain", "examples/api-gateway/gateway.yaml"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let v2 = said.split("api/v2 at api\n").nth(1).unwrap();
+    let lines = v2.lines().take_while(|line| line.starts_with(' '));
+    let lines: Vec<String> = lines
+        .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "security safe listener",
+            "errorPages sorry listener",
+            "version v2 rule",
+            "rateLimit everyone listener",
+            "apiKey keys route",
+            "rateLimit by who calls plans route",
+            "allow partners rule",
+        ]
+    );
+}
