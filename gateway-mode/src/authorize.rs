@@ -101,8 +101,8 @@ pub struct Condition {
     pub when: Option<Expression>,
 }
 
-/// Where issuers put roles.
-const ROLES: [&str; 4] = ["roles", "role", "groups", "realm_access.roles"];
+/// Claims in which issuers put roles.
+pub const ROLES: [&str; 4] = ["roles", "role", "groups", "realm_access.roles"];
 
 impl Condition {
     /// Whether it holds.
@@ -208,7 +208,9 @@ fn values(when: &Expression, facts: &Facts<'_>) -> Map<String, Value> {
     if when.uses("request") {
         let mut headers: Map<String, Value> = Map::new();
         (facts.fields)(&mut |name, value| {
+            // Applications behind CGI read both as one.
             let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+            let name = name.replace('_', "-");
             let value = String::from_utf8_lossy(value);
             match headers.get_mut(&name) {
                 Some(Value::String(before)) => {

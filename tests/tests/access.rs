@@ -62,6 +62,8 @@ fn jw_11_deny_is_never_dodged() {
         with("GET /internal", ""),
         with("GET /internal/", ""),
         with("GET /internal;v=1", ""),
+        with("GET /;a/internal", ""),
+        with("GET /;/internal;x/y", ""),
         with("GET /internal;v=1/x", ""),
         with("GET /a/../internal/x", ""),
         with("GET /./internal", ""),

@@ -345,3 +345,28 @@ fn codings_written_in_many_ways_are_the_same() {
     assert_eq!(get("br;q=0.9,gzip ;q=1.0, x-junk-7"), "answer 1");
     assert_eq!(get("br"), "answer 2");
 }
+
+#[test]
+fn what_a_policy_makes_of_a_request_is_part_of_the_address() {
+    let upstream = app(|request| {
+        let line = request.lines().next().unwrap_or_default().to_owned();
+        ok("Cache-Control: max-age=60\r\n", &line)
+    });
+    let proxy = gateway(&format!(
+        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0 }}]
+policies:
+  kept: {{ cache: {{}} }}
+  tenants: {{ transform: {{ request: {{ query: {{ tenant: '{{{{ request.header[\"x-tenant\"] | default(\"none\") }}}}' }} }} }} }}
+routes: [{{ rules: [{{ policies: [kept, tenants], backendRefs: [{{ service: app }}] }}] }}]
+services: {{ app: {{ endpoints: [\"{}\"] }} }}",
+        upstream.address()
+    ));
+    assert!(
+        ask(&proxy, "GET /\nX-Tenant: evil")
+            .text()
+            .contains("tenant=evil")
+    );
+    assert!(ask(&proxy, "GET /").text().contains("tenant=none"));
+    let again = ask(&proxy, "GET /\nX-Tenant: evil");
+    assert!(again.header("cache-status").unwrap().contains("hit"));
+}

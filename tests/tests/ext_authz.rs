@@ -139,3 +139,65 @@ fn a_verdict_is_remembered_for_its_question_only() {
     ask("GET /", "X-Pass: broken\r\n", 503, 6);
     assert!(!authz.all().contains("X-Other"));
 }
+
+#[test]
+fn a_verdict_on_one_caller_is_not_another_s() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("keys.json");
+    let key = |name: &str| {
+        let made = std::process::Command::new(selvedge_tests::process::binary())
+            .args(["apikey", "new", "--name", name, "--file"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    };
+    let (admin, eve) = (key("admin"), key("eve"));
+    let app = Upstream::answering("ok");
+    let authz = Upstream::scripted(|connection| {
+        while let Some(request) = connection.request() {
+            let admin = String::from_utf8_lossy(&request).contains("X-Consumer: admin");
+            connection.send(if admin {
+                "HTTP/1.1 200 OK\r\nX-User: root\r\nContent-Length: 0\r\n\r\n"
+            } else {
+                "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"
+            });
+        }
+    });
+    let proxy = gateway(&format!(
+        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0, policies: [ask, keys] }}]
+policies:
+  keys: {{ apiKey: {{ file: {} }} }}
+  ask: {{ extAuthz: {{ service: authz, headers: [X-Consumer], upstreamHeaders: [X-User], cache: 1m }} }}
+routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]
+services: {{ app: {{ endpoints: [\"{}\"] }}, authz: {{ endpoints: [\"{}\"] }} }}",
+        file.display(),
+        app.address(),
+        authz.address()
+    ));
+    let ask = |key: &str| send(&proxy, "GET /u", &format!("X-API-Key: {key}\r\n")).status;
+    assert_eq!(
+        [ask(&admin), ask(&eve), ask(&admin), ask(&eve)],
+        [200, 403, 200, 403]
+    );
+}
+
+#[test]
+fn a_refusal_counts_however_long_or_slow_its_page_is() {
+    let app = Upstream::answering("ok");
+    for slow in [false, true] {
+        let authz = Upstream::scripted(move |connection| {
+            while connection.request().is_some() {
+                connection.send("HTTP/1.1 403 No\r\nContent-Length: 100000\r\n\r\n");
+                if slow {
+                    connection.drain();
+                } else {
+                    connection.send("x".repeat(100_000));
+                }
+            }
+        });
+        let proxy = asking(&app, &authz, "failOpen: true");
+        assert_eq!(send(&proxy, "GET /", "").status, 403, "slow: {slow}");
+    }
+    assert!(app.seen().is_empty());
+}

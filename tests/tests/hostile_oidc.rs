@@ -39,9 +39,11 @@ policies:
   login: {{ oidc: {{ {oidc}, {more} }} }}
   other: {{ oidc: {{ {oidc}, callback: /other/callback, logout: /other/logout }} }}
   each: {{ rateLimit: {{ key: jwt.sub, rate: 3/hour }} }}
+  never: {{ deny: [{{ roles: [banned] }}, {{ when: \"has(claims.tier) && claims.tier == 'none'\" }}] }}
 routes:
   - rules:
       - {{ matches: [{{ path: /other }}], policies: [other], backendRefs: [{{ service: app }}] }}
+      - {{ matches: [{{ path: /club }}], policies: [login, never], backendRefs: [{{ service: app }}] }}
       - {{ matches: [{{ path: /limited }}], policies: [login, each], backendRefs: [{{ service: app }}] }}
       - {{ policies: [login], backendRefs: [{{ service: app }}] }}
 services: {{ app: {{ endpoints: [\"{}\"] }} }}
@@ -575,6 +577,25 @@ fn programs_are_told_and_not_sent_round() {
         (head.status, head.header("cache-control")),
         (302, Some("no-store"))
     );
+}
+
+#[test]
+fn a_session_keeps_the_claims_that_others_deny_by() {
+    let place = Place::new("");
+    for (edit, want) in [
+        (&(|_: &mut Value| {}) as &dyn Fn(&mut Value), 200),
+        (&|c: &mut Value| c["groups"] = json!(["x", "banned"]), 403),
+        (
+            &|c: &mut Value| c["realm_access"] = json!({ "roles": ["banned"] }),
+            403,
+        ),
+        (&|c: &mut Value| c["tier"] = json!("none"), 403),
+        (&|c: &mut Value| c["tier"] = json!("some"), 200),
+    ] {
+        let mut visitor = Visitor::new();
+        assert_eq!(place.log_in(&mut visitor, "/page", edit).reply.status, 302);
+        assert_eq!(visitor.get(&place.url("/club")).reply.status, want);
+    }
 }
 
 #[test]

@@ -49,6 +49,13 @@ fn what_foreign_pages_send_changes_nothing() {
     ] {
         assert_eq!(send(&proxy, line, fields).status, want, "{line} {fields}");
     }
+    // Nor do they open what may say anything once it is open.
+    let socket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-Fetch-Site: same-site\r\nOrigin: https://evil.example\r\n";
+    let mut client = Raw::connect(proxy.address("web"));
+    client.send(format!(
+        "GET / HTTP/1.1\r\nHost: shop.example\r\n{socket}\r\n"
+    ));
+    assert_eq!(client.reply().status, 403);
     assert_eq!(upstream.all().matches(" / HTTP/1.1").count(), 5);
 }
 

@@ -207,3 +207,63 @@ fn a_body_made_anew() {
     let got: Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!(got, json!({ "all": 3, "last": 3, "b": "x\"y" }));
 }
+
+#[test]
+fn nothing_dodges_a_removal() {
+    let upstream = Upstream::replying(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Type: application/json\r\nX_Internal: 1\r\nContent-Length: 14\r\n\r\n{\"internal\":1}",
+    );
+    let proxy = changing(
+        &upstream,
+        "      request:
+        headers: { X-Plan: free }
+        removeHeaders: [X-Debug]
+        body: { remove: [role] }",
+    );
+    let sent = "{\"role\":\"root\"}";
+    for (kind, want) in [
+        ("Content-Type: application/json\r\n", 200),
+        ("Content-Type: text/json\r\n", 200),
+        ("Content-Type: Application/JSON;charset=utf-8\r\n", 200),
+        ("Content-Type: application/json,\r\n", 400),
+        ("Content-Type: application/json, text/plain\r\n", 400),
+        ("Content-Type: \"application/json\"\r\n", 400),
+        (
+            "Content-Type: text/plain\r\nContent-Type: application/json\r\n",
+            400,
+        ),
+    ] {
+        let fields = format!("{kind}X_Debug: 1\r\nX_Plan: gold\r\n");
+        assert_eq!(send(&proxy, "POST /", &fields, sent).status, want, "{kind}");
+    }
+    let seen = upstream.all();
+    assert!(
+        !seen.contains("root") && !seen.contains("gold") && !seen.contains("X_Debug"),
+        "{seen}"
+    );
+    assert!(seen.contains("Content-Length: 2\r\n"), "{seen}");
+    assert!(
+        !seen.contains("Content-Length: 2\r\nContent-Length"),
+        "{seen}"
+    );
+    // An empty body is no document, and a dense one is too much.
+    let empty = send(&proxy, "POST /", "Content-Type: application/json\r\n", "");
+    assert_eq!(empty.status, 200);
+    let dense = format!("[{}0]", "0,".repeat(120_000));
+    let dense = send(
+        &proxy,
+        "POST /",
+        "Content-Type: application/json\r\n",
+        &dense,
+    );
+    assert_eq!(dense.status, 413);
+    let proxy = changing(
+        &upstream,
+        "      response: { removeHeaders: [X-Internal], body: { remove: [internal] } }",
+    );
+    let reply = send(&proxy, "GET /", "", "");
+    assert_eq!(
+        (reply.status, reply.text().contains("internal")),
+        (502, false)
+    );
+}

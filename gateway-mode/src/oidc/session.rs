@@ -69,7 +69,8 @@ impl Session {
     ) -> Self {
         let mut session = self.clone();
         if let Some(claims) = claims {
-            session.claims.extend(pick(claims, kept));
+            // What the issuer says no more holds no more.
+            session.claims = pick(claims, kept);
         }
         let none = Map::new();
         session.take(tokens, claims.unwrap_or(&none), now);
@@ -190,6 +191,20 @@ mod tests {
         assert_eq!(session.subject(), "ann");
         assert!(lacks(&claims(), &kept) && !lacks(&claims(), &kept[..4]));
         assert!(!format!("{session:?}").contains("ann"));
+    }
+
+    #[test]
+    fn what_the_issuer_says_no_more_holds_no_more() {
+        let kept = ["name".to_owned()];
+        let session = Session::new(&claims(), &kept, tokens(None, None), 1000);
+        let mut news = claims();
+        news.remove("name");
+        let renewed = session.renewed(Some(&news), &kept, tokens(None, None), 1100);
+        assert_eq!(renewed.claims.get("name"), None);
+        assert_eq!(renewed.subject(), "ann");
+        // Without an ID token nothing is said.
+        let same = session.renewed(None, &kept, tokens(None, None), 1100);
+        assert_eq!(same.claims, session.claims);
     }
 
     #[test]

@@ -268,6 +268,8 @@ pub mod policy {
     pub const CACHE_PASS: Duration = Duration::from_secs(10);
     /// Bytes of a body that is changed, and so read whole.
     pub const TRANSFORM: u64 = 1 << 20;
+    /// Values in a body that is changed: each takes some fifty bytes, whatever its text.
+    pub const TRANSFORM_VALUES: usize = 100_000;
     /// Shorter responses are not compressed: the head and a packet cost more than they save.
     pub const COMPRESS_FROM: u64 = 1024;
     /// gzip's level: beyond it, time grows faster than size shrinks.

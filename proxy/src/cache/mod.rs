@@ -112,6 +112,8 @@ pub struct Site {
     pub host: Host,
     /// Path and query.
     pub target: Target,
+    /// What a policy has made of it: other answers for the same address.
+    pub made: Vec<u8>,
 }
 
 /// A request as the cache sees it.
@@ -158,6 +160,10 @@ impl Asked<'_> {
         {
             out.push(0);
             out.extend_from_slice(told);
+        }
+        if !self.site.made.is_empty() {
+            out.push(0);
+            out.extend_from_slice(&self.site.made);
         }
     }
 }

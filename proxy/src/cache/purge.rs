@@ -32,9 +32,10 @@ impl Cache {
             Resource::Pass(_) => false,
         };
         match what {
-            Purge::Key(key) => {
-                forget(self.store.remove(key.as_bytes()).is_some());
-            }
+            Purge::Key(wanted) => self.store.retain(|key, _| {
+                let rest = key.strip_prefix(wanted.as_bytes());
+                forget(rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(&[0])))
+            }),
             Purge::All => self.store.retain(|_, _| forget(true)),
             Purge::Prefix(prefix) => {
                 let prefix = prefix.as_bytes();

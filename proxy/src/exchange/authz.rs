@@ -5,89 +5,68 @@ use std::rc::Rc;
 
 use selvedge_contract::defaults::policy as defaults;
 
-use crate::error::{Error, ErrorKind};
-use crate::message::RequestHead;
+use crate::error::ErrorKind;
+use crate::message::{Body, Request, RequestHead};
+use crate::policy::Permit;
 use crate::policy::ext_authz::{ExtAuthz, Verdict};
-use crate::policy::guard::Notes;
-use crate::policy::{Permit, forwarded};
 use crate::telemetry::Record;
 use crate::timer::{Timer, deadline};
 
 use super::part::Deaf;
 use super::{Context, send};
 
-/// The verdict on a request; [`Verdict::Unknown`] where none came in time.
+/// The verdict on a request; [`Verdict::Unknown`] where none came in time. The status decides, once
+/// it is here: a refusal whose body is too long or too slow is a refusal without one.
 pub(super) async fn ask(
     context: Context<'_>,
     policy: &ExtAuthz,
-    head: &RequestHead,
-    notes: &Notes,
+    question: &RequestHead,
     main: &Record<'_>,
 ) -> Rc<Verdict> {
-    let now = context.worker.now();
-    let mut whole = Timer::new();
-    let verdict = {
-        let fetch = pin!(fetch(context, policy, head, notes, main));
-        whole.within(deadline(now, policy.timeout), fetch).await
+    let (worker, snapshot) = (context.worker, context.snapshot);
+    let mut request = Request {
+        head: question.clone(),
+        body: Body::Empty,
     };
-    match verdict {
-        Some(Ok(verdict)) => {
-            let verdict = Rc::new(verdict);
-            policy.remember(head, now, &verdict);
-            verdict
-        }
-        failed => {
-            let error = failed.map(|f| f.err().map(|e| e.to_string()));
-            tracing::debug!(policy = %policy.name, ?error, "nobody to ask");
-            Rc::new(Verdict::Unknown)
-        }
-    }
-}
-
-async fn fetch<'c>(
-    context: Context<'c>,
-    policy: &'c ExtAuthz,
-    head: &RequestHead,
-    notes: &Notes,
-    main: &Record<'_>,
-) -> Result<Verdict, Error> {
-    let mut request = policy.question(head)?;
-    // It is told what the application would be told, and nothing that a client says of itself.
-    forwarded::stamp(context.downstream, &mut request.head);
-    notes.apply(&mut request.head);
     // The question is a child of this hop.
     main.pass_trace_on(&mut request.head.fields);
-    let (worker, snapshot) = (context.worker, context.snapshot);
     let now = worker.now();
     let mut record = Record::begin(snapshot, worker, context.downstream, &request.head, now);
     let permit = Permit::to_ask(policy);
-    let mut timer = Timer::new();
-    let sent = send::send(
-        context,
-        &permit,
-        &mut record,
-        &mut request,
-        &mut timer,
-        &Deaf,
-    );
-    let result = async {
-        let reply = sent.await?;
-        let (status, fields) = (reply.status(), reply.fields().clone());
-        let body = reply.collect(defaults::VERDICT_BYTES).await?;
-        Ok::<_, Error>((status, fields, body))
+    let (mut timer, mut whole) = (Timer::new(), Timer::new());
+    let until = deadline(now, policy.timeout);
+    let sent = {
+        let send = pin!(send::send(
+            context,
+            &permit,
+            &mut record,
+            &mut request,
+            &mut timer,
+            &Deaf
+        ));
+        whole.within(until, send).await
     };
-    match result.await {
-        Ok((status, fields, body)) => {
-            record.set_status(status);
-            record.complete();
-            match policy.verdict(status, &fields, body) {
-                Verdict::Unknown => Err(ErrorKind::NoVerdict.into()),
-                verdict => Ok(verdict),
-            }
+    let reply = match sent {
+        Some(Ok(reply)) => reply,
+        failed => {
+            let kind = match &failed {
+                Some(Err(error)) => error.kind,
+                _ => ErrorKind::UpstreamTimeout,
+            };
+            tracing::debug!(policy = %policy.name, ?kind, "nobody to ask");
+            record.fail_with(kind);
+            return Rc::new(Verdict::Unknown);
         }
-        Err(error) => {
-            record.fail(&error);
-            Err(error)
-        }
-    }
+    };
+    let (status, fields) = (reply.status(), reply.fields().clone());
+    record.set_status(status);
+    let body = {
+        let read = pin!(reply.collect(defaults::VERDICT_BYTES));
+        whole.within(until, read).await
+    };
+    record.complete();
+    let body = body.and_then(Result::ok).unwrap_or_default();
+    let verdict = Rc::new(policy.verdict(status, &fields, body));
+    policy.remember(question, now, &verdict);
+    verdict
 }

@@ -127,6 +127,10 @@ async fn gate(
     caller: &mut Caller,
 ) -> Result<Gate, Error> {
     let mut seen = Seen::new(context.downstream, &request.head, &rule.name, record.start);
+    if policy::is_callback(rule, context.plan(), &request.head) {
+        // Whatever becomes of it: its query is a secret.
+        record.conceal_query();
+    }
     let passed = loop {
         let passed = policy::guard(rule, context.plan(), &mut seen, notes);
         if notes.conceal {
@@ -137,8 +141,8 @@ async fn gate(
             Err(Stop::Refused(error)) => return Err(error),
             Err(Stop::Answered(response)) => return Ok(Gate::Answered(response)),
             Err(Stop::Wait(work)) => seen.found = Some(work.await),
-            Err(Stop::Ask(policy)) => {
-                let ask = authz::ask(context, &policy, &request.head, notes, record);
+            Err(Stop::Ask(policy, question)) => {
+                let ask = authz::ask(context, &policy, &question, record);
                 seen.found = Some(Found::Verdict(Box::pin(ask).await));
             }
         }
@@ -172,9 +176,10 @@ impl<'a> Way<'a> {
         let compress = nearest(&own.compress, &outer.compress);
         let compress = compress.map(|policy| (&**policy, policy.coding(&request.head)));
         let cache = nearest(&own.cache, &outer.cache);
-        let site = cache.map(|_| Site {
+        let mut site = cache.map(|_| Site {
             host: request.head.host.clone(),
             target: request.head.target.clone(),
+            made: Vec::new(),
         });
         let permit = policy::permit(rule, passed, context.downstream, &mut request.head);
         let changed = match nearest(&own.transform, &outer.transform) {
@@ -182,6 +187,9 @@ impl<'a> Way<'a> {
             Some(transform) => {
                 let known = transform::known(&request.head, caller);
                 Box::pin(transform.request(request, &known)).await?;
+                if let Some(site) = &mut site {
+                    site.made = transform.made(&request.head);
+                }
                 let method = request.head.method.clone();
                 let changes = transform.changes_response();
                 changes.then_some((transform, known, method))

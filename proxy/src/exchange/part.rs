@@ -154,10 +154,9 @@ impl<'a> Calls<'a, '_> {
             }
         }
         fields.append_known(Known::Accept, b"application/json");
-        if let Body::Full(bytes) = &body {
-            let mut digits = itoa::Buffer::new();
+        if let Body::Full(_) = &body {
+            // Whoever sends it writes its length.
             fields.append_known(Known::ContentType, b"application/json");
-            fields.append_known(Known::ContentLength, digits.format(bytes.len()).as_bytes());
         }
         let head = RequestHead {
             method: call.method.clone(),

@@ -92,8 +92,18 @@ impl Target {
         if !path.contains(';') {
             return Cow::Borrowed(path);
         }
-        let segment = |s: &str| s.split(';').next().unwrap_or_default().to_owned();
-        Cow::Owned(path.split('/').map(segment).collect::<Vec<_>>().join("/"))
+        // A segment of parameters only is none: some applications see nothing there.
+        let bare = |segment: &'_ str| {
+            let bare = segment.split(';').next().unwrap_or_default();
+            (!bare.is_empty() || segment.is_empty()).then(|| bare.to_owned())
+        };
+        let bare: Vec<String> = path.split('/').filter_map(bare).collect();
+        let bare = bare.join("/");
+        Cow::Owned(if bare.is_empty() {
+            "/".to_owned()
+        } else {
+            bare
+        })
     }
 
     /// The query, without `?`; empty where there is none.

@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use http::StatusCode;
 use selvedge_contract::defaults::policy as defaults;
+use selvedge_gateway::cache::Control;
 use selvedge_gateway::limit::Fingerprint;
 use tokio::time::Instant;
 
 use crate::error::ErrorKind;
 use crate::message::target::EncodedSlash;
-use crate::message::{Body, Fields, Known, Request, RequestHead, Response, ResponseHead, Target};
+use crate::message::{Body, Fields, Known, RequestHead, Response, ResponseHead, Target};
 use crate::route::Rule;
 
+use super::forwarded;
 use super::guard::{Found, Notes, Seen, Stop};
 
 /// A compiled policy.
@@ -71,10 +73,13 @@ impl ExtAuthz {
     pub fn check(self: &Arc<Self>, seen: &mut Seen<'_>, notes: &mut Notes) -> Result<(), Stop> {
         let verdict = match seen.found.take() {
             Some(Found::Verdict(verdict)) => verdict,
-            _ => match self.remembered(seen.head, seen.now) {
-                Some(verdict) => verdict,
-                None => return Err(Stop::Ask(self.clone())),
-            },
+            _ => {
+                let question = self.question(seen, notes)?;
+                match self.remembered(&question, seen.now) {
+                    Some(verdict) => verdict,
+                    None => return Err(Stop::Ask(self.clone(), Box::new(question))),
+                }
+            }
         };
         match &*verdict {
             Verdict::Allowed(headers) => {
@@ -111,11 +116,10 @@ impl ExtAuthz {
         }
     }
 
-    /// The question: method, host, path and headers of the request, without its body.
-    ///
-    /// # Errors
-    /// That of a path which is too long with the prefix.
-    pub fn question(&self, head: &RequestHead) -> Result<Request, ErrorKind> {
+    /// The question: method, host, path and headers of the request, without its body, and what the
+    /// application would be told of where it comes from and who sent it.
+    fn question(&self, seen: &Seen<'_>, notes: &Notes) -> Result<RequestHead, ErrorKind> {
+        let head = seen.head;
         let text = [self.prefix.as_bytes(), head.target.text()].concat();
         let target = Target::parse(text.into(), EncodedSlash::Keep)?;
         let mut fields = Fields::new();
@@ -131,16 +135,15 @@ impl ExtAuthz {
                 fields.append(field.name, field.value);
             }
         }
-        let head = RequestHead {
+        let mut question = RequestHead {
             target,
             fields,
             upgrade: None,
             ..head.clone()
         };
-        Ok(Request {
-            head,
-            body: Body::Empty,
-        })
+        forwarded::stamp(seen.downstream, &mut question);
+        notes.apply(&mut question);
+        Ok(question)
     }
 
     fn sends(&self, name: &[u8]) -> bool {
@@ -187,13 +190,20 @@ impl ExtAuthz {
         Verdict::Denied(status, told, body)
     }
 
+    /// What tells two questions apart: all of them, but for what is another each time.
     fn place(&self, head: &RequestHead) -> String {
+        let passing = |known| {
+            matches!(
+                known,
+                Known::XRequestId | Known::Traceparent | Known::Tracestate | Known::B3
+            )
+        };
         let mut hash = Fingerprint::default();
         hash.give(&self.id.to_be_bytes());
         hash.give(head.method.as_str().as_bytes());
         hash.give(head.host.as_str().as_bytes());
         hash.give(head.target.text());
-        for field in head.fields.iter().filter(|field| self.sends(field.name)) {
+        for field in head.fields.iter().filter(|field| !passing(field.known)) {
             hash.give(field.name);
             hash.give(field.value);
         }
@@ -213,7 +223,17 @@ impl ExtAuthz {
 
     /// Keeps a verdict for the same question.
     pub fn remember(&self, head: &RequestHead, now: Instant, verdict: &Rc<Verdict>) {
-        if self.cache.is_zero() || matches!(**verdict, Verdict::Unknown) {
+        let lasting = match &**verdict {
+            Verdict::Allowed(_) => true,
+            // What begins a login, or says that it is for one client, is for no other.
+            Verdict::Denied(status, fields, _) => {
+                let control = Control::read(fields.all(Known::CacheControl));
+                let own = control.no_store || control.private || control.no_cache;
+                !own && !status.is_redirection() && fields.known(Known::SetCookie).is_none()
+            }
+            Verdict::Unknown => false,
+        };
+        if self.cache.is_zero() || !lasting {
             return;
         }
         let kept = (now + self.cache, verdict.clone());

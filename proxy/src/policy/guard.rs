@@ -76,7 +76,7 @@ pub enum Stop {
     /// It must wait for this, which bounds its own time; then it goes on where it was.
     Wait(Work),
     /// A service must be asked; then it goes on where it was.
-    Ask(Arc<ExtAuthz>),
+    Ask(Arc<ExtAuthz>, Box<RequestHead>),
 }
 
 /// What a guard waits for.
@@ -110,7 +110,7 @@ impl fmt::Debug for Stop {
             Self::Refused(error) => write!(f, "Refused({error})"),
             Self::Answered(response) => write!(f, "Answered({})", response.head.status),
             Self::Wait(_) => f.write_str("Wait"),
-            Self::Ask(policy) => write!(f, "Ask({})", policy.name),
+            Self::Ask(policy, _) => write!(f, "Ask({})", policy.name),
         }
     }
 }

@@ -29,7 +29,8 @@ impl Csrf {
     /// [`ErrorKind::Denied`].
     pub fn check(&self, seen: &Seen<'_>) -> Result<(), Stop> {
         let head = seen.head;
-        if head.method.is_safe() {
+        // A WebSocket is no page: once open, it may say anything.
+        if head.method.is_safe() && head.upgrade.is_none() {
             return Ok(());
         }
         let text = |name| {

@@ -116,6 +116,15 @@ pub fn unguarded(rule: &Rule, plan: &ListenerPlan) -> Option<Passed> {
     (rule.guards.is_empty() && plan.guards.is_empty()).then_some(Passed(()))
 }
 
+/// Whether a request brings a login's code.
+#[must_use]
+pub fn is_callback(rule: &Rule, plan: &ListenerPlan, head: &RequestHead) -> bool {
+    let path = head.target.path();
+    let all = rule.guards.iter().chain(&plan.guards);
+    all.into_iter()
+        .any(|guard| matches!(guard, Guard::Oidc(oidc) if oidc.callback == path))
+}
+
 /// Passes a request by the guards of its listener and its rule; of a kind that both have, the
 /// rule's. What they leave for the response is in `notes`, also where they stop the request. Called
 /// again after [`Stop::Wait`], it goes on where it was.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use regex::Regex;
+use selvedge_contract::defaults::policy as defaults;
 use selvedge_gateway::body::Path;
 use selvedge_gateway::template::{Slot, Template, slot};
 use serde_json::{Map, Value, json};
@@ -55,6 +56,8 @@ pub struct BodyEdit {
     pub set: Vec<(Path, Given)>,
     /// Or all of it made anew.
     pub template: Option<Template>,
+    /// A template looks at the body: it is a second time in memory then.
+    pub looks_at_body: bool,
     /// Bytes of a body.
     pub largest: usize,
 }
@@ -117,6 +120,21 @@ impl Transform {
         side.body.is_some() || !side.headers.is_empty() || !side.removed.is_empty()
     }
 
+    /// What this makes of a request, by which its answers differ: its target, and headers that were
+    /// made from other things.
+    #[must_use]
+    pub fn made(&self, head: &RequestHead) -> Vec<u8> {
+        let mut made = Vec::new();
+        if self.path.is_some() || !self.query.is_empty() || !self.query_removed.is_empty() {
+            made.extend_from_slice(head.target.text());
+        }
+        for (name, _) in &self.request.headers {
+            made.push(b'\n');
+            made.extend_from_slice(head.fields.named(name).unwrap_or_default());
+        }
+        made
+    }
+
     /// Changes a request; reads its body if that is to be changed.
     ///
     /// # Errors
@@ -140,6 +158,9 @@ impl Transform {
             return Ok(());
         };
         let fields = &request.head.fields;
+        if is_doubtful(fields) {
+            return Err(ErrorKind::BadBody.into());
+        }
         if !is_json(fields) || request.body.length() == BodyLength::Exact(0) {
             return Ok(());
         }
@@ -148,11 +169,19 @@ impl Transform {
         }
         let body = std::mem::replace(&mut request.body, Body::Empty);
         let read = read_whole(body, edit.largest, ErrorKind::BodyTooLarge).await?;
+        if read.is_empty() {
+            return Ok(());
+        }
+        if is_dense(&read) {
+            return Err(ErrorKind::BodyTooLarge.into());
+        }
         let body: Value =
             serde_json::from_slice(&read).map_err(|e| Error::with(ErrorKind::BadBody, e))?;
         let body = edit.apply(body, known)?;
         request.head.fields.remove_known(Known::Expect);
         put(&mut request.head.fields, &mut request.body, body);
+        // Whoever sends it writes its length.
+        request.head.fields.remove_known(Known::ContentLength);
         Ok(())
     }
 
@@ -178,6 +207,9 @@ impl Transform {
             return Ok(response);
         };
         let fields = &mut response.head.fields;
+        if is_doubtful(fields) {
+            return Err(wrong(&"more than one content type"));
+        }
         if !is_json(fields) {
             return Ok(response);
         }
@@ -197,6 +229,9 @@ impl Transform {
         }
         let body = std::mem::replace(&mut response.body, Body::Empty);
         let read = read_whole(body, edit.largest, ErrorKind::BadTransform).await?;
+        if is_dense(&read) {
+            return Err(wrong(&"too many values"));
+        }
         let body = serde_json::from_slice(&read).map_err(|e| wrong(&e))?;
         let body = edit.apply(body, &known)?;
         put(&mut response.head.fields, &mut response.body, body);
@@ -250,11 +285,12 @@ impl Transform {
 impl Side {
     fn headers(&self, fields: &mut Fields, values: &Slot) -> Result<(), Error> {
         for name in &self.removed {
-            fields.remove(name.as_bytes());
+            fields.remove_alike(name.as_bytes());
         }
         for (name, template) in &self.headers {
             let value = template.render(values).map_err(|e| wrong(&e))?;
-            fields.set(name.as_bytes(), value.trim().as_bytes());
+            fields.remove_alike(name.as_bytes());
+            fields.append(name.as_bytes(), value.trim().as_bytes());
         }
         Ok(())
     }
@@ -263,7 +299,9 @@ impl Side {
 impl BodyEdit {
     fn apply(&self, mut body: Value, known: &BTreeMap<String, Slot>) -> Result<Bytes, Error> {
         let mut known = known.clone();
-        known.insert("body".to_owned(), slot(&body));
+        if self.looks_at_body {
+            known.insert("body".to_owned(), slot(&body));
+        }
         let values = Slot::from(known);
         let render = |template: &Template| -> Result<Value, Error> {
             let text = template.render(&values).map_err(|e| wrong(&e))?;
@@ -290,11 +328,27 @@ impl BodyEdit {
     }
 }
 
+/// Two types, or a list of them: who reads it may take another one than we do.
+fn is_doubtful(fields: &Fields) -> bool {
+    let mut lines = fields.all(Known::ContentType);
+    let first = lines.next().unwrap_or_default();
+    lines.next().is_some() || first.contains(&b',') || first.starts_with(b"\"")
+}
+
+/// So many values that they would take hundreds of times their bytes.
+fn is_dense(body: &[u8]) -> bool {
+    let marks = body.iter().filter(|b| matches!(b, b',' | b'{' | b'['));
+    marks.count() > defaults::TRANSFORM_VALUES
+}
+
 fn is_json(fields: &Fields) -> bool {
     let kind = fields.known(Known::ContentType).unwrap_or_default();
     let kind = String::from_utf8_lossy(kind).to_ascii_lowercase();
     let essence = kind.split(';').next().unwrap_or_default().trim();
-    essence == "application/json" || essence.ends_with("+json")
+    matches!(
+        essence,
+        "application/json" | "text/json" | "application/x-json"
+    ) || essence.ends_with("+json")
 }
 
 fn put(fields: &mut Fields, place: &mut Body, body: Bytes) {

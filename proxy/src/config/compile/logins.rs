@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use selvedge_contract::config::{Claim, IntrospectionPolicy, OidcPolicy, OneOrMany};
 use selvedge_contract::defaults::policy::{self as defaults, ISSUER, SECRET_BYTES, SESSION, SKEW};
+use selvedge_gateway::authorize::ROLES;
 use selvedge_gateway::jwt::Expect;
 use selvedge_gateway::oidc::cookie::NAME;
 use selvedge_gateway::oidc::{ClientAuth, Names, is_plain, is_safe};
@@ -331,8 +332,60 @@ impl Pass<'_> {
             let keys = limit.key.iter().flat_map(values).chain(limit.plan.clone());
             kept.extend(keys.filter_map(|key| Some(key.strip_prefix("jwt.")?.to_owned())));
         }
+        let policies = self.config.policies.values();
+        for access in policies
+            .flat_map(|p| p.allow.iter().chain(&p.deny))
+            .flatten()
+        {
+            kept.extend(access.claims.keys().cloned());
+            if !access.roles.is_empty() {
+                kept.extend(ROLES.map(str::to_owned));
+            }
+            if !access.scopes.is_empty() {
+                kept.extend(["scope".to_owned(), "scp".to_owned()]);
+            }
+            kept.extend(access.when.iter().flat_map(|when| claims_in(when)));
+        }
+        let policies = self.config.policies.values();
+        for transform in policies.filter_map(|p| p.transform.as_ref()) {
+            let text = serde_json::to_string(transform).unwrap_or_default();
+            kept.extend(claims_in(&text));
+        }
+        let rules = self.config.routes.iter().flat_map(|route| &route.rules);
+        for aggregate in rules.filter_map(|rule| rule.aggregate.as_ref()) {
+            let text = serde_json::to_string(aggregate).unwrap_or_default();
+            kept.extend(claims_in(&text));
+        }
         kept.sort();
         kept.dedup();
         kept
+    }
+}
+
+/// Names that stand behind `claims` in a text: `claims.tier`, `claims['tier']`, `claims["tier"]`.
+fn claims_in(text: &str) -> Vec<String> {
+    let name = |c: char| c.is_alphanumeric() || c == '_';
+    let parts = text.split("claims").skip(1);
+    let named = parts.filter_map(|rest| {
+        let rest = rest.trim_start();
+        if let Some(rest) = rest.strip_prefix('.') {
+            let end = rest.find(|c| !name(c)).unwrap_or(rest.len());
+            return rest.get(..end);
+        }
+        let quoted = rest.strip_prefix('[')?.trim_start_matches([' ', '\\']);
+        let quote = quoted.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+        quoted.get(1..)?.split([quote, '\\']).next()
+    });
+    named.filter(|n| !n.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_are_found_where_they_are_named() {
+        let text = "has(claims.groups) && 'a' in claims['x-y'] && claims[\\\"z\\\"] == claims . q";
+        assert_eq!(claims_in(text), ["groups", "x-y", "z"]);
     }
 }

@@ -108,6 +108,7 @@ impl Pass<'_> {
             rename: Vec::new(),
             set: Vec::new(),
             template: None,
+            looks_at_body: false,
             largest: usize::try_from(spec.largest.map_or(defaults::TRANSFORM, |s| s.0))
                 .unwrap_or(usize::MAX),
         };
@@ -139,6 +140,13 @@ impl Pass<'_> {
             let at = at.then("template");
             edit.template = self.known_template(&at, source, Place::Json, &GIVEN);
         }
+        let values = edit.set.iter().filter_map(|(_, given)| match given {
+            Given::Template(template) => Some(&**template),
+            Given::Fixed(_) => None,
+        });
+        edit.looks_at_body = values
+            .chain(&edit.template)
+            .any(|template| template.names().contains("body"));
         edit
     }
 }

@@ -298,7 +298,14 @@ impl Oidc {
             Method::GET | Method::HEAD => false,
             _ => return ErrorKind::MethodNotAllowed.into(),
         };
-        let site = head.fields.named("Sec-Fetch-Site");
+        // An image or a prefetch of one's own page is nobody's wish either.
+        let mode = head.fields.named("Sec-Fetch-Mode");
+        let by_hand = mode.is_none_or(|mode| mode == b"navigate");
+        let early = head.fields.named("Sec-Purpose").is_some();
+        let site = match head.fields.named("Sec-Fetch-Site") {
+            Some(_) if !post && (!by_hand || early) => Some(&b"cross-site"[..]),
+            site => site,
+        };
         let origin = head.fields.named("Origin");
         match leaving(post, site, origin, &visit.origin()) {
             Leaving::Now if head.method != Method::HEAD => {}
