@@ -103,12 +103,17 @@ async fn forward<'a>(
     if let Some(redirect) = &rule.redirect {
         return Ok(Reply::redirect(redirect, rule, downstream, &request.head));
     }
+    if rule.aggregate.is_none() && rule.treatment.is_empty() && plan.treatment.is_empty() {
+        let permit = policy::permit(rule, passed, downstream, &mut request.head);
+        return send::send(context, &permit, record, request, timer, interim).await;
+    }
     let way = Way {
         context,
         rule,
         caller,
     };
-    way.fulfil(passed, record, request, timer, interim).await
+    // Boxed, so that requests that nothing is done to do not carry it along.
+    Box::pin(way.fulfil(passed, record, request, timer, interim)).await
 }
 
 /// What the guards of a rule came to.
@@ -197,8 +202,7 @@ impl<'a> Way<'a> {
         };
         let mut reply = match cache.zip(site) {
             None if rule.aggregate.is_some() => {
-                let answer = parts::answer(context, &permit, record, request, timer, caller);
-                Box::pin(answer).await?
+                parts::answer(context, &permit, record, request, timer, caller).await?
             }
             None => send::send(context, &permit, record, request, timer, interim).await?,
             Some((cache, site)) => {
@@ -209,7 +213,7 @@ impl<'a> Way<'a> {
                     permit: &permit,
                     caller,
                 };
-                Box::pin(through.answer(record, request, timer, interim)).await?
+                through.answer(record, request, timer, interim).await?
             }
         };
         if let Some((transform, known, method)) = changed {

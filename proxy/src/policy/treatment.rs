@@ -40,6 +40,12 @@ impl Treatment {
         }
     }
 
+    /// Whether nothing is done.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.compress.is_none() && self.cache.is_none() && self.transform.is_none()
+    }
+
     /// This one, and where it has nothing, the outer one.
     #[must_use]
     pub fn within(self, outer: &Self) -> Self {

@@ -57,7 +57,7 @@ impl Seen {
     pub fn of(head: &RequestHead, listener: &ListenerPlan, downstream: &Downstream) -> Self {
         let content = head.fields.known(Known::ContentType);
         let pages = || {
-            let accepted = head.fields.named("Accept").unwrap_or_default();
+            let accepted = head.fields.known(Known::Accept).unwrap_or_default();
             memchr::memmem::find(accepted, b"text/html").is_some()
         };
         Self {
