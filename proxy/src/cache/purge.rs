@@ -18,7 +18,8 @@ pub enum Purge<'a> {
 }
 
 impl Cache {
-    /// Forgets; gives how many addresses. Looks at all that is stored, unless it is one address.
+    /// Forgets; gives how many addresses. Looks at all that is stored: one address may stand several
+    /// times, for what applications are told of it.
     pub fn purge(&self, what: Purge<'_>) -> usize {
         // What is on its way in was asked for before: it is not stored.
         self.pending().clear();

@@ -16,7 +16,7 @@ use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Request, Response};
 use crate::policy::guard::{Found, Notes, Seen, Stop};
-use crate::policy::{self, Caller, Passed, transform};
+use crate::policy::{self, Caller, Passed};
 use crate::respond::{self, Outgoing, Reply};
 use crate::route::Rule;
 use crate::telemetry::Record;
@@ -190,7 +190,7 @@ impl<'a> Way<'a> {
         let changed = match nearest(&own.transform, &outer.transform) {
             None => None,
             Some(transform) => {
-                let known = transform::known(&request.head, caller);
+                let known = transform.known(&request.head, caller);
                 Box::pin(transform.request(request, &known)).await?;
                 if let Some(site) = &mut site {
                     site.made = transform.made(&request.head);

@@ -32,6 +32,8 @@ pub struct Transform {
     pub query: Vec<(String, Template)>,
     /// Query parameters that are taken away.
     pub query_removed: Vec<String>,
+    /// There are templates: without any, nobody asks what they know.
+    pub has_templates: bool,
 }
 
 /// What is done to one direction.
@@ -113,6 +115,16 @@ pub fn known(head: &RequestHead, caller: &Caller) -> BTreeMap<String, Slot> {
 }
 
 impl Transform {
+    /// What its templates know of a request.
+    #[must_use]
+    pub fn known(&self, head: &RequestHead, caller: &Caller) -> BTreeMap<String, Slot> {
+        if self.has_templates {
+            known(head, caller)
+        } else {
+            BTreeMap::new()
+        }
+    }
+
     /// Whether anything of the response is changed.
     #[must_use]
     pub fn changes_response(&self) -> bool {
@@ -283,6 +295,15 @@ impl Transform {
 }
 
 impl Side {
+    /// Whether it has a template.
+    #[must_use]
+    pub fn has_templates(&self) -> bool {
+        let given = |(_, given): &(Path, Given)| matches!(given, Given::Template(_));
+        let body = self.body.as_ref();
+        !self.headers.is_empty()
+            || body.is_some_and(|b| b.template.is_some() || b.set.iter().any(given))
+    }
+
     fn headers(&self, fields: &mut Fields, values: &Slot) -> Result<(), Error> {
         for name in &self.removed {
             fields.remove_alike(name.as_bytes());

@@ -1,6 +1,7 @@
 //! The runner: `selvedge-fuzz [--seconds N] [--seed S] [--trace] [--input FILE] [TARGET...]`.
 
 use std::process::ExitCode;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -131,7 +132,11 @@ fn report(name: &str, input: &[u8]) {
 }
 
 /// The input that runs now, seen by a thread that ends the process if it does not end itself.
-struct Watch(Arc<Mutex<Now>>);
+/// Dropping it ends that thread.
+struct Watch(
+    Arc<Mutex<Now>>,
+    #[expect(dead_code, reason = "its end is what is heard")] Sender<()>,
+);
 
 /// Since when it runs, on which target, and the input.
 type Now = (Instant, &'static str, Vec<u8>);
@@ -148,9 +153,9 @@ impl Watch {
     fn start() -> Self {
         let now = Arc::new(Mutex::new((Instant::now(), "", Vec::new())));
         let watched = now.clone();
+        let (alive, ended) = channel();
         std::thread::spawn(move || {
-            loop {
-                std::thread::sleep(Duration::from_secs(1));
+            while ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
                 let since = watched.lock().unwrap_or_else(PoisonError::into_inner).0;
                 // While a finding is made smaller nothing is seen here, and nothing hangs.
                 if since.elapsed() > HANG {
@@ -158,7 +163,7 @@ impl Watch {
                 }
             }
         });
-        Self(now)
+        Self(now, alive)
     }
 
     fn see(&self, name: &'static str, input: &[u8]) {

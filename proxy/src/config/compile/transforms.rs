@@ -46,6 +46,9 @@ impl Pass<'_> {
                 body: body.map(|body| self.body_edit(&at.then("body"), body)),
             };
         }
+        transform.has_templates = !transform.query.is_empty()
+            || transform.request.has_templates()
+            || transform.response.has_templates();
         transform
     }
 
