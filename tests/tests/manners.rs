@@ -166,6 +166,20 @@ fn pages_stand_in_for_failures() {
         reply.header("proxy-status"),
         Some("selvedge; error=connection_refused")
     );
+    // What no rule takes has the listener's pages too.
+    let text = format!(
+        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0, policies: [own, safe] }}]
+policies: {{ {policies}, safe: {{ security: {{}} }} }}
+routes: [{{ rules: [{{ matches: [{{ path: /only }}], backendRefs: [{{ service: app }}] }}] }}]
+services: {{ app: {{ endpoints: [\"{}\"] }} }}",
+        upstream.address()
+    );
+    let unrouted = send(&gateway(&text), "GET /other", "");
+    assert_eq!(
+        (unrouted.status, unrouted.text()),
+        (404, "{\"code\":\"missing\"}".to_owned())
+    );
+    assert_eq!(unrouted.header("x-frame-options"), Some("DENY"));
     // What no page is for stays.
     let reply = send(&proxy, "GET /teapot", "");
     assert_eq!((reply.status, reply.text()), (418, "app".to_owned()));

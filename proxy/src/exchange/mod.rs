@@ -90,7 +90,10 @@ async fn forward<'a>(
     {
         return Ok(Reply::own(answer));
     }
-    let rule = plan.table.find(&request.head).ok_or(ErrorKind::NoRoute)?;
+    let Some(rule) = plan.table.find(&request.head) else {
+        policy::mark(plan, notes);
+        return Err(ErrorKind::NoRoute.into());
+    };
     record.counts_for(&rule.metrics);
     let mut caller = Caller::of(downstream, &request.head);
     let passed = match policy::unguarded(rule, plan) {

@@ -116,6 +116,17 @@ pub fn unguarded(rule: &Rule, plan: &ListenerPlan) -> Option<Passed> {
     (rule.guards.is_empty() && plan.guards.is_empty()).then_some(Passed(()))
 }
 
+/// How a listener's policies mark what no rule takes: its pages and its headers are for all answers.
+pub fn mark(plan: &ListenerPlan, notes: &mut Notes) {
+    for guard in &plan.guards {
+        match guard {
+            Guard::Security(security) => notes.security = Some(security.clone()),
+            Guard::Pages(pages) => notes.pages = Some(pages.clone()),
+            _ => {}
+        }
+    }
+}
+
 /// Whether a request brings a login's code.
 #[must_use]
 pub fn is_callback(rule: &Rule, plan: &ListenerPlan, head: &RequestHead) -> bool {
