@@ -58,6 +58,18 @@ pub struct Consumer {
     expires: Option<u64>,
 }
 
+impl Consumer {
+    /// Somebody who is known by other means than a key.
+    #[must_use]
+    pub const fn named(name: String, plan: Option<String>) -> Self {
+        Self {
+            name,
+            plan,
+            expires: None,
+        }
+    }
+}
+
 /// A store, ready to be asked.
 pub struct Keys {
     secret: [u8; 32],

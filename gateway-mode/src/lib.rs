@@ -9,6 +9,7 @@
 //! - [`aggregate`]: how the parts of an answer come together.
 //! - [`address`]: which range of addresses one falls into.
 //! - [`authorize`], [`expression`]: who may do what.
+//! - [`basic`]: whether a password is a user's.
 //! - [`body`]: edits of JSON documents.
 //! - [`cache`]: what may be stored, and for how long it is of use.
 //! - [`compression`]: which coding a client and a response agree on.
@@ -16,6 +17,7 @@
 //! - [`csrf`]: whether a page of one's own has sent something.
 //! - [`redirect`]: where a `RequestRedirect` points.
 //! - [`rewrite`]: what a path becomes.
+//! - [`signature`]: whether a shared secret has signed a request.
 //! - [`template`]: texts with values in them, escaped for where they go.
 //! - [`hostname`]: which host names a pattern takes, and which of two is the more specific.
 
@@ -23,6 +25,7 @@ pub mod address;
 pub mod aggregate;
 pub mod apikey;
 pub mod authorize;
+pub mod basic;
 pub mod body;
 pub mod cache;
 pub mod compression;
@@ -37,4 +40,5 @@ pub mod oidc;
 pub mod redirect;
 pub mod rewrite;
 pub mod seal;
+pub mod signature;
 pub mod template;

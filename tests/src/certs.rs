@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 
 /// A CA of one test.
@@ -46,6 +47,11 @@ impl TestCa {
     pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
+        // To OpenSSL, a leaf that is called as its CA is has signed itself.
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).unwrap();
@@ -88,6 +94,12 @@ impl TestCa {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
         }
+    }
+
+    /// What it has revoked, PEM.
+    #[must_use]
+    pub fn revocations(&self, list: CertificateRevocationListParams) -> String {
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// A server's leaf.

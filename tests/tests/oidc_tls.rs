@@ -13,14 +13,7 @@ use serde_json::json;
 /// sessions.
 fn with_tls(ca: &TestCa, name: &str, policies: &str, upstream: &Upstream) -> Selvedge {
     let dir = tempfile::tempdir().unwrap();
-    // With a name of its own: to OpenSSL, a leaf that is called as its CA is has signed itself.
-    let names = vec![rcgen::SanType::DnsName(name.try_into().unwrap())];
-    let leaf = ca.leaf_with(names, |params| {
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, name);
-    });
+    let leaf = ca.server(&[name]);
     let (certificate, key) = leaf.write(dir.path(), "tls");
     std::fs::write(dir.path().join("ca.pem"), ca.bundle()).unwrap();
     let session = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";

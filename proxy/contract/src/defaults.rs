@@ -234,6 +234,21 @@ pub mod policy {
     pub const INTROSPECTIONS: usize = 4096;
     /// Bytes of an answer about a token.
     pub const INTROSPECTION_BYTES: usize = 32 << 10;
+    /// A signature is good for this long, as Standard Webhooks and Stripe have it.
+    pub const SIGNATURE_AGE: Duration = Duration::from_secs(300);
+    /// Bytes of a body that is held until its signature is verified.
+    pub const SIGNED_BYTES: usize = 1 << 20;
+    /// Passwords that are verified at a time: each takes a processor for tens of milliseconds, and up
+    /// to 128 MiB.
+    pub const PASSWORDS_AT_ONCE: usize = 2;
+    /// A password waits this long for its turn. Over it: 503.
+    pub const PASSWORD_WAIT: Duration = Duration::from_secs(5);
+    /// That a password is right is remembered for this long.
+    pub const PASSWORD_KEPT: Duration = Duration::from_secs(300);
+    /// That it is wrong is remembered for this long: clients that are set up wrong come often.
+    pub const PASSWORD_REFUSED: Duration = Duration::from_secs(10);
+    /// Passwords that are remembered, as keyed hashes.
+    pub const PASSWORDS: usize = 4096;
     /// Bytes of a file with a secret or keys.
     pub const SECRET_BYTES: u64 = 64 << 10;
     /// Verified tokens that a worker remembers, twice this many at most.

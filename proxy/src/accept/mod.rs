@@ -15,6 +15,7 @@ use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
 use crate::route::Table;
 use crate::tls::ServerTls;
+use crate::tls::client::ClientCertificate;
 
 pub use census::{Census, Counted, Live};
 pub use listener::{accept_forever, bind, hold};
@@ -84,6 +85,8 @@ pub struct Downstream {
     pub address_text: Box<str>,
     /// SPIFFE ID of the peer, proven by mutual TLS.
     pub identity: Option<Arc<str>>,
+    /// What the certificate of a client at the edge says.
+    pub client: Option<Box<ClientCertificate>>,
     /// What `X-Forwarded-Client-Cert` says.
     pub client_cert_stamp: Option<Box<str>>,
     /// Whether the connection is TLS.

@@ -4,6 +4,7 @@
 mod findings;
 mod options;
 mod threads;
+mod watched;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -124,47 +125,7 @@ impl App {
     #[must_use]
     pub fn watched(&self) -> Vec<PathBuf> {
         let mut paths = self.options.config.paths();
-        let source = &self.shared.snapshot().source;
-        for listener in &source.listeners {
-            for pair in listener.tls.iter().flat_map(|tls| &tls.certificates) {
-                paths.extend([PathBuf::from(&pair.certificate), PathBuf::from(&pair.key)]);
-            }
-        }
-        for jwt in source.policies.values().filter_map(|p| p.jwt.as_ref()) {
-            if !jwt.jwks.contains("://") {
-                paths.push(PathBuf::from(&jwt.jwks));
-            }
-        }
-        let keys = source.policies.values().filter_map(|p| p.api_key.as_ref());
-        paths.extend(keys.map(|keys| PathBuf::from(&keys.file)));
-        let pages = source
-            .policies
-            .values()
-            .filter_map(|p| p.error_pages.as_ref());
-        let pages = pages.flatten().filter_map(|page| page.html.as_ref());
-        paths.extend(pages.map(PathBuf::from));
-        for oidc in source.policies.values().filter_map(|p| p.oidc.as_ref()) {
-            paths.push(PathBuf::from(&oidc.session_key_file));
-            paths.extend(oidc.client_secret_file.iter().map(PathBuf::from));
-        }
-        let asked = source.policies.values();
-        for introspection in asked.filter_map(|p| p.introspection.as_ref()) {
-            paths.push(PathBuf::from(&introspection.client_secret_file));
-        }
-        for store in source.redis.values() {
-            let files = store.password_file.iter().chain(&store.ca);
-            paths.extend(files.map(PathBuf::from));
-        }
-        if let Some(identity) = &source.identity {
-            paths.push(PathBuf::from(&identity.bundle));
-            paths.extend(
-                identity
-                    .certificate
-                    .iter()
-                    .chain(&identity.key)
-                    .map(PathBuf::from),
-            );
-        }
+        paths.extend(watched::files(&self.shared.snapshot().source));
         paths
     }
 

@@ -77,12 +77,12 @@ fn new(
     if let Some(failed) = failed {
         return Err(failed.into());
     }
-    write(file, &serde_json::to_string_pretty(&store)?)?;
+    replace(file, &serde_json::to_string_pretty(&store)?)?;
     Ok(key)
 }
 
 /// Replaces a file as a whole: who reads it meanwhile sees the old one or the new one.
-fn write(file: &Path, text: &str) -> std::io::Result<()> {
+pub(super) fn replace(file: &Path, text: &str) -> std::io::Result<()> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".new");
     let mut options = OpenOptions::new();

@@ -7,7 +7,7 @@ use selvedge_contract::config::{Config, OneOrMany, Policy, Route, Rule};
 use serde_json::Value;
 
 /// Kinds in the order of the checks (docs/policies.md). A limit by who calls is a kind of its own.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 24] = [
     "security",
     "errorPages",
     "version",
@@ -16,9 +16,13 @@ const ORDER: [&str; 20] = [
     "address",
     "rateLimit",
     "oidc",
+    "clientCertificate",
     "jwt",
     "introspection",
     "apiKey",
+    "basic",
+    "signature",
+    "anyOf",
     "rateLimit by who calls",
     "deny",
     "allow",

@@ -8,6 +8,7 @@ mod check;
 pub mod dev;
 mod explain;
 pub mod logging;
+mod password;
 pub mod run;
 
 use std::io::{self, Write};
@@ -52,6 +53,8 @@ enum Command {
     Check(check::Arguments),
     /// Make keys for the policy `apiKey`.
     Apikey(apikey::Arguments),
+    /// Set a user's password for the policy `basic`.
+    Password(password::Arguments),
     /// Run a whole mesh on this machine.
     #[cfg(feature = "dev")]
     Dev(dev::Arguments),
@@ -118,6 +121,7 @@ pub fn main(environment: Environment) -> ExitCode {
         Command::Sidecar(args) => serve(Mode::Sidecar, args),
         Command::Check(args) => check::check(&args),
         Command::Apikey(args) => apikey::run(args),
+        Command::Password(args) => password::run(&args),
         #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(&args, &filter),
         #[cfg(feature = "ca")]

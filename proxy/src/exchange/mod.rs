@@ -10,11 +10,13 @@ mod send;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::accept::{Downstream, ListenerPlan};
 use crate::cache::Site;
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Request, Response};
+use crate::message::{Body, Request, Response, read_whole};
 use crate::policy::guard::{Found, Notes, Seen, Stop};
 use crate::policy::{self, Caller, Passed};
 use crate::respond::{self, Outgoing, Reply};
@@ -134,8 +136,10 @@ async fn gate(
     notes: &mut Notes,
     caller: &mut Caller,
 ) -> Result<Gate, Error> {
-    let mut seen = Seen::new(context.downstream, &request.head, &rule.name, record.start);
-    if policy::is_callback(rule, context.plan(), &request.head) {
+    let Request { head, body } = request;
+    let mut seen = Seen::new(context.downstream, head, &rule.name, record.start);
+    seen.body = !body.is_empty();
+    if policy::is_callback(rule, context.plan(), head) {
         // Whatever becomes of it: its query is a secret.
         record.conceal_query();
     }
@@ -149,17 +153,34 @@ async fn gate(
             Err(Stop::Refused(error)) => return Err(error),
             Err(Stop::Answered(response)) => return Ok(Gate::Answered(response)),
             Err(Stop::Wait(work)) => seen.found = Some(work.await),
+            Err(Stop::Body(most)) => {
+                let read = Box::pin(hold(body, most)).await;
+                seen.found = Some(Found::Body(read));
+            }
             Err(Stop::Ask(policy, question)) => {
                 let ask = authz::ask(context, &policy, &question, record);
                 seen.found = Some(Found::Verdict(Box::pin(ask).await));
             }
         }
     };
-    caller.authorized |= seen.token.is_some() || seen.consumer.is_some() || seen.asked;
+    caller.authorized |= seen.token.is_some() || seen.consumer.is_some();
+    caller.authorized |= seen.asked || seen.signed;
     caller.token = seen.token.take();
     caller.consumer = seen.consumer.take();
-    notes.apply(&mut request.head);
+    notes.apply(head);
     Ok(Gate::Open(passed))
+}
+
+/// Reads a body whole, and leaves it where it was.
+async fn hold(body: &mut Body, most: usize) -> Result<Bytes, ErrorKind> {
+    let coming = std::mem::replace(body, Body::Empty);
+    let read = match coming {
+        // Somebody else has held it already.
+        Body::Full(read) if read.len() <= most => read,
+        coming => read_whole(coming, most, ErrorKind::BodyTooLarge).await?,
+    };
+    *body = Body::Full(read.clone());
+    Ok(read)
 }
 
 /// A request that may pass, on its way to an answer.

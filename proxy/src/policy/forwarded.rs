@@ -15,7 +15,8 @@ use crate::telemetry::trace;
 ///
 /// - Gateway: `X-Forwarded-For`, `-Proto` and `-Host` are those of the connection, or of as many
 ///   proxies before it as are trusted; `Forwarded`, `X-Real-IP`, `X-Forwarded-Port` and the attempt
-///   count go. A request ID is made where none came.
+///   count go. A request ID is made where none came. `X-Forwarded-Client-Cert` says what the client's
+///   certificate says, where it has shown one.
 /// - Inbound: `X-Forwarded-Client-Cert` names the peer of the TLS session, or nobody.
 /// - Outbound: the application may not name a client certificate.
 pub fn stamp(downstream: &Downstream, head: &mut RequestHead) {
@@ -28,6 +29,9 @@ pub fn stamp(downstream: &Downstream, head: &mut RequestHead) {
             };
             fields.remove_if(asserted_by_client);
             fields.remove_lookalikes(asserted_by_client);
+            if let Some(stamp) = &downstream.client_cert_stamp {
+                fields.append_known(Known::XForwardedClientCert, stamp.as_bytes());
+            }
             // Read as an environment variable by CGI programs (httpoxy).
             fields.remove(b"Proxy");
             let (route, scheme, host) = match &told {

@@ -6,30 +6,36 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use selvedge_gateway::address::Ranges;
 use selvedge_gateway::apikey::Consumer;
 use selvedge_gateway::authorize::Sense;
-use selvedge_gateway::jwt::Verified;
+use selvedge_gateway::jwt::{Expect, Verified};
 use selvedge_gateway::limit::Count;
-use selvedge_gateway::oidc::cookie::without_own;
+use selvedge_gateway::signature::Form;
 use tokio::time::Instant;
 
 use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Fields, Known, RequestHead, Response};
+use crate::message::{RequestHead, Response};
 use crate::respond::pages::Pages;
 
 use super::access::Access;
-use super::api_key::{ApiKey, without};
+use super::any_of::{AnyOf, Tried};
+use super::api_key::ApiKey;
+use super::basic::Basic;
 use super::client;
+use super::client_certificate::ClientCertificates;
 use super::cors::Cors;
 use super::ext_authz::{ExtAuthz, Verdict};
 use super::introspection::{Introspection, Judged};
 use super::jwt::Jwt;
 use super::limit::Limit;
 use super::manners::{Csrf, Security, Version};
+pub use super::notes::Notes;
 use super::oidc::{self, Oidc};
 use super::shared::Lost;
+use super::signature::Signature;
 
 /// One thing that a request must pass. The order of the variants is the order of the checks: what
 /// costs least and turns away most comes first.
@@ -51,12 +57,20 @@ pub enum Guard {
     Limit(Arc<Limit>),
     /// By session; sends users to log in.
     Oidc(Arc<Oidc>),
+    /// By the certificate of its connection.
+    ClientCertificate(Arc<ClientCertificates>),
     /// By token.
     Jwt(Arc<Jwt>),
     /// By token, of which its server is asked.
     Introspection(Arc<Introspection>),
     /// By key.
     ApiKey(Arc<ApiKey>),
+    /// By password.
+    Basic(Arc<Basic>),
+    /// By a signature of the request.
+    Signature(Arc<Signature>),
+    /// By whatever of several it brings.
+    AnyOf(Arc<AnyOf>),
     /// By rate, of who that is.
     IdentityLimit(Arc<Limit>),
     /// By whoever is asked.
@@ -75,6 +89,8 @@ pub enum Stop {
     Answered(Box<Response>),
     /// It must wait for this, which bounds its own time; then it goes on where it was.
     Wait(Work),
+    /// Its body must be read, of this many bytes at most; then it goes on where it was.
+    Body(usize),
     /// A service must be asked; then it goes on where it was.
     Ask(Arc<ExtAuthz>, Box<RequestHead>),
 }
@@ -91,6 +107,10 @@ pub enum Found {
     Oidc(Box<oidc::Outcome>),
     /// A server was asked about a token.
     Introspection(Judged),
+    /// A password was verified, or could not be for lack of time.
+    Basic(Option<bool>),
+    /// The body of the request.
+    Body(Result<Bytes, ErrorKind>),
     /// What a shared store has counted.
     Count(Result<Count, Lost>),
     /// What a service has decided.
@@ -110,6 +130,7 @@ impl fmt::Debug for Stop {
             Self::Refused(error) => write!(f, "Refused({error})"),
             Self::Answered(response) => write!(f, "Answered({})", response.head.status),
             Self::Wait(_) => f.write_str("Wait"),
+            Self::Body(most) => write!(f, "Body({most})"),
             Self::Ask(policy, _) => write!(f, "Ask({})", policy.name),
         }
     }
@@ -118,87 +139,6 @@ impl fmt::Debug for Stop {
 impl From<ErrorKind> for Stop {
     fn from(kind: ErrorKind) -> Self {
         Self::Refused(kind.into())
-    }
-}
-
-/// What guards leave for the response, whoever gives it.
-#[derive(Debug, Default)]
-pub struct Notes {
-    /// Fields to add.
-    pub fields: Fields,
-    /// What the application says about other origins is replaced.
-    pub cors: bool,
-    /// How the response is marked.
-    pub security: Option<Arc<Security>>,
-    /// What stands in for failures.
-    pub pages: Option<Arc<Pages>>,
-    /// The query holds a secret: it is in no log and no span.
-    pub conceal: bool,
-    /// Edits of the request, in order.
-    edits: Vec<Edit>,
-}
-
-/// An edit of the request.
-#[derive(Debug)]
-enum Edit {
-    Append(Box<[u8]>, Box<[u8]>),
-    Remove(Box<[u8]>),
-    StripQuery(Box<str>),
-    StripSession(Box<str>),
-}
-
-impl Notes {
-    /// The application will get this field.
-    pub fn append(&mut self, name: &[u8], value: &[u8]) {
-        self.edits.push(Edit::Append(name.into(), value.into()));
-    }
-
-    /// The application will not get fields of this name, however it is spelt.
-    pub fn remove(&mut self, name: &[u8]) {
-        self.edits.push(Edit::Remove(name.into()));
-    }
-
-    /// The application will not get this query parameter.
-    pub fn strip_query(&mut self, name: &str) {
-        self.edits.push(Edit::StripQuery(name.into()));
-    }
-
-    /// The application will not get the cookies of sessions and logins of this name.
-    pub fn strip_session(&mut self, name: &str) {
-        self.edits.push(Edit::StripSession(name.into()));
-    }
-
-    /// Edits the request.
-    pub fn apply(&self, head: &mut RequestHead) {
-        for edit in &self.edits {
-            match edit {
-                Edit::Append(name, value) => head.fields.append(name, value),
-                Edit::Remove(name) => head.fields.remove_alike(name),
-                Edit::StripQuery(name) => {
-                    let query = without(head.target.query(), name);
-                    head.target = head.target.with_query(&query);
-                }
-                Edit::StripSession(name) => strip_session(&mut head.fields, name),
-            }
-        }
-    }
-}
-
-/// Rewrites `Cookie` only where there is something to take out.
-fn strip_session(fields: &mut Fields, name: &str) {
-    let lines: Vec<&[u8]> = fields.all(Known::Cookie).collect();
-    let left = |line: &&[u8]| without_own(line, name);
-    if !lines.iter().any(|line| left(line).is_some()) {
-        return;
-    }
-    let kept: Vec<Vec<u8>> = lines
-        .iter()
-        .map(|line| left(line).unwrap_or_else(|| line.to_vec()))
-        .filter(|line| !line.is_empty())
-        .collect();
-    fields.remove_known(Known::Cookie);
-    for line in kept {
-        fields.append_known(Known::Cookie, &line);
     }
 }
 
@@ -219,17 +159,23 @@ pub struct Seen<'a> {
     pub consumer: Option<Consumer>,
     /// Somebody else has decided who it is.
     pub asked: bool,
+    /// It comes from somebody who has signed it, whoever that is.
+    pub signed: bool,
+    /// It has a body.
+    pub body: bool,
     /// What came of the wait that the next guard asked for.
     pub found: Option<Found>,
     /// Guards that it has passed.
     pub passed: usize,
+    /// What it has tried of the one that it is at.
+    pub tried: Tried,
     address: Option<IpAddr>,
 }
 
 impl<'a> Seen<'a> {
     /// Nothing looked at yet.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         downstream: &'a Downstream,
         head: &'a RequestHead,
         rule: &'a str,
@@ -243,8 +189,11 @@ impl<'a> Seen<'a> {
             token: None,
             consumer: None,
             asked: false,
+            signed: false,
+            body: false,
             found: None,
             passed: 0,
+            tried: Tried::default(),
             address: None,
         }
     }
@@ -288,6 +237,22 @@ impl Guard {
         }
     }
 
+    /// The login that it is, or that is one of its ways.
+    #[must_use]
+    pub fn login(&self) -> Option<&Arc<Oidc>> {
+        match self {
+            Self::Oidc(oidc) => Some(oidc),
+            Self::AnyOf(several) => several.oidc(),
+            _ => None,
+        }
+    }
+
+    /// Whether it finds out who calls.
+    #[must_use]
+    pub const fn asks_who(&self) -> bool {
+        matches!(self.order(), 7..=13)
+    }
+
     /// Its place among the checks.
     #[must_use]
     pub const fn order(&self) -> u8 {
@@ -300,13 +265,35 @@ impl Guard {
             Self::Address(_) => 5,
             Self::Limit(_) => 6,
             Self::Oidc(_) => 7,
-            Self::Jwt(_) => 8,
-            Self::Introspection(_) => 9,
-            Self::ApiKey(_) => 10,
-            Self::IdentityLimit(_) => 12,
+            Self::ClientCertificate(_) => 8,
+            Self::Jwt(_) => 9,
+            Self::Introspection(_) => 10,
+            Self::ApiKey(_) => 11,
+            Self::Basic(_) => 12,
+            Self::Signature(_) => 13,
+            Self::AnyOf(_) => 14,
+            Self::IdentityLimit(_) => 15,
             Self::Deny(_) => 20,
             Self::Allow(_) => 21,
             Self::Ask(_) => 22,
+        }
+    }
+
+    /// Headers by which it tells the application who calls. From clients they are worth nothing.
+    #[must_use]
+    pub fn told(&self) -> Vec<&str> {
+        fn claims(expect: &Expect) -> Vec<&str> {
+            expect.headers.iter().map(|(_, name)| &**name).collect()
+        }
+        match self {
+            Self::Oidc(oidc) => claims(&oidc.expect),
+            Self::Jwt(jwt) => claims(&jwt.expect),
+            Self::Introspection(policy) => claims(&policy.expect),
+            Self::ClientCertificate(policy) => vec![&policy.name_header],
+            Self::ApiKey(keys) => vec![&keys.name_header],
+            Self::Basic(users) => vec![&users.name_header],
+            Self::Signature(policy) if policy.form == Form::Message => vec![&policy.name_header],
+            _ => Vec::new(),
         }
     }
 
@@ -340,6 +327,10 @@ impl Guard {
             Self::Jwt(jwt) => jwt.check(seen, notes),
             Self::Introspection(policy) => policy.check(seen, notes),
             Self::ApiKey(keys) => keys.check(seen, notes),
+            Self::ClientCertificate(policy) => policy.check(seen, notes),
+            Self::Basic(users) => users.check(seen, notes),
+            Self::Signature(policy) => policy.check(seen, notes),
+            Self::AnyOf(several) => several.check(seen, notes),
             Self::Ask(policy) => policy.check(seen, notes),
             Self::Deny(access) | Self::Allow(access) => access.check(seen),
         }

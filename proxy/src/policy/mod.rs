@@ -2,8 +2,11 @@
 //! nothing can be sent.
 
 pub mod access;
+pub mod any_of;
 pub mod api_key;
+pub mod basic;
 pub mod client;
+pub mod client_certificate;
 pub mod cors;
 pub mod document;
 pub mod ext_authz;
@@ -15,9 +18,11 @@ pub mod jwt;
 pub mod keys;
 pub mod limit;
 pub mod manners;
+pub mod notes;
 pub mod oidc;
 pub mod retry;
 pub mod shared;
+pub mod signature;
 pub mod transform;
 pub mod treatment;
 
@@ -100,7 +105,7 @@ impl Caller {
     pub fn of(downstream: &Downstream, head: &RequestHead) -> Self {
         let tried = head.fields.known(Known::Authorization).is_some();
         Self {
-            authorized: tried || downstream.peer_id().is_some(),
+            authorized: tried || downstream.peer_id().is_some() || downstream.client.is_some(),
             ..Self::default()
         }
     }
@@ -131,9 +136,8 @@ pub fn mark(plan: &ListenerPlan, notes: &mut Notes) {
 #[must_use]
 pub fn is_callback(rule: &Rule, plan: &ListenerPlan, head: &RequestHead) -> bool {
     let path = head.target.path();
-    let all = rule.guards.iter().chain(&plan.guards);
-    all.into_iter()
-        .any(|guard| matches!(guard, Guard::Oidc(oidc) if oidc.callback == path))
+    let mut all = rule.guards.iter().chain(&plan.guards);
+    all.any(|guard| guard.login().is_some_and(|oidc| oidc.callback == path))
 }
 
 /// Passes a request by the guards of its listener and its rule; of a kind that both have, the

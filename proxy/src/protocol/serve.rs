@@ -134,6 +134,7 @@ fn facts(listener: Arc<ListenerPlan>, peer: SocketAddr, local_port: u16) -> Down
         local_port,
         address_text: peer.ip().to_canonical().to_string().into(),
         identity: None,
+        client: None,
         client_cert_stamp: None,
         is_tls: false,
         server_name: None,
@@ -185,7 +186,12 @@ async fn secure(
     downstream.server_name = session
         .server_name()
         .map(|name| name.to_ascii_lowercase().into());
-    if let Some(id) = tls::peer_id(session) {
+    // A client at the edge may have a certificate with a SPIFFE ID; its CA has no say in the mesh.
+    if matches!(listener.security, ListenerSecurity::Tls(_)) {
+        downstream.client = tls::client_certificate(session).map(Box::new);
+        let stamp = downstream.client.as_ref().map(|client| client.stamp());
+        downstream.client_cert_stamp = stamp.map(Into::into);
+    } else if let Some(id) = tls::peer_id(session) {
         let own = tls.own_id().unwrap_or_default();
         downstream.client_cert_stamp = Some(format!("By={own};URI={id}").into());
         downstream.identity = Some(id);

@@ -1,5 +1,6 @@
 //! Stage 2, tls: sessions with clients, and everything certificates are read from.
 
+pub mod client;
 pub mod connect;
 pub mod files;
 pub mod shown;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{Acceptor, NoServerSessionStorage, ServerConnection};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -55,22 +57,40 @@ impl fmt::Debug for ServerTls {
 }
 
 impl ServerTls {
-    /// TLS with certificates from files or ACME, chosen by SNI; HTTP/2 and HTTP/1.1 by ALPN.
+    /// TLS with certificates from files or ACME, chosen by SNI; HTTP/2 and HTTP/1.1 by ALPN. Clients
+    /// show certificates of their own where there is something to verify them by.
     ///
     /// # Errors
     /// When the provider does not support the versions asked for.
-    pub fn gateway(shown: ShownCertificates, tls13_only: bool) -> Result<Self, rustls::Error> {
+    pub fn gateway(
+        shown: ShownCertificates,
+        tls13_only: bool,
+        clients: Option<Arc<dyn ClientCertVerifier>>,
+    ) -> Result<Self, rustls::Error> {
         let versions: &[&rustls::SupportedProtocolVersion] = if tls13_only {
             &[&rustls::version::TLS13]
         } else {
             &[&rustls::version::TLS13, &rustls::version::TLS12]
         };
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(shown.clone()));
+        let builder =
+            ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+        let resolver = Arc::new(shown.clone());
+        let mut config = match clients {
+            None => {
+                let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
+                config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+                config
+            }
+            Some(clients) => {
+                let builder = builder.with_client_cert_verifier(clients);
+                let mut config = builder.with_cert_resolver(resolver);
+                // A session must not be taken up again when its certificate has been revoked.
+                config.session_storage = Arc::new(NoServerSessionStorage {});
+                config.send_tls13_tickets = 0;
+                config
+            }
+        };
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         Ok(Self {
             config: Arc::new(config),
             shown: Some(shown),
@@ -156,6 +176,12 @@ async fn accept_or_prove(
     let mut proven = start.into_stream(proof).await?;
     let _ = proven.shutdown().await;
     Ok(None)
+}
+
+/// What the client's certificate says of it, at the edge. Its verifier has checked it already.
+#[must_use]
+pub fn client_certificate(session: &ServerConnection) -> Option<client::ClientCertificate> {
+    client::ClientCertificate::read(session.peer_certificates()?.first()?)
 }
 
 /// SPIFFE ID that the peer's certificate carries. The verifier has checked it already.

@@ -13,7 +13,8 @@ pub mod words;
 use std::path::PathBuf;
 
 use targets::{
-    acme, authority, carry, chunked, config, frames, heads, hpack, identity, login, target, trace,
+    acme, authority, carry, chunked, config, frames, heads, hpack, identity, login, proof, target,
+    trace,
 };
 
 /// A target: panics when a property does not hold.
@@ -36,6 +37,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", config::config),
     ("acme", acme::answer),
     ("login", login::login),
+    ("proof", proof::proof),
     ("identity", identity::identity),
     ("units", identity::units),
     ("trace", trace::trace),

@@ -13,6 +13,7 @@ pub fn words(target: &str) -> &'static [&'static [u8]] {
         "config" => CONFIG,
         "acme" => ACME,
         "login" => LOGIN,
+        "proof" => PROOF,
         "identity" | "units" => TEXTS,
         "trace" => TRACES,
         _ => DER,
@@ -360,4 +361,24 @@ const LOGIN: &[&[u8]] = &[
     b"\"exp\":",
     b"}",
     b",",
+];
+
+const PROOF: &[&[u8]] = &[
+    b"\n\n",
+    b"x-hub-signature-256: sha256=",
+    b"stripe-signature: t=1614265330,v1=",
+    b"webhook-signature: v1,",
+    b"signature-input: s=(",
+    b"\"@method\"",
+    b"\"@target-uri\"",
+    b"\"@signature-params\"",
+    b";created=1618884473",
+    b";keyid=\"a\"",
+    b";alg=\"hmac-sha256\"",
+    b";sf",
+    b"content-digest: sha-256=:",
+    b"$argon2id$v=19$m=19456,t=2,p=1$",
+    b"$2y$10$",
+    b"\x82\x0f",
+    b"\x86\x0f",
 ];

@@ -3,6 +3,7 @@
 //! This is the raw form, only what a user typed. The proxy compiles it into a `Snapshot`.
 
 mod acme;
+mod credentials;
 mod dev;
 mod edge;
 mod login;
@@ -18,6 +19,9 @@ use serde::{Deserialize, Serialize};
 use crate::units::{Duration, Size};
 
 pub use acme::{Acme, AcmeChallenge, ExternalAccount};
+pub use credentials::{
+    BasicPolicy, ClientCertificatePolicy, SignatureForm, SignatureKey, SignaturePolicy,
+};
 pub use dev::{DevConfig, Workload};
 pub use edge::{
     BodyTransform, CachePolicy, Coding, Compression, Csrf, ErrorPage, ExtAuthz, Frame, Hsts,
@@ -143,6 +147,36 @@ pub struct ListenerTls {
     /// Least TLS version. Default: `1.2`.
     #[serde(default)]
     pub min_version: TlsVersion,
+    /// Clients show certificates of their own. Default: they are not asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// Certificates of clients (mutual TLS at the edge).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClientCertificates {
+    /// File with the CA certificates that they are verified by, PEM; re-read when it changes.
+    pub ca: String,
+    /// File with what these CAs have revoked (CRL, PEM); re-read when it changes. A list that is out
+    /// of date lets nobody in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl: Option<String>,
+    /// `required`: no handshake without one. `optional`: who shows one must show a valid one; what
+    /// needs one asks for it by a policy. Default: `required`.
+    #[serde(default)]
+    pub mode: ClientCertificateMode,
+}
+
+/// Whether clients must show a certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ClientCertificateMode {
+    /// They must.
+    #[default]
+    Required,
+    /// They may.
+    Optional,
 }
 
 /// A TLS version.

@@ -11,7 +11,10 @@ use crate::units::{Duration, Rate};
 use super::edge::{
     CachePolicy, Compression, Csrf, ErrorPage, ExtAuthz, Security, Transform, VersionPolicy,
 };
-use super::{HeaderEdits, IntrospectionPolicy, OidcPolicy};
+use super::{
+    BasicPolicy, ClientCertificatePolicy, HeaderEdits, IntrospectionPolicy, OidcPolicy,
+    SignaturePolicy,
+};
 
 /// A named rule. Exactly one of its keys is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +44,18 @@ pub struct Policy {
     /// A key from a file; 401 without.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key: Option<ApiKeyPolicy>,
+    /// A user's password; 401 without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basic: Option<BasicPolicy>,
+    /// A certificate of the client; 401 without, 403 with another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ClientCertificatePolicy>,
+    /// A signature of the request; 401 without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<SignaturePolicy>,
+    /// Names of policies that ask who calls, of which one is enough; 401 if none is met.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub any_of: Option<Vec<String>>,
     /// So many requests in a time; 429 above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,

@@ -68,10 +68,7 @@ impl Pass<'_> {
 
 /// The login among guards.
 fn oidc(guards: &[Guard]) -> Option<&Arc<Oidc>> {
-    guards.iter().find_map(|guard| match guard {
-        Guard::Oidc(oidc) => Some(oidc),
-        _ => None,
-    })
+    guards.iter().find_map(Guard::login)
 }
 
 /// Whether a match takes a path.

@@ -5,6 +5,7 @@ mod access;
 mod acme;
 mod aggregates;
 mod callbacks;
+mod credentials;
 mod ext_authz;
 mod guards;
 mod listeners;

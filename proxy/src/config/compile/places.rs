@@ -1,13 +1,17 @@
 //! Where listeners of the configuration stand, and who stands before them.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use selvedge_contract::config::{Listener, ListenerTls, TlsVersion};
+use rustls::server::danger::ClientCertVerifier;
+use selvedge_contract::config::{
+    ClientCertificateMode, ClientCertificates, Listener, ListenerTls, TlsVersion,
+};
 use selvedge_gateway::address::{Range, Ranges};
 
 use crate::accept::ListenerPlan;
+use crate::tls::client;
 use crate::tls::files::Pair;
 use crate::tls::{FileCertificates, ServerTls, ShownCertificates};
 
@@ -48,10 +52,31 @@ impl Pass<'_> {
             files: files.clone(),
             issuer,
         };
-        match ServerTls::gateway(shown, spec.min_version == TlsVersion::V13) {
+        let clients = match &spec.client_certificates {
+            None => None,
+            Some(spec) => Some(self.client_verifier(&at.then("clientCertificates"), spec)?),
+        };
+        match ServerTls::gateway(shown, spec.min_version == TlsVersion::V13, clients) {
             Ok(tls) => Some((tls, files)),
             Err(error) => {
                 self.error(at, error.to_string(), "");
+                None
+            }
+        }
+    }
+
+    fn client_verifier(
+        &mut self,
+        at: &At,
+        spec: &ClientCertificates,
+    ) -> Option<Arc<dyn ClientCertVerifier>> {
+        let required = spec.mode == ClientCertificateMode::Required;
+        let crl = spec.crl.as_deref().map(Path::new);
+        match client::verifier(Path::new(&spec.ca), crl, required) {
+            Ok(verifier) => Some(verifier),
+            Err(error) => {
+                let remedy = "expected PEM files that can be read";
+                self.error(at, error.to_string(), remedy);
                 None
             }
         }

@@ -75,22 +75,11 @@ impl Compiler {
                 limits.insert(name.clone(), (spec.clone(), limit.clone()));
                 pass.guard(name, Guard::of_limit(limit));
             }
-            if let Some(spec) = &policy.api_key {
-                let keys = pass.api_key(&at.then("apiKey"), name, spec);
-                if let Some(keys) = keys {
-                    pass.guard(name, Guard::ApiKey(Arc::new(keys)));
-                }
-            }
+            pass.check_proofs(&at, name, policy);
             if let Some(spec) = &policy.oidc {
                 let oidc = self.oidc(pass, &at.then("oidc"), name, spec);
                 if let Some(oidc) = oidc {
                     pass.guard(name, Guard::Oidc(Arc::new(oidc)));
-                }
-            }
-            if let Some(spec) = &policy.introspection {
-                let asked = pass.introspection(&at.then("introspection"), name, spec);
-                if let Some(asked) = asked {
-                    pass.guard(name, Guard::Introspection(Arc::new(asked)));
                 }
             }
             if let Some(spec) = &policy.jwt {
@@ -98,6 +87,14 @@ impl Compiler {
                 if let Some(jwt) = jwt {
                     pass.guard(name, Guard::Jwt(Arc::new(jwt)));
                 }
+            }
+        }
+        // Once all others are known.
+        for (name, policy) in &pass.config.policies {
+            if let Some(ways) = &policy.any_of {
+                let at = At::key("policies").then(name).then("anyOf");
+                let any_of = pass.any_of(&at, name, ways);
+                pass.guard(name, Guard::AnyOf(Arc::new(any_of)));
             }
         }
         pass.limits = limits;
@@ -126,6 +123,10 @@ impl Pass<'_> {
             policy.oidc.is_some(),
             policy.introspection.is_some(),
             policy.api_key.is_some(),
+            policy.basic.is_some(),
+            policy.client_certificate.is_some(),
+            policy.signature.is_some(),
+            policy.any_of.is_some(),
             policy.compression.is_some(),
             policy.cache.is_some(),
             policy.csrf.is_some(),
@@ -136,7 +137,7 @@ impl Pass<'_> {
             policy.error_pages.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `oidc`, `introspection`, `apiKey`, `compression`, `cache`, `transform`, `extAuthz`, `csrf`, `security`, `version`, `errorPages`";
+            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `oidc`, `introspection`, `apiKey`, `basic`, `clientCertificate`, `signature`, `anyOf`, `compression`, `cache`, `transform`, `extAuthz`, `csrf`, `security`, `version`, `errorPages`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
         for (key, list, sense) in [
@@ -162,7 +163,7 @@ impl Pass<'_> {
         }
     }
 
-    fn guard(&mut self, name: &str, guard: Guard) {
+    pub(super) fn guard(&mut self, name: &str, guard: Guard) {
         self.guards.insert(name.to_owned(), guard);
     }
 

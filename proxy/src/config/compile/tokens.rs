@@ -120,7 +120,8 @@ impl Pass<'_> {
         }
     }
 
-    fn check_told_name(&mut self, at: &At, name: &str) {
+    /// A header by which applications are told something.
+    pub(super) fn check_told_name(&mut self, at: &At, name: &str) {
         let known = Known::classify(name.as_bytes());
         let framing = known.is_hop_by_hop()
             || matches!(known, Known::Host | Known::ContentLength | Known::Expect);

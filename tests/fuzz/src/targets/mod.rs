@@ -11,6 +11,7 @@ pub(crate) mod heads;
 pub(crate) mod hpack;
 pub(crate) mod identity;
 pub(crate) mod login;
+pub(crate) mod proof;
 pub(crate) mod target;
 pub(crate) mod trace;
 
