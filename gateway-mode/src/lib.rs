@@ -5,6 +5,7 @@
 //! - [`oidc`]: how a user logs in at an issuer, and what a session holds.
 //! - [`seal`]: texts that strangers keep and cannot read.
 //! - [`limit`]: who has used up a rate.
+//! - [`occupancy`]: how many requests of each client are on their way.
 //! - [`apikey`]: whose a key is.
 //! - [`aggregate`]: how the parts of an answer come together.
 //! - [`address`]: which range of addresses one falls into.
@@ -36,6 +37,7 @@ pub mod hostname;
 pub mod introspection;
 pub mod jwt;
 pub mod limit;
+pub mod occupancy;
 pub mod oidc;
 pub mod redirect;
 pub mod rewrite;

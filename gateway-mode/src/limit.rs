@@ -229,6 +229,24 @@ impl Table {
         quota.judge(arrival, now, cost).0
     }
 
+    /// Takes `cost` whatever is left; gives the nanoseconds that the key is then ahead of `now`.
+    #[must_use]
+    pub fn push(&self, key: u64, quota: &Quota, now: u64, cost: u64) -> u64 {
+        let at = usize::try_from(key >> 32).unwrap_or(0) & (self.sets.len() - 1);
+        let Some(arrival) = self.sets.get(at).and_then(|set| set.slot(key, now)) else {
+            return 0;
+        };
+        let more = quota.interval.saturating_mul(cost);
+        let mut seen = arrival.load(Acquire);
+        loop {
+            let next = seen.max(now).saturating_add(more);
+            match arrival.compare_exchange_weak(seen, next, AcqRel, Acquire) {
+                Ok(_) => return next - now,
+                Err(other) => seen = other,
+            }
+        }
+    }
+
     /// Follows a count that was taken elsewhere: this key's arrival time is at least so far ahead.
     pub fn follow(&self, key: u64, now: u64, ahead: u64) {
         let at = usize::try_from(key >> 32).unwrap_or(0) & (self.sets.len() - 1);

@@ -74,6 +74,8 @@ pub enum ErrorKind {
     Denied,
     /// More requests than a rate limit lets through.
     RateLimited,
+    /// More requests of one client at a time than it may have.
+    TooManyAtOnce,
     /// What was asked for has ended, by the policy's day.
     Gone,
     /// Nothing proves who calls, or not what was asked for.
@@ -179,7 +181,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -200,6 +202,7 @@ impl ErrorKind {
         Self::NoRoute,
         Self::Denied,
         Self::RateLimited,
+        Self::TooManyAtOnce,
         Self::Gone,
         Self::Unauthenticated,
         Self::NoKeys,
@@ -260,6 +263,7 @@ impl ErrorKind {
             Self::NoRoute => row(Local, 404, 12, "destination_not_found", "NR", Never, "no route matches"),
             Self::Denied => row(Local, 403, 7, "http_request_denied", "RD", Never, "refused by policy"),
             Self::RateLimited => row(Local, 429, 8, "http_request_denied", "RL", Never, "too many requests, wait as long as Retry-After says"),
+            Self::TooManyAtOnce => row(Local, 429, 8, "http_request_denied", "RC", Never, "too many requests at a time, wait for an answer before the next"),
             Self::Gone => row(Local, 410, 5, "http_request_denied", "RG", Never, "this version has ended"),
             Self::Unauthenticated => row(Local, 401, 16, "http_request_denied", "RA", Never, "who calls is not proven"),
             Self::NoKeys => row(Local, 503, 14, "http_request_denied", "RK", Never, "the issuer's keys are not known yet"),

@@ -30,6 +30,9 @@ pub enum UnitError {
     /// Not a rate.
     #[error("a rate such as `100/min`, `10/s`, `1000/day`, `50000/month` or `50/10s`")]
     Rate,
+    /// Not a throughput.
+    #[error("1KiB/s or more, such as `512KiB/s` or `10MiB/s`")]
+    Throughput,
     /// Not a size.
     #[error("a size such as `512`, `64KiB`, `10MiB` or `1GiB`")]
     Size,
@@ -180,12 +183,37 @@ impl fmt::Display for Size {
     }
 }
 
-/// The names under which the two units stand in the schema (`format`).
+/// A number of bytes a second, such as `1MiB/s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Throughput(pub u64);
+
+impl FromStr for Throughput {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let size = text.strip_suffix("/s").ok_or(UnitError::Throughput)?;
+        match size.parse::<Size>() {
+            // Below it, whoever waits would take the connection to be dead.
+            Ok(size) if size.0 >= 1 << 10 => Ok(Self(size.0)),
+            _ => Err(UnitError::Throughput),
+        }
+    }
+}
+
+impl fmt::Display for Throughput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", Size(self.0))
+    }
+}
+
+/// The names under which the units stand in the schema (`format`).
 pub const DURATION_FORMAT: &str = "selvedge-duration";
 /// See [`DURATION_FORMAT`].
 pub const SIZE_FORMAT: &str = "selvedge-size";
 /// See [`DURATION_FORMAT`].
 pub const RATE_FORMAT: &str = "selvedge-rate";
+/// See [`DURATION_FORMAT`].
+pub const THROUGHPUT_FORMAT: &str = "selvedge-throughput";
 
 macro_rules! as_text {
     ($type:ty, $name:literal, $format:expr, $types:expr, $example:literal) => {
@@ -226,6 +254,13 @@ macro_rules! as_text {
 as_text!(Duration, "Duration", DURATION_FORMAT, "string", "250ms");
 as_text!(Size, "Size", SIZE_FORMAT, ["string", "integer"], "64KiB");
 as_text!(Rate, "Rate", RATE_FORMAT, "string", "100/min");
+as_text!(
+    Throughput,
+    "Throughput",
+    THROUGHPUT_FORMAT,
+    "string",
+    "1MiB/s"
+);
 
 #[cfg(test)]
 mod tests {
@@ -249,6 +284,17 @@ mod tests {
                 Ok(text.into())
             );
         }
+    }
+
+    #[test]
+    fn throughputs() {
+        let bytes = |text: &str| text.parse::<Throughput>().map(|t| t.0);
+        assert_eq!(bytes("1MiB/s"), Ok(1 << 20));
+        assert_eq!(bytes("1500/s"), Ok(1500));
+        for bad in ["", "1MiB", "1023/s", "0/s", "1MiB/min", "/s", "-1/s"] {
+            assert_eq!(bytes(bad), Err(UnitError::Throughput), "{bad:?}");
+        }
+        assert_eq!(Throughput(3 << 20).to_string(), "3MiB/s");
     }
 
     #[test]

@@ -74,6 +74,7 @@ impl Collector for Snapshot {
         policies::caches(&mut encoder, &snapshot)?;
         policies::versions(&mut encoder, &snapshot)?;
         policies::limits(&mut encoder, &snapshot)?;
+        policies::crowds(&mut encoder, &snapshot)?;
         policies::issuers(&mut encoder, &snapshot)?;
         self.process(&mut encoder)
     }

@@ -34,6 +34,21 @@ pub(super) fn limits(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -
 }
 
 /// See there.
+pub(super) fn crowds(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let help = "Requests that were too many at a time, and those of too many clients to count";
+    let kind = MetricType::Counter;
+    let mut family = encoder.encode_descriptor("concurrency_limit", help, None, kind)?;
+    for crowd in &snapshot.crowds {
+        for (outcome, count) in [("refused", &crowd.refused), ("uncounted", &crowd.uncounted)] {
+            let labels = [("policy", &*crowd.name), ("outcome", outcome)];
+            let value = count.load(Relaxed);
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// See there.
 pub(super) fn versions(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
     let help = "Requests by version of an API";
     let kind = MetricType::Counter;

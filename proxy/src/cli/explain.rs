@@ -7,7 +7,7 @@ use selvedge_contract::config::{Config, OneOrMany, Policy, Route, Rule};
 use serde_json::Value;
 
 /// Kinds in the order of the checks (docs/policies.md). A limit by who calls is a kind of its own.
-const ORDER: [&str; 24] = [
+const ORDER: [&str; 26] = [
     "security",
     "errorPages",
     "version",
@@ -24,6 +24,8 @@ const ORDER: [&str; 24] = [
     "signature",
     "anyOf",
     "rateLimit by who calls",
+    "concurrency",
+    "bandwidth",
     "deny",
     "allow",
     "extAuthz",

@@ -132,10 +132,9 @@ fn type_of(schema: &Value) -> String {
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
         return reference.trim_start_matches("#/$defs/").to_owned();
     }
-    if let Some(format @ ("selvedge-duration" | "selvedge-size" | "selvedge-rate")) =
-        schema.get("format").and_then(Value::as_str)
-    {
-        return format.trim_start_matches("selvedge-").to_owned();
+    let format = schema.get("format").and_then(Value::as_str);
+    if let Some(unit) = format.and_then(|format| format.strip_prefix("selvedge-")) {
+        return unit.to_owned();
     }
     for key in ["anyOf", "allOf", "oneOf"] {
         if let Some(branches) = schema.get(key).and_then(Value::as_array) {

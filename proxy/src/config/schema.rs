@@ -5,7 +5,9 @@
 
 use serde_json::Value;
 
-use selvedge_contract::units::{DURATION_FORMAT, Duration, RATE_FORMAT, Rate, SIZE_FORMAT, Size};
+use selvedge_contract::units::{
+    DURATION_FORMAT, Duration, RATE_FORMAT, Rate, SIZE_FORMAT, Size, THROUGHPUT_FORMAT, Throughput,
+};
 
 use super::diagnose::{Diagnostic, nearest};
 use super::repair::Repair;
@@ -109,6 +111,7 @@ impl<'a> Checker<'a> {
             Some(DURATION_FORMAT) => "a duration such as `250ms` or `10s`".to_owned(),
             Some(SIZE_FORMAT) => "a size such as `64KiB`".to_owned(),
             Some(RATE_FORMAT) => "a rate such as `100/min`".to_owned(),
+            Some(THROUGHPUT_FORMAT) => "a rate such as `1MiB/s`".to_owned(),
             _ => types
                 .iter()
                 .filter(|t| **t != "null")
@@ -131,6 +134,7 @@ impl<'a> Checker<'a> {
             Some(DURATION_FORMAT) => text.parse::<Duration>().err().map(|e| e.to_string()),
             Some(SIZE_FORMAT) => text.parse::<Size>().err().map(|e| e.to_string()),
             Some(RATE_FORMAT) => text.parse::<Rate>().err().map(|e| e.to_string()),
+            Some(THROUGHPUT_FORMAT) => text.parse::<Throughput>().err().map(|e| e.to_string()),
             _ => None,
         };
         if let Some(wanted) = problem {

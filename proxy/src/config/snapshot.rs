@@ -10,6 +10,7 @@ use crate::accept::ListenerPlan;
 use crate::acme::Issuers;
 use crate::balance::Service;
 use crate::cache::Cache;
+use crate::policy::concurrency::Concurrency;
 use crate::policy::limit::Limit;
 use crate::policy::manners::Version;
 use crate::telemetry::access_log::AccessLog;
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub services: BTreeMap<String, Arc<Service>>,
     /// Rate limits.
     pub limits: Vec<Arc<Limit>>,
+    /// Limits of what is on its way.
+    pub crowds: Vec<Arc<Concurrency>>,
     /// Versions that are counted.
     pub versions: Vec<Arc<Version>>,
     /// Caches.

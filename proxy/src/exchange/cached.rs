@@ -19,7 +19,7 @@ use super::part::Deaf;
 use super::{Context, parts, send};
 
 /// One request on its way through a cache.
-pub(super) struct Through<'a, 'p> {
+pub(super) struct Trip<'a, 'p> {
     pub(super) context: Context<'a>,
     pub(super) cache: &'a Arc<Cache>,
     pub(super) site: Site,
@@ -27,7 +27,7 @@ pub(super) struct Through<'a, 'p> {
     pub(super) caller: &'p Caller,
 }
 
-impl<'a> Through<'a, '_> {
+impl<'a> Trip<'a, '_> {
     /// The answer from the cache, or from upstream and on its way into the cache.
     ///
     /// # Errors

@@ -168,6 +168,9 @@ async fn gate(
     caller.token = seen.token.take();
     caller.consumer = seen.consumer.take();
     notes.apply(head);
+    if let Some(paced) = notes.paced_request.take() {
+        *body = paced.body(std::mem::replace(body, Body::Empty));
+    }
     Ok(Gate::Open(passed))
 }
 
@@ -230,14 +233,14 @@ impl<'a> Way<'a> {
             }
             None => send::send(context, &permit, record, request, timer, interim).await?,
             Some((cache, site)) => {
-                let through = cached::Through {
+                let trip = cached::Trip {
                     context,
                     cache,
                     site,
                     permit: &permit,
                     caller,
                 };
-                through.answer(record, request, timer, interim).await?
+                trip.answer(record, request, timer, interim).await?
             }
         };
         if let Some((transform, known, method)) = changed {

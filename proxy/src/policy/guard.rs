@@ -23,9 +23,11 @@ use crate::respond::pages::Pages;
 use super::access::Access;
 use super::any_of::{AnyOf, Tried};
 use super::api_key::ApiKey;
+use super::bandwidth::Bandwidth;
 use super::basic::Basic;
 use super::client;
 use super::client_certificate::ClientCertificates;
+use super::concurrency::Concurrency;
 use super::cors::Cors;
 use super::ext_authz::{ExtAuthz, Verdict};
 use super::introspection::{Introspection, Judged};
@@ -73,6 +75,10 @@ pub enum Guard {
     AnyOf(Arc<AnyOf>),
     /// By rate, of who that is.
     IdentityLimit(Arc<Limit>),
+    /// By how many requests are on their way.
+    Concurrency(Arc<Concurrency>),
+    /// Slows bodies down.
+    Bandwidth(Arc<Bandwidth>),
     /// By whoever is asked.
     Ask(Arc<ExtAuthz>),
     /// Who may not.
@@ -273,6 +279,8 @@ impl Guard {
             Self::Signature(_) => 13,
             Self::AnyOf(_) => 14,
             Self::IdentityLimit(_) => 15,
+            Self::Concurrency(_) => 16,
+            Self::Bandwidth(_) => 17,
             Self::Deny(_) => 20,
             Self::Allow(_) => 21,
             Self::Ask(_) => 22,
@@ -323,6 +331,11 @@ impl Guard {
                 Err(ErrorKind::Denied.into())
             }
             Self::Limit(limit) | Self::IdentityLimit(limit) => limit.check(seen, notes),
+            Self::Concurrency(policy) => policy.check(seen, notes),
+            Self::Bandwidth(policy) => {
+                policy.check(seen, notes);
+                Ok(())
+            }
             Self::Oidc(oidc) => oidc.check(seen, notes),
             Self::Jwt(jwt) => jwt.check(seen, notes),
             Self::Introspection(policy) => policy.check(seen, notes),

@@ -2,41 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use selvedge_gateway::jwt::find;
 use selvedge_gateway::limit::{Fingerprint, Quota, Table, Verdict};
-use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::error::ErrorKind;
 use crate::message::Known;
 
+use super::by::By;
 use super::guard::{Found, Notes, Seen, Stop};
 use super::shared::{Lost, Store};
 
 /// Keys that a limit remembers at a time; 16 bytes each.
 pub const SLOTS: usize = 1 << 16;
-
-/// What a limit counts by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
-    /// The client's address; of IPv6 the first 64 bits, which is what one client has.
-    Address,
-    /// Route and rule.
-    Route,
-    /// The host that the request is for.
-    Host,
-    /// A header's first value.
-    Header(String),
-    /// A claim of the token.
-    Claim(String),
-    /// Whose key it is.
-    ApiKey,
-}
 
 /// A limit's place in a store that several gateways share.
 #[derive(Debug)]
@@ -57,7 +39,7 @@ pub struct Limit {
     /// Name of the policy.
     pub name: Arc<str>,
     /// What it counts by.
-    pub parts: Vec<Part>,
+    pub by: By,
     /// How much.
     pub quota: Quota,
     /// What a request costs.
@@ -81,11 +63,11 @@ pub struct Limit {
 impl Limit {
     /// A limit on which nobody has drawn yet. The quota is `count` in `period`.
     #[must_use]
-    pub fn new(name: Arc<str>, parts: Vec<Part>, count: u64, period: Duration, burst: u64) -> Self {
+    pub fn new(name: Arc<str>, by: By, count: u64, period: Duration, burst: u64) -> Self {
         let (quota, told) = Self::rate(&name, count, period, burst);
         Self {
             name,
-            parts,
+            by,
             quota,
             cost: 1,
             shadow: false,
@@ -110,8 +92,7 @@ impl Limit {
     /// Whether it must know who calls.
     #[must_use]
     pub fn asks_who(&self) -> bool {
-        let who = |part: &Part| matches!(part, Part::Claim(_) | Part::ApiKey);
-        self.parts.iter().any(who) || !self.plans.is_empty()
+        self.by.asks_who() || !self.plans.is_empty()
     }
 
     fn quota(&self, seen: &Seen<'_>) -> (&Quota, &str) {
@@ -201,7 +182,7 @@ impl Limit {
     }
 
     fn key(&self, seen: &mut Seen<'_>) -> u64 {
-        self.table.key(|give| self.give_parts(seen, give))
+        self.table.key(|give| self.by.give(seen, give))
     }
 
     /// The key's name in the store: the same for every gateway with this policy. What it is made
@@ -209,38 +190,8 @@ impl Limit {
     /// cluster keeps it in one place.
     fn shared_key(&self, seen: &mut Seen<'_>) -> String {
         let mut hasher = Fingerprint::default();
-        self.give_parts(seen, &mut |part| hasher.give(part));
+        self.by.give(seen, &mut |part| hasher.give(part));
         format!("selvedge:{{{}:{}}}", self.name, hasher.finish())
-    }
-
-    fn give_parts(&self, seen: &mut Seen<'_>, give: &mut dyn FnMut(&[u8])) {
-        let address = seen.address();
-        let octets = match address {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-            IpAddr::V6(v6) => (v6.to_bits() & (u128::MAX << 64)).to_be_bytes(),
-        };
-        let head = seen.head;
-        let claims = seen.token.as_ref().map(|token| &token.claims);
-        for part in &self.parts {
-            match part {
-                Part::Address => give(&octets),
-                Part::Route => give(seen.rule.as_bytes()),
-                // Ports and a final dot are no way to another bucket: routing ignores them too.
-                Part::Host => give(head.host.name().trim_end_matches('.').as_bytes()),
-                // Leaving it out must not be a way into a bucket of one's own choice.
-                Part::Header(name) => give(head.fields.named(name).unwrap_or(&octets)),
-                Part::ApiKey => {
-                    let name = seen.consumer.as_ref().map(|c| c.name.as_bytes());
-                    give(name.unwrap_or(&octets));
-                }
-                Part::Claim(path) => match claims.and_then(|c| find(c, path)) {
-                    None => give(&octets),
-                    Some(Value::String(text)) => give(text.as_bytes()),
-                    // What a claim is not in words, it is in JSON.
-                    Some(other) => give(other.to_string().as_bytes()),
-                },
-            }
-        }
     }
 
     /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), and for who must

@@ -4,9 +4,12 @@
 pub mod access;
 pub mod any_of;
 pub mod api_key;
+pub mod bandwidth;
 pub mod basic;
+pub mod by;
 pub mod client;
 pub mod client_certificate;
+pub mod concurrency;
 pub mod cors;
 pub mod document;
 pub mod ext_authz;

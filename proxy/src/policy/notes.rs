@@ -8,6 +8,8 @@ use crate::message::{Fields, Known, RequestHead};
 use crate::respond::pages::Pages;
 
 use super::api_key::without;
+use super::bandwidth::Paced;
+use super::concurrency::Held;
 use super::manners::Security;
 
 /// What guards leave for the response, whoever gives it.
@@ -23,6 +25,12 @@ pub struct Notes {
     pub pages: Option<Arc<Pages>>,
     /// The query holds a secret: it is in no log and no span.
     pub conceal: bool,
+    /// Places of its client, held to the last byte of the response.
+    pub held: Vec<Held>,
+    /// How fast the body of the request may come.
+    pub paced_request: Option<Paced>,
+    /// How fast the body of the response may go.
+    pub paced_response: Option<Paced>,
     /// Edits of the request, in order.
     edits: Vec<Edit>,
 }

@@ -325,6 +325,11 @@ pub fn finish<'a>(
     for field in notes.fields.iter() {
         head.fields.append(field.name, field.value);
     }
+    let body = match notes.paced_response {
+        Some(paced) if reply.tunnel.is_none() => paced.body(body),
+        _ => body,
+    };
+    record.held = notes.held;
     record.set_status(head.status);
     Outgoing {
         head,

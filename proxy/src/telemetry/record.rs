@@ -13,6 +13,7 @@ use crate::balance::Lease;
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Fields, RequestHead};
+use crate::policy::concurrency::Held;
 
 use crate::worker::Worker;
 
@@ -43,6 +44,8 @@ pub struct Record<'a> {
     pub trace: Option<(TraceContext, Option<u64>, Form)>,
     /// Held to the last byte: counts the request in flight.
     pub lease: Option<Lease>,
+    /// The same for places of its client.
+    pub held: Vec<Held>,
 }
 
 /// What only a log line or a span needs.
@@ -101,6 +104,7 @@ impl<'a> Record<'a> {
             detail: wanted.then(|| Box::new(Detail::of(downstream, head))),
             trace,
             lease: None,
+            held: Vec::new(),
         }
     }
 
@@ -124,6 +128,7 @@ impl<'a> Record<'a> {
             detail: snapshot.access_log.is_some().then(detail),
             trace: None,
             lease: None,
+            held: Vec::new(),
         }
     }
 

@@ -10,6 +10,7 @@ mod login;
 mod policy;
 mod route;
 mod service;
+mod traffic;
 
 use std::collections::BTreeMap;
 
@@ -41,6 +42,7 @@ pub use service::{
     Balance, Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, Service, ServiceLimits,
     UpstreamProtocol, UpstreamTls,
 };
+pub use traffic::{BandwidthPolicy, ConcurrencyPolicy};
 
 /// One configuration, from one file or merged from several.
 ///

@@ -12,8 +12,8 @@ use super::edge::{
     CachePolicy, Compression, Csrf, ErrorPage, ExtAuthz, Security, Transform, VersionPolicy,
 };
 use super::{
-    BasicPolicy, ClientCertificatePolicy, HeaderEdits, IntrospectionPolicy, OidcPolicy,
-    SignaturePolicy,
+    BandwidthPolicy, BasicPolicy, ClientCertificatePolicy, ConcurrencyPolicy, HeaderEdits,
+    IntrospectionPolicy, OidcPolicy, SignaturePolicy,
 };
 
 /// A named rule. Exactly one of its keys is set.
@@ -59,6 +59,12 @@ pub struct Policy {
     /// So many requests in a time; 429 above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// So many requests of a client at a time; 429 above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<ConcurrencyPolicy>,
+    /// So many bytes a second for a client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<BandwidthPolicy>,
     /// Which pages of other origins may call (Fetch standard, CORS).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,

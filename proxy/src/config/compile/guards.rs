@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use selvedge_contract::config::{
-    AddressPolicy, ApiKeyPolicy, Cors as CorsSpec, OneOrMany, RateLimit,
-};
+use selvedge_contract::config::{AddressPolicy, ApiKeyPolicy, Cors as CorsSpec, RateLimit};
 use selvedge_gateway::address::{Range, Ranges};
 use selvedge_gateway::apikey::{Keys, Store};
 use selvedge_gateway::cors::Origins;
@@ -13,7 +11,7 @@ use crate::message::Known;
 use crate::policy::api_key::{ApiKey, Place};
 use crate::policy::cors::Cors;
 use crate::policy::guard::Addresses;
-use crate::policy::limit::{Limit, Part};
+use crate::policy::limit::Limit;
 use crate::protocol::http1::parse::is_token;
 
 use super::{At, Pass};
@@ -46,17 +44,7 @@ impl Pass<'_> {
 
     /// A `rateLimit` policy.
     pub(super) fn limit(&mut self, at: &At, name: &str, spec: &RateLimit) -> Limit {
-        let one = OneOrMany::One("address".to_owned());
-        let parts = match spec.key.as_ref().unwrap_or(&one) {
-            OneOrMany::One(text) => self.part(&at.then("key"), text).into_iter().collect(),
-            OneOrMany::Many(list) => {
-                let mut parts = Vec::new();
-                for (index, text) in list.iter().enumerate() {
-                    parts.extend(self.part(&at.then("key").nth(index), text));
-                }
-                parts
-            }
-        };
+        let by = self.by(at, spec.key.as_ref());
         let burst = spec.burst.unwrap_or(spec.rate.count);
         let cost = spec.cost.unwrap_or(1);
         if burst == 0 {
@@ -71,7 +59,7 @@ impl Pass<'_> {
             self.error(&at.then("cost"), "nothing would ever pass", remedy);
         }
         let (count, period) = (spec.rate.count, spec.rate.period);
-        let mut limit = Limit::new(Arc::from(name), parts, count, period, burst);
+        let mut limit = Limit::new(Arc::from(name), by, count, period, burst);
         for (plan, spec) in &spec.plans {
             let burst = spec.burst.unwrap_or(spec.rate.count);
             if burst < cost.max(1) {
@@ -85,45 +73,11 @@ impl Pass<'_> {
             let rate = Limit::rate(name, spec.rate.count, spec.rate.period, burst);
             limit.plans.insert(plan.clone(), rate);
         }
-        match spec.plan.as_deref() {
-            None | Some("apiKey") => {}
-            Some(text) => match text.strip_prefix("jwt.").filter(|c| !c.is_empty()) {
-                Some(claim) => limit.plan = Some(claim.to_owned()),
-                None => {
-                    let message = format!("`{text}` names no plan");
-                    self.error(
-                        &at.then("plan"),
-                        message,
-                        "expected `apiKey` or `jwt.<claim>`",
-                    );
-                }
-            },
-        }
+        limit.plan = self.plan(at, spec.plan.as_deref());
         limit.shared = self.shared(at, spec);
         limit.cost = cost;
         limit.shadow = spec.shadow;
         limit
-    }
-
-    fn part(&mut self, at: &At, text: &str) -> Option<Part> {
-        match text {
-            "address" => return Some(Part::Address),
-            "route" => return Some(Part::Route),
-            "host" => return Some(Part::Host),
-            "apiKey" => return Some(Part::ApiKey),
-            _ => {}
-        }
-        if let Some(claim) = text.strip_prefix("jwt.").filter(|c| !c.is_empty()) {
-            return Some(Part::Claim(claim.to_owned()));
-        }
-        match text.strip_prefix("header.") {
-            Some(name) if is_token(name.as_bytes()) => Some(Part::Header(name.to_owned())),
-            _ => {
-                let remedy = "expected `address`, `route`, `host`, `header.<name>`, `jwt.<claim>` or `apiKey`";
-                self.error(at, format!("`{text}` is nothing to count by"), remedy);
-                None
-            }
-        }
     }
 
     /// An `apiKey` policy.

@@ -5,6 +5,7 @@ mod access;
 mod acme;
 mod aggregates;
 mod callbacks;
+mod counts;
 mod credentials;
 mod ext_authz;
 mod guards;
@@ -76,6 +77,7 @@ pub struct Compiler {
     issuers: BTreeMap<String, Arc<Issuer>>,
     names: BTreeMap<String, Arc<str>>,
     limits: Limited,
+    crowds: counts::Crowds,
     /// Keys that are fetched, by address and CA file.
     sources: BTreeMap<(String, Option<String>), Weak<KeySource>>,
     /// Versions that are counted, with what they were made from.
@@ -103,6 +105,7 @@ pub(super) struct Pass<'a> {
     treats: BTreeMap<String, Treat>,
     /// Those that count.
     limits: Limited,
+    crowds: counts::Crowds,
     /// Stores, by name.
     stores: stores::Stores,
     /// Versions, by policy.
@@ -139,6 +142,7 @@ impl Compiler {
             issuers: BTreeMap::new(),
             names: BTreeMap::new(),
             limits: BTreeMap::new(),
+            crowds: BTreeMap::new(),
             sources: BTreeMap::new(),
             versions: BTreeMap::new(),
             users: BTreeMap::new(),
@@ -173,6 +177,7 @@ impl Compiler {
             guards: BTreeMap::new(),
             treats: BTreeMap::new(),
             limits: BTreeMap::new(),
+            crowds: BTreeMap::new(),
             stores: BTreeMap::new(),
             versions: BTreeMap::new(),
             caches: BTreeMap::new(),
@@ -197,6 +202,7 @@ impl Compiler {
         self.generation += 1;
         self.services = services;
         self.limits = pass.limits;
+        self.crowds = pass.crowds;
         self.stores = pass.stores;
         self.caches = pass.caches;
         self.versions = pass.versions;
@@ -214,6 +220,7 @@ impl Compiler {
             caches: self.caches.values().map(|(_, c)| c.clone()).collect(),
             issuers: Issuers(self.issuers.values().cloned().collect()),
             limits: self.limits.values().map(|(_, l)| l.clone()).collect(),
+            crowds: self.crowds.values().map(|(_, c)| c.clone()).collect(),
             versions: self.versions.values().map(|(_, v)| v.clone()).collect(),
             unrouted: self.metrics.route("", ""),
             access_log: self.log.clone(),

@@ -75,6 +75,15 @@ impl Compiler {
                 limits.insert(name.clone(), (spec.clone(), limit.clone()));
                 pass.guard(name, Guard::of_limit(limit));
             }
+            if let Some(spec) = &policy.concurrency {
+                let at = at.then("concurrency");
+                let crowd = pass.concurrency(&at, name, spec, &self.crowds);
+                pass.guard(name, Guard::Concurrency(crowd));
+            }
+            if let Some(spec) = &policy.bandwidth {
+                let bandwidth = pass.bandwidth(&at.then("bandwidth"), spec);
+                pass.guard(name, Guard::Bandwidth(Arc::new(bandwidth)));
+            }
             pass.check_proofs(&at, name, policy);
             if let Some(spec) = &policy.oidc {
                 let oidc = self.oidc(pass, &at.then("oidc"), name, spec);
@@ -127,6 +136,8 @@ impl Pass<'_> {
             policy.client_certificate.is_some(),
             policy.signature.is_some(),
             policy.any_of.is_some(),
+            policy.concurrency.is_some(),
+            policy.bandwidth.is_some(),
             policy.compression.is_some(),
             policy.cache.is_some(),
             policy.csrf.is_some(),
@@ -137,7 +148,7 @@ impl Pass<'_> {
             policy.error_pages.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `oidc`, `introspection`, `apiKey`, `basic`, `clientCertificate`, `signature`, `anyOf`, `compression`, `cache`, `transform`, `extAuthz`, `csrf`, `security`, `version`, `errorPages`";
+            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `oidc`, `introspection`, `apiKey`, `basic`, `clientCertificate`, `signature`, `anyOf`, `concurrency`, `bandwidth`, `compression`, `cache`, `transform`, `extAuthz`, `csrf`, `security`, `version`, `errorPages`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
         for (key, list, sense) in [
