@@ -32,3 +32,28 @@ fn explain_names_what_is_in_force_and_where() {
         ]
     );
 }
+
+#[test]
+fn explain_knows_policies_of_services() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.yaml");
+    let text = "listeners: [{ name: web, port: 8080, policies: [a] }]
+policies:
+  a: { rateLimit: { rate: 1/s } }
+  b: { rateLimit: { rate: 2/s } }
+  c: { concurrency: { max: 1 } }
+routes: [{ name: shop, rules: [{ policies: [c], backendRefs: [{ service: app }] }] }]
+services: { app: { endpoints: [\"127.0.0.1:1\"], policies: [b] } }
+";
+    std::fs::write(&file, text).unwrap();
+    let mut command = Command::new(binary());
+    let output = command
+        .args(["check", "--explain"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let want = "rateLimit b service concurrency c rule";
+    assert!(words.join(" ").contains(want), "{said}");
+}

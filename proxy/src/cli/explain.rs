@@ -64,7 +64,13 @@ fn in_force<'c>(
     rule: &'c Rule,
 ) -> Vec<(String, &'c str, &'static str)> {
     let mut found: Vec<(String, &str, &'static str)> = Vec::new();
+    let service = rule.backend_refs.first();
+    let service = service.and_then(|backend| config.services.get(&backend.service));
     for (place, names) in [
+        (
+            "service",
+            service.map_or(&[][..], |service| &service.policies),
+        ),
         ("rule", &rule.policies[..]),
         ("route", &route.policies),
         ("listener", listener),

@@ -19,6 +19,7 @@ use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
 use crate::message::{RequestHead, Response};
 use crate::respond::pages::Pages;
+use crate::route::Edits;
 
 use super::access::Access;
 use super::any_of::{AnyOf, Tried};
@@ -85,6 +86,17 @@ pub enum Guard {
     Deny(Arc<Access>),
     /// Who may.
     Allow(Arc<Access>),
+    /// Edits headers.
+    Headers(Arc<Headers>),
+}
+
+/// Edits of headers for all of a listener.
+#[derive(Debug)]
+pub struct Headers {
+    /// Of the request.
+    pub request: Edits,
+    /// Of the response.
+    pub response: Edits,
 }
 
 /// Why a request goes no further.
@@ -224,6 +236,9 @@ pub struct Addresses {
 }
 
 impl Guard {
+    /// The place of edits of headers.
+    pub const HEADERS: u8 = 23;
+
     /// A limit: behind authentication if it counts by who that finds.
     #[must_use]
     pub fn of_limit(limit: Arc<Limit>) -> Self {
@@ -284,6 +299,7 @@ impl Guard {
             Self::Deny(_) => 20,
             Self::Allow(_) => 21,
             Self::Ask(_) => 22,
+            Self::Headers(_) => Self::HEADERS,
         }
     }
 
@@ -345,6 +361,10 @@ impl Guard {
             Self::Signature(policy) => policy.check(seen, notes),
             Self::AnyOf(several) => several.check(seen, notes),
             Self::Ask(policy) => policy.check(seen, notes),
+            Self::Headers(headers) => {
+                notes.headers = Some(headers.clone());
+                Ok(())
+            }
             Self::Deny(access) | Self::Allow(access) => access.check(seen),
         }
     }

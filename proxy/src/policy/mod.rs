@@ -41,7 +41,7 @@ use crate::route::Rule;
 use crate::route::aggregate::Call;
 
 use ext_authz::ExtAuthz;
-use guard::{Guard, Notes, Seen, Stop};
+use guard::{Guard, Headers, Notes, Seen, Stop};
 
 /// Proof that policy let a request through to a rule's backends. Made only by [`permit`].
 #[derive(Debug)]
@@ -114,14 +114,15 @@ impl Caller {
     }
 }
 
-/// Proof that a request has passed the guards of its listener and its rule.
+/// Proof that a request has passed the guards of its listener and its rule, with the edits of headers
+/// that its listener asks for.
 #[derive(Debug)]
-pub struct Passed(());
+pub struct Passed(Option<Arc<Headers>>);
 
 /// The proof where there is nothing to pass.
 #[must_use]
 pub fn unguarded(rule: &Rule, plan: &ListenerPlan) -> Option<Passed> {
-    (rule.guards.is_empty() && plan.guards.is_empty()).then_some(Passed(()))
+    (rule.guards.is_empty() && plan.guards.is_empty()).then_some(Passed(None))
 }
 
 /// How a listener's policies mark what no rule takes: its pages and its headers are for all answers.
@@ -155,7 +156,10 @@ pub fn guard(
     seen: &mut Seen<'_>,
     notes: &mut Notes,
 ) -> Result<Passed, Stop> {
-    let own = |order: u8| rule.guards.iter().any(|g| g.order() == order);
+    let own = |order: u8| {
+        let headers = order == Guard::HEADERS && rule.headers;
+        headers || rule.guards.iter().any(|g| g.order() == order)
+    };
     let outer = plan.guards.iter().filter(|g| !own(g.order()));
     // Both lists are in order, and short: the listener's go first where that is the same.
     let mut outer = outer.peekable();
@@ -175,17 +179,20 @@ pub fn guard(
         pass(guard)?;
     }
     outer.try_for_each(pass)?;
-    Ok(Passed(()))
+    Ok(Passed(notes.headers.clone()))
 }
 
 /// Brings the head of a request that has passed its guards into the form in which it is sent.
 pub fn permit<'a>(
     rule: &'a Arc<Rule>,
-    _: Passed,
+    Passed(headers): Passed,
     downstream: &Downstream,
     head: &mut RequestHead,
 ) -> Permit<'a> {
     forwarded::stamp(downstream, head);
+    if let Some(headers) = headers {
+        headers.request.apply(&mut head.fields);
+    }
     rule.request_edits.apply(&mut head.fields);
     if let Some(path) = &rule.rewrite_path {
         head.target = head.target.with_path(&path.apply(head.target.path()));

@@ -10,6 +10,7 @@ use crate::respond::pages::Pages;
 use super::api_key::without;
 use super::bandwidth::Paced;
 use super::concurrency::Held;
+use super::guard::Headers;
 use super::manners::Security;
 
 /// What guards leave for the response, whoever gives it.
@@ -25,6 +26,8 @@ pub struct Notes {
     pub pages: Option<Arc<Pages>>,
     /// The query holds a secret: it is in no log and no span.
     pub conceal: bool,
+    /// Edits of the request that is sent and of its response.
+    pub headers: Option<Arc<Headers>>,
     /// Places of its client, held to the last byte of the response.
     pub held: Vec<Held>,
     /// How fast the body of the request may come.

@@ -308,6 +308,11 @@ pub fn finish<'a>(
         pages.apply(&mut response, seen.form, reply.own, seen.head);
     }
     let Response { mut head, body } = response;
+    if let Some(headers) = &notes.headers
+        && (reply.edits.is_some() || !reply.own)
+    {
+        headers.response.apply(&mut head.fields);
+    }
     if let Some((rule, backend)) = reply.edits {
         rule.response_edits.apply(&mut head.fields);
         if let Some(backend) = backend {

@@ -32,6 +32,8 @@ pub struct Rule {
     pub guards: Vec<Guard>,
     /// What is done beside.
     pub treatment: Treatment,
+    /// It has `headers` policies of its own among its edits.
+    pub headers: bool,
     /// Edits of the request, then of the response.
     pub request_edits: Edits,
     /// See `request_edits`.

@@ -21,6 +21,9 @@ pub struct Service {
     /// Further hosts by which a sidecar's application may call this service; its name always.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
+    /// Names of policies for all that goes to this service; of a kind, they win over those of the rule.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
     /// How an endpoint is chosen. Default: `leastRequest`.
     pub balance: Balance,
     /// What the endpoints speak. Default: `http1`. Meshed services speak HTTP/2 whatever is here.

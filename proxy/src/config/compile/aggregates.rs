@@ -100,6 +100,7 @@ impl Compiler {
             Some(text) => pass.method(&at.then("method"), text)?,
             None => Method::GET,
         };
+        pass.check_asked(at, &spec.service);
         let Some((_, service)) = services.get(&spec.service) else {
             // One that exists but has errors was reported where it stands.
             if !pass.config.services.contains_key(&spec.service) {

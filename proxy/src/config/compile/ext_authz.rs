@@ -36,6 +36,7 @@ impl Compiler {
                 pass.header_name(&at.then(key).nth(nth), header);
             }
         }
+        pass.check_asked(at, &spec.service);
         let Some((_, service)) = services.get(&spec.service) else {
             // One that exists but has errors was reported where it stands.
             if !pass.config.services.contains_key(&spec.service) {

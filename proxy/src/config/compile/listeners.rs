@@ -38,6 +38,7 @@ impl Compiler {
         };
         let limits = limits(role, &pass.config.limits);
         self.check_policies(pass, services);
+        pass.check_service_policies();
         let rules = self.rules(pass, services, &limits);
         pass.check_parents();
         let mut compiled = Compiled {
@@ -237,10 +238,12 @@ impl Compiler {
         let mut table = Table::default();
         routes::fill(pass, &mut table, "outbound", None, rules);
         for (name, (spec, service)) in services {
+            let mut policies = pass.known_policies(&spec.policies);
+            policies.guards.sort_by_key(Guard::order);
             let rule = self.simple_rule(
                 &format!("outbound/{name}"),
                 service,
-                Policies::default(),
+                policies,
                 limits.request,
                 routes::default_retry(),
             );
@@ -286,6 +289,7 @@ impl Compiler {
             tag: self.name(name),
             guards: policies.guards,
             treatment: policies.treatment,
+            headers: policies.headers,
             request_edits: policies.request_edits,
             response_edits: policies.response_edits,
             redirect: None,

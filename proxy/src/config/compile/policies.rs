@@ -8,7 +8,7 @@ use selvedge_contract::config::{HeaderEdits, Policy};
 use selvedge_gateway::authorize::Sense;
 
 use crate::message::Known;
-use crate::policy::guard::Guard;
+use crate::policy::guard::{Guard, Headers};
 use crate::policy::treatment::Treatment;
 use crate::protocol::http1::parse::{is_token, is_value};
 use crate::route::Edits;
@@ -23,6 +23,25 @@ pub(super) struct Policies {
     pub(super) response_edits: Edits,
     pub(super) guards: Vec<Guard>,
     pub(super) treatment: Treatment,
+    /// Some of the edits are of `headers` policies.
+    pub(super) headers: bool,
+}
+
+impl Policies {
+    /// These, and of each kind that they do not have the outer ones.
+    pub(super) fn within(mut self, outer: &Self) -> Self {
+        let has: Vec<u8> = self.guards.iter().map(Guard::order).collect();
+        let others = outer.guards.iter().filter(|g| !has.contains(&g.order()));
+        self.guards.extend(others.cloned());
+        self.guards.sort_by_key(Guard::order);
+        self.treatment = self.treatment.within(&outer.treatment);
+        if !self.headers && outer.headers {
+            self.request_edits = outer.request_edits.clone();
+            self.response_edits = outer.response_edits.clone();
+            self.headers = true;
+        }
+        self
+    }
 }
 
 impl Compiler {
@@ -178,35 +197,46 @@ impl Pass<'_> {
         self.guards.insert(name.to_owned(), guard);
     }
 
-    /// What a list of names brings for all of a listener or route; names are checked elsewhere too.
+    /// What a list of names brings for all of a listener.
     pub(super) fn around(&mut self, at: &At, names: &[String]) -> (Vec<Guard>, Treatment) {
-        let mut guards = Vec::new();
-        let mut treatment = Treatment::default();
-        for (index, name) in names.iter().enumerate() {
-            if let Some(treat) = self.treats.get(name) {
-                treatment.put(treat.clone());
-                continue;
-            }
-            match (self.guards.get(name), self.config.policies.get(name)) {
-                (Some(guard), _) => guards.push(guard.clone()),
-                (None, Some(policy)) if policy.headers.is_some() => {
-                    let message = format!("`{name}` is no policy for all of a listener or route");
-                    let remedy = "name `headers` policies at rules";
-                    self.error(&at.nth(index), message, remedy);
-                }
-                // What is wrong with it was said where it stands.
-                (None, Some(_)) => {}
-                (None, None) => {
-                    let known = self.config.policies.keys().map(String::as_str);
-                    self.dangling(&at.nth(index), "policy", name, known);
-                }
-            }
+        let mut policies = self.policies(at, names);
+        if policies.headers {
+            policies.guards.push(Guard::Headers(Arc::new(Headers {
+                request: policies.request_edits,
+                response: policies.response_edits,
+            })));
         }
-        guards.sort_by_key(Guard::order);
-        (guards, treatment)
+        policies.guards.sort_by_key(Guard::order);
+        (policies.guards, policies.treatment)
     }
 
-    /// The policies that a rule names. Their content has been checked.
+    /// Whether the services' policies are there.
+    pub(super) fn check_service_policies(&mut self) {
+        for (name, service) in &self.config.services {
+            let at = At::key("services").then(name).then("policies");
+            self.policies(&at, &service.policies);
+        }
+    }
+
+    /// The policies of a list whose names have been checked.
+    pub(super) fn known_policies(&mut self, names: &[String]) -> Policies {
+        let checked = self.found.len();
+        let policies = self.policies(&At::default(), names);
+        self.found.truncate(checked);
+        policies
+    }
+
+    /// What is to ask this service cannot be held to its policies.
+    pub(super) fn check_asked(&mut self, at: &At, name: &str) {
+        let service = self.config.services.get(name);
+        if service.is_some_and(|service| !service.policies.is_empty()) {
+            let message = format!("the policies of `{name}` are for requests that are forwarded");
+            let remedy = "name them at the rules instead, or make a service without policies";
+            self.error(&at.then("service"), message, remedy);
+        }
+    }
+
+    /// The policies that a list of names means. Their content has been checked.
     pub(super) fn policies(&mut self, at: &At, names: &[String]) -> Policies {
         let mut policies = Policies::default();
         for (index, name) in names.iter().enumerate() {
@@ -222,6 +252,7 @@ impl Pass<'_> {
             let checked = self.found.len();
             let here = At::key("policies").then(name);
             if let Some(headers) = &policy.headers {
+                policies.headers = true;
                 if let Some(spec) = &headers.request {
                     self.edits(&here, spec, &mut policies.request_edits);
                 }

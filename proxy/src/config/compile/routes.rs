@@ -12,8 +12,6 @@ use selvedge_gateway::limit::Fingerprint;
 use selvedge_gateway::redirect::Redirect;
 use selvedge_gateway::rewrite::PathEdit;
 
-use crate::policy::guard::Guard;
-use crate::policy::treatment::Treatment;
 use crate::route::table::Path;
 use crate::route::{Backend, Edits, Matcher, RetryPolicy, Rule, Table};
 
@@ -36,8 +34,7 @@ pub(super) struct CompiledRule {
 struct Around<'a> {
     services: &'a Services,
     limits: &'a Limits,
-    guards: Vec<Guard>,
-    treatment: Treatment,
+    policies: Policies,
     /// The route.
     route: &'a Route,
 }
@@ -61,12 +58,11 @@ impl Compiler {
             if route.rules.is_empty() {
                 pass.error(&at, "a route without rules does nothing", "add `rules`");
             }
-            let (guards, treatment) = pass.around(&at.then("policies"), &route.policies);
+            let policies = pass.policies(&at.then("policies"), &route.policies);
             let around = Around {
                 services,
                 limits,
-                guards,
-                treatment,
+                policies,
                 route,
             };
             let first = rules.len();
@@ -101,8 +97,11 @@ impl Compiler {
             mut response_edits,
             guards,
             treatment,
-        } = pass.policies(&at.then("policies"), &spec.policies);
-        let guards = nearest(guards, &around.guards);
+            headers,
+        } = pass
+            .service_policies(at, spec, around.services)
+            .within(&pass.policies(&at.then("policies"), &spec.policies))
+            .within(&around.policies);
         let Filtered {
             redirect,
             rewrite_host,
@@ -133,7 +132,8 @@ impl Compiler {
             name: self.name(name),
             tag: tag(pass, spec, around).into(),
             guards,
-            treatment: treatment.within(&around.treatment),
+            treatment,
+            headers,
             request_edits,
             response_edits,
             redirect,
@@ -225,7 +225,11 @@ fn tag(pass: &Pass<'_>, spec: &RuleSpec, around: &Around<'_>) -> String {
     let calls = spec.aggregate.iter().flat_map(|a| a.calls.values());
     let services = calls.map(|call| &call.service);
     for name in services.chain(spec.backend_refs.iter().map(|b| &b.service)) {
-        give(serde_json::to_vec(&pass.config.services.get(name)));
+        let service = pass.config.services.get(name);
+        give(serde_json::to_vec(&service));
+        for policy in service.iter().flat_map(|service| &service.policies) {
+            give(serde_json::to_vec(&pass.config.policies.get(policy)));
+        }
     }
     hash.finish()
 }
@@ -239,6 +243,28 @@ struct Filtered {
 }
 
 impl Pass<'_> {
+    /// The policies of the services that a rule forwards to. Which of several a request goes to is
+    /// known only when it has passed, so all must have the same.
+    fn service_policies(&mut self, at: &At, spec: &RuleSpec, services: &Services) -> Policies {
+        let mut lists = Vec::new();
+        for (index, reference) in spec.backend_refs.iter().enumerate() {
+            if let Some((service, _)) = services.get(&reference.service) {
+                lists.push((index, &reference.service, &service.policies));
+            }
+        }
+        let Some((_, first, names)) = lists.first() else {
+            return Policies::default();
+        };
+        for (index, other, others) in &lists {
+            if others != names {
+                let message = format!("`{first}` and `{other}` have other policies");
+                let remedy = "name the same policies at both, or name them at the rule";
+                self.error(&at.then("backendRefs").nth(*index), message, remedy);
+            }
+        }
+        self.known_policies(names)
+    }
+
     fn filters(
         &mut self,
         at: &At,
@@ -278,15 +304,6 @@ impl Pass<'_> {
         }
         filtered
     }
-}
-
-/// The guards of a rule, and those of its route that are of another kind, in their order.
-fn nearest(mut own: Vec<Guard>, of_route: &[Guard]) -> Vec<Guard> {
-    let has: Vec<u8> = own.iter().map(Guard::order).collect();
-    let others = of_route.iter().filter(|g| !has.contains(&g.order()));
-    own.extend(others.cloned());
-    own.sort_by_key(Guard::order);
-    own
 }
 
 /// The retries that a rule without `retry` has.
