@@ -1,7 +1,8 @@
 //! Conditions in CEL, the Common Expression Language: compiled at load, bounded in what they may do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr};
 use cel::{Context, Program, Value};
@@ -16,7 +17,7 @@ pub const NAMES: [&str; 4] = ["request", "source", "claims", "consumer"];
 pub struct Expression {
     program: Program,
     source: Box<str>,
-    names: BTreeSet<&'static str>,
+    names: BTreeSet<String>,
 }
 
 impl fmt::Debug for Expression {
@@ -37,6 +38,14 @@ impl Expression {
     /// # Errors
     /// What is wrong with it.
     pub fn new(source: &str) -> Result<Self, ExpressionError> {
+        Self::knowing(source, &NAMES)
+    }
+
+    /// The same with other names that it may look up.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn knowing(source: &str, known: &[&str]) -> Result<Self, ExpressionError> {
         if source.len() > SOURCE {
             return Err(ExpressionError(format!("longer than {SOURCE} bytes")));
         }
@@ -55,15 +64,15 @@ impl Expression {
         let variables = references.variables();
         let foreign = variables
             .iter()
-            .find(|name| !NAMES.contains(*name) && !walk.bound.contains(**name));
+            .find(|name| !known.contains(*name) && !walk.bound.contains(**name));
         if let Some(name) = foreign {
-            let known = NAMES.join("`, `");
+            let known = known.join("`, `");
             return Err(ExpressionError(format!(
                 "`{name}` is not known here, only `{known}`"
             )));
         }
-        let used = |name: &&'static str| references.has_variable(*name);
-        let names = NAMES.iter().copied().filter(|name| used(name)).collect();
+        let used = known.iter().filter(|name| references.has_variable(**name));
+        let names = used.map(|name| (*name).to_owned()).collect();
         Ok(Self {
             source: source.into(),
             names,
@@ -81,14 +90,50 @@ impl Expression {
     /// missing, or of another kind.
     #[must_use]
     pub fn holds(&self, values: &serde_json::Map<String, Json>) -> Option<bool> {
-        let mut context = Context::default();
-        for (name, value) in values {
-            let value = cel::to_value(value).ok()?;
-            context.add_variable_from_value(name.as_str(), value);
-        }
-        match self.program.execute(&context) {
+        match self.execute(values) {
             Ok(Value::Bool(holds)) => Some(holds),
             _ => None,
+        }
+    }
+
+    /// What it comes to with these values.
+    ///
+    /// # Errors
+    /// Something that is missing, or of another kind.
+    pub fn value(&self, values: &serde_json::Map<String, Json>) -> Result<Json, ExpressionError> {
+        let value = self.execute(values)?;
+        value
+            .json()
+            .map_err(|error| ExpressionError(error.to_string()))
+    }
+
+    fn execute(&self, values: &serde_json::Map<String, Json>) -> Result<Value, ExpressionError> {
+        let mut context = Context::default();
+        for (name, value) in values.iter().filter(|(name, _)| self.uses(name)) {
+            context.add_variable_from_value(name.as_str(), of_json(value));
+        }
+        let done = self.program.execute(&context);
+        done.map_err(|error| ExpressionError(error.to_string()))
+    }
+}
+
+/// JSON as a value. Whole numbers are signed, as those in expressions are: others can only be compared
+/// with them.
+fn of_json(value: &Json) -> Value {
+    match value {
+        Json::Null => Value::Null,
+        Json::Bool(value) => Value::Bool(*value),
+        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Value::Int(number),
+            (None, Some(number)) => Value::UInt(number),
+            (None, None) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::String(Arc::new(text.clone())),
+        Json::Array(list) => Value::List(Arc::new(list.iter().map(of_json).collect())),
+        Json::Object(members) => {
+            let members = members.iter();
+            let members = members.map(|(name, value)| (name.as_str(), of_json(value)));
+            Value::Map(members.collect::<HashMap<_, _>>().into())
         }
     }
 }

@@ -8,6 +8,8 @@ pub use minijinja::Value as Slot;
 use minijinja::value::{Serde, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
+use super::expression::{Expression, ExpressionError};
+
 /// JSON as a value for templates.
 #[must_use]
 pub fn slot(value: &serde_json::Value) -> Slot {
@@ -76,20 +78,8 @@ impl Template {
         });
         if matches!(place, Place::Target | Place::Header) {
             environment.set_formatter(move |out, _, value| {
-                let text = plain(value)?;
-                let kept = |byte: u8| match place {
-                    Place::Target => byte.is_ascii_alphanumeric() || b"-._~".contains(&byte),
-                    _ => (0x20..0x7f).contains(&byte) && byte != b'%',
-                };
-                for byte in text.bytes() {
-                    let written = if kept(byte) {
-                        out.write_char(char::from(byte))
-                    } else {
-                        write!(out, "%{byte:02X}")
-                    };
-                    written.map_err(|_| Error::from(ErrorKind::WriteFailure))?;
-                }
-                Ok(())
+                let written = escape(&plain(value)?, place, out);
+                written.map_err(|_| Error::from(ErrorKind::WriteFailure))
             });
         }
         environment.add_template_owned(NAME, source.to_owned())?;
@@ -132,6 +122,95 @@ impl Template {
     pub fn render(&self, values: &Slot) -> Result<String, TemplateError> {
         let template = self.environment.get_template(NAME)?;
         Ok(template.render(values.clone())?)
+    }
+}
+
+/// Writes what goes into a target or a header.
+fn escape(text: &str, place: Place, out: &mut impl Write) -> std::fmt::Result {
+    for byte in text.bytes() {
+        let kept = match place {
+            Place::Target => byte.is_ascii_alphanumeric() || b"-._~".contains(&byte),
+            _ => (0x20..0x7f).contains(&byte) && byte != b'%',
+        };
+        match kept {
+            true => out.write_char(char::from(byte))?,
+            false => write!(out, "%{byte:02X}")?,
+        }
+    }
+    Ok(())
+}
+
+/// What makes a value: a template, or after `cel:` an expression.
+#[derive(Debug)]
+pub enum Maker {
+    /// A template.
+    Template(Template),
+    /// An expression, and where its value goes.
+    Expression(Expression, Place),
+}
+
+impl Maker {
+    /// Compiles either. It may look up these names.
+    ///
+    /// # Errors
+    /// What is wrong with it; the first name that is not known.
+    pub fn new(source: &str, place: Place, known: &[&str]) -> Result<Self, TemplateError> {
+        let told = |error: ExpressionError| TemplateError(error.to_string());
+        if let Some(source) = source.trim_start().strip_prefix(Self::CEL) {
+            let expression = Expression::knowing(source, known).map_err(told)?;
+            return Ok(Self::Expression(expression, place));
+        }
+        let template = Template::new(source, place)?;
+        match template
+            .names()
+            .iter()
+            .find(|name| !known.contains(&name.as_str()))
+        {
+            None => Ok(Self::Template(template)),
+            Some(name) => {
+                let known = known.join("`, `");
+                let told = format!("`{name}` is not known here, only `{known}`");
+                Err(TemplateError(told))
+            }
+        }
+    }
+
+    /// What stands before an expression.
+    pub const CEL: &str = "cel:";
+
+    /// Whether it looks up a name.
+    #[must_use]
+    pub fn uses(&self, name: &str) -> bool {
+        match self {
+            Self::Template(template) => template.names().contains(name),
+            Self::Expression(expression, _) => expression.uses(name),
+        }
+    }
+
+    /// The value with these, as text for its place.
+    ///
+    /// # Errors
+    /// A value that is missing or of the wrong kind, or too many steps.
+    pub fn render(&self, values: &Slot) -> Result<String, TemplateError> {
+        let (expression, place) = match self {
+            Self::Template(template) => return template.render(values),
+            Self::Expression(expression, place) => (expression, *place),
+        };
+        let wrong = |told: &str| TemplateError(told.to_owned());
+        let Ok(serde_json::Value::Object(values)) = serde_json::to_value(values) else {
+            return Err(wrong("values of another kind"));
+        };
+        let value = expression.value(&values);
+        let value = value.map_err(|error| TemplateError(error.to_string()))?;
+        match place {
+            Place::Json => Ok(value.to_string()),
+            Place::Target | Place::Header | Place::Html => {
+                let mut out = String::new();
+                let plain = plain(&slot(&value))?;
+                escape(&plain, place, &mut out).map_err(|_| wrong("no text"))?;
+                Ok(out)
+            }
+        }
     }
 }
 
@@ -200,6 +279,38 @@ mod tests {
             text("{{ user.none | default('x') }}", Place::Target),
             Ok("x".into())
         );
+    }
+
+    #[test]
+    fn expressions_make_values_too() {
+        let values = json!({ "user": { "id": "a\r\nb", "age": 7, "tags": ["x", "y"] } });
+        let made = |source: &str, place| {
+            Maker::new(source, place, &["user"]).and_then(|m| m.render(&slot(&values)))
+        };
+        for (source, place, want) in [
+            ("cel: user.age > 5 ? 'old' : 'new'", Place::Header, "old"),
+            ("cel:user.id", Place::Header, "a%0D%0Ab"),
+            ("cel: user.id + '/'", Place::Target, "a%0D%0Ab%2F"),
+            (
+                "cel: user.tags.map(t, t + '!')",
+                Place::Json,
+                "[\"x!\",\"y!\"]",
+            ),
+            ("cel: {'n': user.age + 1}", Place::Json, "{\"n\":8}"),
+            ("{{ user.age }}", Place::Header, "7"),
+        ] {
+            assert_eq!(made(source, place), Ok(want.to_owned()), "{source}");
+        }
+        for (source, place) in [
+            ("cel: user.none", Place::Header),
+            ("cel: user.tags", Place::Header),
+            ("cel: null", Place::Header),
+            ("cel: other.id", Place::Json),
+            ("cel: user.age +", Place::Json),
+            ("{{ other.id }}", Place::Json),
+        ] {
+            assert!(made(source, place).is_err(), "{source}");
+        }
     }
 
     #[test]

@@ -267,3 +267,32 @@ fn nothing_dodges_a_removal() {
         (502, false)
     );
 }
+
+#[test]
+fn expressions_make_values() {
+    let upstream = answering();
+    let proxy = changing(
+        &upstream,
+        "      request:
+        query: { size: 'cel: size(request.path) > 5 ? \"long\" : \"short\"' }
+        headers: { X-Who: 'cel: \"x-who\" in request.header ? request.header[\"x-who\"] : \"nobody\"' }
+        body: { set: { total: 'cel: body.a + body.b', ids: 'cel: body.items.map(i, i.id)' } }",
+    );
+    let json = "Content-Type: application/json\r\n";
+    let fields = format!("{json}X-Who: a\u{1}b\r\n");
+    assert_eq!(send(&proxy, "POST /", &fields, "{}").status, 400);
+    let fields = format!("{json}X-Who: a%b\r\n");
+    let body = "{\"a\":1,\"b\":2,\"items\":[{\"id\":\"x\"},{\"id\":\"y\"}]}";
+    assert_eq!(send(&proxy, "POST /longer", &fields, body).status, 200);
+    let seen = upstream.all();
+    assert!(seen.contains("POST /longer?size=long "), "{seen}");
+    assert!(seen.contains("X-Who: a%25b\r\n"), "{seen}");
+    let (_, sent) = seen.rsplit_once("\r\n\r\n").unwrap();
+    let sent: Value = serde_json::from_str(sent).unwrap();
+    assert_eq!(
+        (&sent["total"], &sent["ids"]),
+        (&json!(3), &json!(["x", "y"]))
+    );
+    // What is missing is an error.
+    assert_eq!(send(&proxy, "POST /", json, "{\"a\":1}").status, 502);
+}

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use regex::Regex;
 use selvedge_contract::defaults::policy as defaults;
 use selvedge_gateway::body::Path;
-use selvedge_gateway::template::{Slot, Template, slot};
+use selvedge_gateway::template::{Maker, Slot, slot};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, ErrorKind};
@@ -29,7 +29,7 @@ pub struct Transform {
     /// New path: what the expression finds, and what stands in its place.
     pub path: Option<(Regex, String)>,
     /// Query parameters that are set.
-    pub query: Vec<(String, Template)>,
+    pub query: Vec<(String, Maker)>,
     /// Query parameters that are taken away.
     pub query_removed: Vec<String>,
     /// There are templates: without any, nobody asks what they know.
@@ -40,7 +40,7 @@ pub struct Transform {
 #[derive(Debug, Default)]
 pub struct Side {
     /// Headers that are set.
-    pub headers: Vec<(String, Template)>,
+    pub headers: Vec<(String, Maker)>,
     /// Headers that are taken away.
     pub removed: Vec<String>,
     /// What is done to a JSON body.
@@ -57,7 +57,7 @@ pub struct BodyEdit {
     /// Set.
     pub set: Vec<(Path, Given)>,
     /// Or all of it made anew.
-    pub template: Option<Template>,
+    pub template: Option<Maker>,
     /// A template looks at the body: it is a second time in memory then.
     pub looks_at_body: bool,
     /// Bytes of a body.
@@ -69,8 +69,8 @@ pub struct BodyEdit {
 pub enum Given {
     /// This one.
     Fixed(Value),
-    /// What this template gives.
-    Template(Box<Template>),
+    /// What this makes.
+    Made(Box<Maker>),
 }
 
 fn wrong(error: &impl ToString) -> Error {
@@ -298,7 +298,7 @@ impl Side {
     /// Whether it has a template.
     #[must_use]
     pub fn has_templates(&self) -> bool {
-        let given = |(_, given): &(Path, Given)| matches!(given, Given::Template(_));
+        let given = |(_, given): &(Path, Given)| matches!(given, Given::Made(_));
         let body = self.body.as_ref();
         !self.headers.is_empty()
             || body.is_some_and(|b| b.template.is_some() || b.set.iter().any(given))
@@ -324,7 +324,7 @@ impl BodyEdit {
             known.insert("body".to_owned(), slot(&body));
         }
         let values = Slot::from(known);
-        let render = |template: &Template| -> Result<Value, Error> {
+        let render = |template: &Maker| -> Result<Value, Error> {
             let text = template.render(&values).map_err(|e| wrong(&e))?;
             serde_json::from_str(&text).map_err(|e| wrong(&e))
         };
@@ -340,7 +340,7 @@ impl BodyEdit {
         for (path, given) in &self.set {
             match given {
                 Given::Fixed(value) => path.set(&mut body, value),
-                Given::Template(template) => path.set(&mut body, &render(template)?),
+                Given::Made(template) => path.set(&mut body, &render(template)?),
             }
         }
         serde_json::to_vec(&body)

@@ -184,14 +184,14 @@ pub struct Transform {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RequestTransform {
-    /// Headers that are set, by name; values are templates.
+    /// Headers that are set, by name; values are templates, or `cel:` and an expression.
     pub headers: BTreeMap<String, String>,
     /// Headers that are taken away.
     pub remove_headers: Vec<String>,
     /// New path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathReplacement>,
-    /// Query parameters that are set, by name; values are templates.
+    /// Query parameters that are set, by name; values are templates, or `cel:` and an expression.
     pub query: BTreeMap<String, String>,
     /// Query parameters that are taken away.
     pub remove_query: Vec<String>,
@@ -204,7 +204,7 @@ pub struct RequestTransform {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ResponseTransform {
-    /// Headers that are set, by name; values are templates.
+    /// Headers that are set, by name; values are templates, or `cel:` and an expression.
     pub headers: BTreeMap<String, String>,
     /// Headers that are taken away.
     pub remove_headers: Vec<String>,
@@ -228,14 +228,15 @@ pub struct PathReplacement {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct BodyTransform {
-    /// The whole body anew: a template for JSON.
+    /// The whole body anew: a template for JSON, or `cel:` and an expression.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// Members that are taken away.
     pub remove: Vec<String>,
     /// Members and their new names.
     pub rename: BTreeMap<String, String>,
-    /// Members and their values; a text with `{{` in it is a template for JSON.
+    /// Members and their values; a text with `{{` in it is a template for JSON, one after `cel:` an
+    /// expression.
     pub set: BTreeMap<String, serde_json::Value>,
     /// Longer bodies are refused: 413 for a request, 502 for a response. Default: 1MiB.
     #[serde(skip_serializing_if = "Option::is_none")]

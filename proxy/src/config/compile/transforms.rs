@@ -6,7 +6,7 @@ use regex::Regex;
 use selvedge_contract::config::{BodyTransform, PathReplacement, Transform as TransformSpec};
 use selvedge_contract::defaults::policy as defaults;
 use selvedge_gateway::body::Path;
-use selvedge_gateway::template::{Place, Template};
+use selvedge_gateway::template::{Maker, Place};
 use serde_json::Value;
 
 use crate::policy::transform::{BodyEdit, Given, Side, Transform};
@@ -32,7 +32,7 @@ impl Pass<'_> {
             transform.path = path.and_then(|path| self.path_replacement(&at.then("path"), path));
             for (name, source) in &spec.query {
                 let at = at.then("query").then(name);
-                let template = self.known_template(&at, source, Place::Target, &GIVEN[..3]);
+                let template = self.maker(&at, source, Place::Target, &GIVEN[..3]);
                 transform.query.extend(template.map(|t| (name.clone(), t)));
             }
             transform.query_removed.clone_from(&spec.remove_query);
@@ -52,31 +52,27 @@ impl Pass<'_> {
         transform
     }
 
-    fn known_template(
-        &mut self,
-        at: &At,
-        source: &str,
-        place: Place,
-        known: &[&str],
-    ) -> Option<Template> {
-        let template = self.template(at, source, place)?;
-        for name in template.names() {
-            if !known.contains(&name.as_str()) {
-                self.dangling(at, "value", &name, known.iter().copied());
+    fn maker(&mut self, at: &At, source: &str, place: Place, known: &[&str]) -> Option<Maker> {
+        match Maker::new(source, place, known) {
+            Ok(maker) => Some(maker),
+            Err(error) => {
+                let remedy =
+                    "expected a template such as `{{ claims.sub }}`, or `cel:` and an expression";
+                self.error(at, error.to_string(), remedy);
+                None
             }
         }
-        Some(template)
     }
 
     fn header_templates(
         &mut self,
         at: &At,
         headers: &BTreeMap<String, String>,
-    ) -> Vec<(String, Template)> {
+    ) -> Vec<(String, Maker)> {
         let mut list = Vec::new();
         for (name, source) in headers {
             let at = at.then("headers").then(name);
-            let template = self.known_template(&at, source, Place::Header, &GIVEN[..4]);
+            let template = self.maker(&at, source, Place::Header, &GIVEN[..4]);
             if self.header_name(&at, name) {
                 list.extend(template.map(|template| (name.clone(), template)));
             }
@@ -132,24 +128,29 @@ impl Pass<'_> {
             let at = at.then("set").then(text);
             let path: Option<Path> = self.parse(&at, text);
             let given = match value {
-                Value::String(source) if source.contains("{{") => self
-                    .known_template(&at, source, Place::Json, &GIVEN)
-                    .map(|template| Given::Template(Box::new(template))),
+                Value::String(source) if is_made(source) => self
+                    .maker(&at, source, Place::Json, &GIVEN)
+                    .map(|template| Given::Made(Box::new(template))),
                 other => Some(Given::Fixed(other.clone())),
             };
             edit.set.extend(path.zip(given));
         }
         if let Some(source) = &spec.template {
             let at = at.then("template");
-            edit.template = self.known_template(&at, source, Place::Json, &GIVEN);
+            edit.template = self.maker(&at, source, Place::Json, &GIVEN);
         }
         let values = edit.set.iter().filter_map(|(_, given)| match given {
-            Given::Template(template) => Some(&**template),
+            Given::Made(template) => Some(&**template),
             Given::Fixed(_) => None,
         });
         edit.looks_at_body = values
             .chain(&edit.template)
-            .any(|template| template.names().contains("body"));
+            .any(|template| template.uses("body"));
         edit
     }
+}
+
+/// Whether a text is to be made from others.
+fn is_made(source: &str) -> bool {
+    source.contains("{{") || source.trim_start().starts_with(Maker::CEL)
 }
