@@ -288,6 +288,8 @@ pub mod policy {
     pub const VERDICT: Duration = Duration::from_millis(200);
     /// Bytes of a refusal.
     pub const VERDICT_BYTES: usize = 64 << 10;
+    /// Headers in each list of a verdict over gRPC.
+    pub const VERDICT_FIELDS: usize = 100;
     /// Verdicts that a worker remembers.
     pub const VERDICTS: usize = 4096;
     /// A store that counts is lost when it has been silent for this long.

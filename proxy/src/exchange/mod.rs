@@ -135,6 +135,7 @@ async fn gate(
     caller: &mut Caller,
 ) -> Result<Gate, Error> {
     let mut seen = Seen::new(context.downstream, &request.head, &rule.name, record.start);
+    seen.body = request.body.length();
     if policy::is_callback(rule, context.plan(), &request.head) {
         // Whatever becomes of it: its query is a secret.
         record.conceal_query();
@@ -148,6 +149,10 @@ async fn gate(
             Ok(passed) => break passed,
             Err(Stop::Refused(error)) => return Err(error),
             Err(Stop::Answered(response)) => return Ok(Gate::Answered(response)),
+            Err(Stop::Denied(response)) => {
+                record.fail_with(ErrorKind::Refused);
+                return Ok(Gate::Answered(response));
+            }
             Err(Stop::Wait(work)) => seen.found = Some(work.await),
             Err(Stop::Ask(policy, question)) => {
                 let ask = authz::ask(context, &policy, &question, record);

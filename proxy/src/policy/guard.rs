@@ -16,14 +16,14 @@ use tokio::time::Instant;
 
 use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Fields, Known, RequestHead, Response};
+use crate::message::{BodyLength, Fields, Known, RequestHead, Response};
 use crate::respond::pages::Pages;
 
 use super::access::Access;
 use super::api_key::{ApiKey, without};
 use super::client;
 use super::cors::Cors;
-use super::ext_authz::{ExtAuthz, Verdict};
+use super::ext_authz::{Change, ExtAuthz, Question, Verdict};
 use super::introspection::{Introspection, Judged};
 use super::jwt::Jwt;
 use super::limit::Limit;
@@ -73,10 +73,12 @@ pub enum Stop {
     Refused(Error),
     /// It is answered here.
     Answered(Box<Response>),
+    /// Whoever was asked has refused it, and this is the answer.
+    Denied(Box<Response>),
     /// It must wait for this, which bounds its own time; then it goes on where it was.
     Wait(Work),
     /// A service must be asked; then it goes on where it was.
-    Ask(Arc<ExtAuthz>, Box<RequestHead>),
+    Ask(Arc<ExtAuthz>, Box<Question>),
 }
 
 /// What a guard waits for.
@@ -109,6 +111,7 @@ impl fmt::Debug for Stop {
         match self {
             Self::Refused(error) => write!(f, "Refused({error})"),
             Self::Answered(response) => write!(f, "Answered({})", response.head.status),
+            Self::Denied(response) => write!(f, "Denied({})", response.head.status),
             Self::Wait(_) => f.write_str("Wait"),
             Self::Ask(policy, _) => write!(f, "Ask({})", policy.name),
         }
@@ -132,6 +135,8 @@ pub struct Notes {
     pub security: Option<Arc<Security>>,
     /// What stands in for failures.
     pub pages: Option<Arc<Pages>>,
+    /// What whoever was asked wants changed in the response.
+    pub changes: Vec<Change>,
     /// The query holds a secret: it is in no log and no span.
     pub conceal: bool,
     /// Edits of the request, in order.
@@ -145,6 +150,7 @@ enum Edit {
     Remove(Box<[u8]>),
     StripQuery(Box<str>),
     StripSession(Box<str>),
+    Change(Change),
 }
 
 impl Notes {
@@ -156,6 +162,11 @@ impl Notes {
     /// The application will not get fields of this name, however it is spelt.
     pub fn remove(&mut self, name: &[u8]) {
         self.edits.push(Edit::Remove(name.into()));
+    }
+
+    /// What the application gets is changed.
+    pub fn change(&mut self, change: Change) {
+        self.edits.push(Edit::Change(change));
     }
 
     /// The application will not get this query parameter.
@@ -178,6 +189,7 @@ impl Notes {
                     let query = without(head.target.query(), name);
                     head.target = head.target.with_query(&query);
                 }
+                Edit::Change(change) => change.apply(&mut head.fields),
                 Edit::StripSession(name) => strip_session(&mut head.fields, name),
             }
         }
@@ -211,6 +223,8 @@ pub struct Seen<'a> {
     pub head: &'a RequestHead,
     /// When it came.
     pub now: Instant,
+    /// What is known of the length of its body.
+    pub body: BodyLength,
     /// Name of its route and rule.
     pub rule: &'a str,
     /// The claims of its token.
@@ -239,6 +253,7 @@ impl<'a> Seen<'a> {
             downstream,
             head,
             now,
+            body: BodyLength::Unknown,
             rule,
             token: None,
             consumer: None,

@@ -20,8 +20,9 @@ use crate::units::{Duration, Size};
 pub use acme::{Acme, AcmeChallenge, ExternalAccount};
 pub use dev::{DevConfig, Workload};
 pub use edge::{
-    BodyTransform, CachePolicy, Coding, Compression, Csrf, ErrorPage, ExtAuthz, Frame, Hsts,
-    PathReplacement, RequestTransform, ResponseTransform, Security, Transform, VersionPolicy,
+    AuthzProtocol, BodyTransform, CachePolicy, Coding, Compression, Csrf, ErrorPage, ExtAuthz,
+    Frame, Hsts, PathReplacement, RequestTransform, ResponseTransform, Security, Transform,
+    VersionPolicy,
 };
 pub use login::{IntrospectionPolicy, OidcPolicy};
 pub use policy::{
