@@ -35,8 +35,8 @@ pub use route::{
     QueryMatch, Redirect, RetrySpec, Rewrite, Route, RouteTimeouts, Rule,
 };
 pub use service::{
-    Balance, Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, Service, ServiceLimits,
-    UpstreamProtocol, UpstreamTls,
+    Balance, Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, ProxyVersion, Service,
+    ServiceLimits, UpstreamProtocol, UpstreamTls,
 };
 
 /// One configuration, from one file or merged from several.
