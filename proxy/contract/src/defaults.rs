@@ -304,6 +304,10 @@ pub mod policy {
     pub const STORE_LOOK: Duration = Duration::from_secs(1);
 }
 
+/// Bytes of a file with an OCSP response: real ones have 500 to 3,000, and each handshake that asks
+/// carries them.
+pub const OCSP: usize = 16 << 10;
+
 /// Defaults of the process.
 pub mod process {
     use super::Duration;

@@ -128,6 +128,7 @@ impl App {
         for listener in &source.listeners {
             for pair in listener.tls.iter().flat_map(|tls| &tls.certificates) {
                 paths.extend([PathBuf::from(&pair.certificate), PathBuf::from(&pair.key)]);
+                paths.extend(pair.ocsp.iter().map(PathBuf::from));
             }
         }
         for jwt in source.policies.values().filter_map(|p| p.jwt.as_ref()) {

@@ -3,6 +3,7 @@
 pub mod connect;
 pub mod files;
 pub mod shown;
+pub mod staple;
 pub mod store;
 pub mod verify;
 

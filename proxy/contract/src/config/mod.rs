@@ -158,7 +158,8 @@ pub enum TlsVersion {
     V13,
 }
 
-/// A certificate chain and its key, in PEM files; re-read when they change.
+/// A certificate chain and its key, in PEM files, and what its issuer says of it; re-read when they
+/// change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CertificateFiles {
@@ -166,6 +167,10 @@ pub struct CertificateFiles {
     pub certificate: String,
     /// Key file (PKCS#8, SEC1 or PKCS#1).
     pub key: String,
+    /// File with an OCSP response in DER, shown to clients that ask until its `nextUpdate`. Default:
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ocsp: Option<String>,
 }
 
 /// Who this proxy is: from a CA (`ca`) or from files (`certificate`, `key`).
