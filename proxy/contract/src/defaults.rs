@@ -300,6 +300,17 @@ pub mod policy {
     pub const STORE_CONNECT: Duration = Duration::from_secs(1);
     /// A lost store is tried again after this long.
     pub const STORE_AGAIN: Duration = Duration::from_millis(250);
+    /// Redirects within a cluster that one request follows: moved, and on its way elsewhere, and one
+    /// to spare.
+    pub const STORE_REDIRECTS: usize = 3;
+    /// Servers of a cluster that keep slots; Redis itself advises no more.
+    pub const STORE_NODES: usize = 1000;
+    /// Servers that redirects name before they keep a slot, and how long they are remembered.
+    pub const STORE_LEARNED: usize = 16;
+    /// See [`STORE_LEARNED`].
+    pub const STORE_LEARNED_FOR: Duration = Duration::from_secs(60);
+    /// The map of a cluster is asked for this often where nothing tells that it is old.
+    pub const STORE_MAP: Duration = Duration::from_secs(10);
     /// A store is asked whether it lives this often.
     pub const STORE_LOOK: Duration = Duration::from_secs(1);
 }
