@@ -94,6 +94,8 @@ pub enum ErrorKind {
     NoCount,
     /// Who decides whether a request may pass could not be asked.
     NoVerdict,
+    /// Refused by the service that decides.
+    Refused,
     /// The route has no backend with a weight.
     NoBackend,
     /// The service has no endpoint.
@@ -181,7 +183,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 53] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -212,6 +214,7 @@ impl ErrorKind {
         Self::LoginUnknown,
         Self::NoCount,
         Self::NoVerdict,
+        Self::Refused,
         Self::NoBackend,
         Self::NoEndpoint,
         Self::BreakerOpen,
@@ -273,6 +276,7 @@ impl ErrorKind {
             Self::LoginUnknown => row(Local, 400, 13, "http_request_denied", "RU", Never, "this login has ended or did not begin in this browser, go back to the page that you want to see"),
             Self::NoCount => row(Local, 503, 14, "http_request_denied", "RS", Never, "the rate limit cannot be counted"),
             Self::NoVerdict => row(Local, 503, 14, "http_request_denied", "RV", Never, "who decides could not be asked"),
+            Self::Refused => row(Local, 403, 7, "http_request_denied", "RE", Never, "refused by the service that decides"),
             Self::NoBackend => row(Local, 500, 13, "destination_unavailable", "NB", Never, "the route has no backend"),
             Self::NoEndpoint => row(Local, 503, 14, "destination_unavailable", "NE", Never, "the service has no endpoint"),
             Self::BreakerOpen => row(Local, 503, 14, "destination_unavailable", "BO", Never, "the circuit breaker is open"),

@@ -67,6 +67,12 @@ impl TestCa {
         self.certificate.pem()
     }
 
+    /// The CA's key, PEM.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// A leaf with these names.
     #[must_use]
     pub fn leaf(&self, names: Vec<SanType>) -> Leaf {

@@ -15,6 +15,7 @@ pub mod oidc;
 pub mod process;
 pub mod raw;
 pub mod redis;
+pub mod redis_cluster;
 pub mod upstream;
 pub mod visitor;
 
@@ -24,6 +25,7 @@ pub use http2_upstream::Http2Upstream;
 pub use process::{Selvedge, gateway, sidecar};
 pub use raw::{Raw, Reply};
 pub use redis::Redis;
+pub use redis_cluster::RedisCluster;
 pub use upstream::{Seen, Upstream};
 
 use std::time::Duration;

@@ -56,6 +56,12 @@ impl Raw {
         }
     }
 
+    /// The address that it connects from.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
     /// Sends. A peer that has closed already is no error here: what it said is to be read.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref());

@@ -36,7 +36,12 @@ impl Redis {
     /// The same in a directory that the test has filled.
     #[must_use]
     pub fn within(dir: TempDir, options: &[&str], password: Option<&str>) -> Self {
-        let port = free_port();
+        Self::placed(dir, free_port(), options, password)
+    }
+
+    /// The same on this port.
+    #[must_use]
+    pub fn placed(dir: TempDir, port: u16, options: &[&str], password: Option<&str>) -> Self {
         let place = dir.path().display().to_string();
         let fill = |text: &&str| {
             text.replace("$PORT", &port.to_string())

@@ -97,6 +97,30 @@ fn it_lets_in_keeps_out_and_sends_away() {
 }
 
 #[test]
+fn a_refusal_has_its_end_code_whatever_its_status() {
+    let (app, (authz, _)) = (Upstream::answering("ok"), deciding());
+    let mut proxy = gateway(&format!(
+        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0, policies: [ask] }}]
+policies: {{ ask: {{ extAuthz: {{ service: authz }} }} }}
+routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]
+services: {{ app: {{ endpoints: [\"{}\"] }}, authz: {{ endpoints: [\"{}\"] }} }}
+telemetry: {{ accessLog: {{ path: \"-\" }} }}",
+        app.address(),
+        authz.address()
+    ));
+    for (path, pass, status) in [("/no", "no", 403), ("/away", "login", 302)] {
+        let reply = send(
+            &proxy,
+            &format!("GET {path}"),
+            &format!("X-Pass: {pass}\r\n"),
+        );
+        assert_eq!(reply.status, status);
+        let line = proxy.wait_for_next("\"end\":\"RE\"");
+        assert!(line.contains(&format!("\"target\":\"{path}\"")), "{line}");
+    }
+}
+
+#[test]
 fn whoever_cannot_be_asked_lets_nobody_in_unless_that_is_wanted() {
     let (app, (authz, _)) = (Upstream::answering("ok"), deciding());
     for (more, want) in [

@@ -303,6 +303,8 @@ pub mod policy {
     pub const VERDICT: Duration = Duration::from_millis(200);
     /// Bytes of a refusal.
     pub const VERDICT_BYTES: usize = 64 << 10;
+    /// Headers in each list of a verdict over gRPC.
+    pub const VERDICT_FIELDS: usize = 100;
     /// Verdicts that a worker remembers.
     pub const VERDICTS: usize = 4096;
     /// A store that counts is lost when it has been silent for this long.
@@ -313,9 +315,24 @@ pub mod policy {
     pub const STORE_CONNECT: Duration = Duration::from_secs(1);
     /// A lost store is tried again after this long.
     pub const STORE_AGAIN: Duration = Duration::from_millis(250);
+    /// Redirects within a cluster that one request follows: moved, and on its way elsewhere, and one
+    /// to spare.
+    pub const STORE_REDIRECTS: usize = 3;
+    /// Servers of a cluster that keep slots; Redis itself advises no more.
+    pub const STORE_NODES: usize = 1000;
+    /// Servers that redirects name before they keep a slot, and how long they are remembered.
+    pub const STORE_LEARNED: usize = 16;
+    /// See [`STORE_LEARNED`].
+    pub const STORE_LEARNED_FOR: Duration = Duration::from_secs(60);
+    /// The map of a cluster is asked for this often where nothing tells that it is old.
+    pub const STORE_MAP: Duration = Duration::from_secs(10);
     /// A store is asked whether it lives this often.
     pub const STORE_LOOK: Duration = Duration::from_secs(1);
 }
+
+/// Bytes of a file with an OCSP response: real ones have 500 to 3,000, and each handshake that asks
+/// carries them.
+pub const OCSP: usize = 16 << 10;
 
 /// Defaults of the process.
 pub mod process {

@@ -6,7 +6,10 @@
 //! - [`units`]: durations, sizes and rates as people write them.
 //! - [`ports`]: well-known ports and environment variables.
 //! - [`sign`]: the CA's wire messages (feature `sign`).
+//! - [`authz`]: those of a service that decides over gRPC (feature `sign`).
 
+#[cfg(feature = "sign")]
+pub mod authz;
 pub mod config;
 pub mod defaults;
 pub mod identity;

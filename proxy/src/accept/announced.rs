@@ -19,12 +19,15 @@ fn invalid(why: &'static str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
 }
 
+/// Who is announced, and where that client has connected to, where it says.
+pub type Announced = (SocketAddr, Option<SocketAddr>);
+
 /// Reads an announcement and not a byte more; gives whom it announces, or `peer` if the balancer
 /// speaks for itself. The caller bounds its time.
 ///
 /// # Errors
 /// Those of the socket, or that what came is no announcement.
-pub async fn read(stream: &mut TcpStream, peer: SocketAddr) -> io::Result<SocketAddr> {
+pub async fn read(stream: &mut TcpStream, peer: SocketAddr) -> io::Result<Announced> {
     let mut head = vec![0; SIGNATURE.len()];
     stream.read_exact(&mut head).await?;
     if head == SIGNATURE {
@@ -73,7 +76,7 @@ async fn line(stream: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<()> {
 
 /// Whom a whole announcement names.
 #[must_use]
-pub fn parse(announcement: &[u8], peer: SocketAddr) -> Option<SocketAddr> {
+pub fn parse(announcement: &[u8], peer: SocketAddr) -> Option<Announced> {
     let (header, length) = ProxyHeader::parse(announcement, ParseConfig::default()).ok()?;
     if length != announcement.len() {
         return None;
@@ -81,7 +84,7 @@ pub fn parse(announcement: &[u8], peer: SocketAddr) -> Option<SocketAddr> {
     Some(
         header
             .proxied_address()
-            .map_or(peer, |proxied| proxied.source),
+            .map_or((peer, None), |to| (to.source, Some(to.destination))),
     )
 }
 
@@ -92,7 +95,7 @@ mod tests {
     #[test]
     fn announcements() {
         let peer: SocketAddr = "10.0.0.1:1".parse().unwrap();
-        let named = |text: &str| parse(text.as_bytes(), peer).map(|a| a.to_string());
+        let named = |text: &str| parse(text.as_bytes(), peer).map(|(a, _)| a.to_string());
         assert_eq!(
             named("PROXY TCP4 192.0.2.7 192.0.2.1 5000 443\r\n").as_deref(),
             Some("192.0.2.7:5000")
@@ -101,6 +104,8 @@ mod tests {
             named("PROXY TCP6 2001:db8::7 2001:db8::1 5000 443\r\n").as_deref(),
             Some("[2001:db8::7]:5000")
         );
+        let whole = parse(b"PROXY TCP4 192.0.2.7 192.0.2.1 5000 443\r\n", peer);
+        assert_eq!(whole.unwrap().1.unwrap().to_string(), "192.0.2.1:443");
         assert_eq!(named("PROXY UNKNOWN\r\n").as_deref(), Some("10.0.0.1:1"));
         for bad in [
             "PROXY TCP4 192.0.2.7 192.0.2.1 5000\r\n",

@@ -81,6 +81,8 @@ pub struct Downstream {
     pub peer: SocketAddr,
     /// The port it came to.
     pub local_port: u16,
+    /// Where the client believes it is: the address it came to, or what a load balancer announces.
+    pub local: SocketAddr,
     /// The peer's address, as `X-Forwarded-For` says it.
     pub address_text: Box<str>,
     /// SPIFFE ID of the peer, proven by mutual TLS.

@@ -10,6 +10,7 @@ pub(super) fn files(source: &Config) -> Vec<PathBuf> {
     for tls in source.listeners.iter().filter_map(|l| l.tls.as_ref()) {
         for pair in &tls.certificates {
             files.extend([&pair.certificate, &pair.key]);
+            files.extend(&pair.ocsp);
         }
         if let Some(clients) = &tls.client_certificates {
             files.push(&clients.ca);

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
 use crate::error::ErrorKind;
-use crate::upstream::Security;
+use crate::upstream::{Announce, Security};
 
 use super::breaker::{Breaker, BreakerSpec};
 use super::budget::Budget;
@@ -58,6 +58,8 @@ pub struct ServiceSpec {
     pub speaks: Speaks,
     /// How the bytes are protected.
     pub security: Security,
+    /// How its connections begin, if they tell for whom they are: each is then for one request.
+    pub announces: Option<Announce>,
     /// Connect, TLS included.
     pub connect_timeout: Duration,
     /// Idle life of pooled connections.

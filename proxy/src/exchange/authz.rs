@@ -3,12 +3,14 @@
 use std::pin::pin;
 use std::rc::Rc;
 
+use bytes::Bytes;
+use http::StatusCode;
 use selvedge_contract::defaults::policy as defaults;
 
 use crate::error::ErrorKind;
-use crate::message::{Body, Request, RequestHead};
+use crate::message::{Body, Fields, Request};
 use crate::policy::Permit;
-use crate::policy::ext_authz::{ExtAuthz, Verdict};
+use crate::policy::ext_authz::{ExtAuthz, Form, Question, Verdict, grpc};
 use crate::telemetry::Record;
 use crate::timer::{Timer, deadline};
 
@@ -20,13 +22,17 @@ use super::{Context, send};
 pub(super) async fn ask(
     context: Context<'_>,
     policy: &ExtAuthz,
-    question: &RequestHead,
+    question: &Question,
     main: &Record<'_>,
 ) -> Rc<Verdict> {
     let (worker, snapshot) = (context.worker, context.snapshot);
     let mut request = Request {
-        head: question.clone(),
-        body: Body::Empty,
+        head: question.head.clone(),
+        body: if question.body.is_empty() {
+            Body::Empty
+        } else {
+            Body::Full(question.body.clone())
+        },
     };
     // The question is a child of this hop.
     main.pass_trace_on(&mut request.head.fields);
@@ -60,13 +66,47 @@ pub(super) async fn ask(
     };
     let (status, fields) = (reply.status(), reply.fields().clone());
     record.set_status(status);
-    let body = {
-        let read = pin!(reply.collect(defaults::VERDICT_BYTES));
+    let longest = match &policy.form {
+        Form::Http(_) => defaults::VERDICT_BYTES,
+        Form::Grpc(_) => grpc::ANSWER,
+    };
+    let read = {
+        let read = pin!(reply.collect_all(longest));
         whole.within(until, read).await
     };
-    record.complete();
-    let body = body.and_then(Result::ok).unwrap_or_default();
-    let verdict = Rc::new(policy.verdict(status, &fields, body));
+    let verdict = match judge(policy, status, &fields, read) {
+        Ok(verdict) => {
+            record.complete();
+            Rc::new(verdict)
+        }
+        Err(kind) => {
+            record.fail_with(kind);
+            return Rc::new(Verdict::Unknown);
+        }
+    };
     policy.remember(question, now, &verdict);
     verdict
+}
+
+/// What an answer says, as far as it has come.
+fn judge(
+    policy: &ExtAuthz,
+    status: StatusCode,
+    fields: &Fields,
+    read: Option<Result<(Bytes, Option<Fields>), ErrorKind>>,
+) -> Result<Verdict, ErrorKind> {
+    match (&policy.form, read) {
+        (Form::Http(_), read) => {
+            let (body, _) = read.and_then(Result::ok).unwrap_or_default();
+            Ok(policy.verdict(status, fields, body))
+        }
+        (Form::Grpc(_), Some(Ok((body, trailers)))) => {
+            grpc::read(status, fields, &body, trailers.as_ref()).map_err(|why| {
+                tracing::debug!(policy = %policy.name, why, "no verdict");
+                ErrorKind::BadResponse
+            })
+        }
+        (Form::Grpc(_), Some(Err(kind))) => Err(kind),
+        (Form::Grpc(_), None) => Err(ErrorKind::UpstreamTimeout),
+    }
 }

@@ -138,7 +138,7 @@ async fn gate(
 ) -> Result<Gate, Error> {
     let Request { head, body } = request;
     let mut seen = Seen::new(context.downstream, head, &rule.name, record.start);
-    seen.body = !body.is_empty();
+    seen.body = body.length();
     if policy::is_callback(rule, context.plan(), head) {
         // Whatever becomes of it: its query is a secret.
         record.conceal_query();
@@ -152,6 +152,10 @@ async fn gate(
             Ok(passed) => break passed,
             Err(Stop::Refused(error)) => return Err(error),
             Err(Stop::Answered(response)) => return Ok(Gate::Answered(response)),
+            Err(Stop::Denied(response)) => {
+                record.fail_with(ErrorKind::Refused);
+                return Ok(Gate::Answered(response));
+            }
             Err(Stop::Wait(work)) => seen.found = Some(work.await),
             Err(Stop::Body(most)) => {
                 let read = Box::pin(hold(body, most)).await;

@@ -28,6 +28,7 @@ pub(super) async fn send<'a>(
     interim: &dyn Interim,
 ) -> Result<Reply<'a>, Error> {
     let (worker, rule) = (context.worker, permit.rule());
+    let client = context.downstream;
     let backend = rule
         .backend(fastrand::u32(..))
         .ok_or(ErrorKind::NoBackend)?;
@@ -43,7 +44,9 @@ pub(super) async fn send<'a>(
         record.tries(&lease, tries.count());
         tries.mark(&mut request.head.fields);
         let sent = {
-            let send = pin!(upstream::send(worker, &lease, &request.head, body, interim));
+            let head = &request.head;
+            let send = upstream::send(worker, &lease, head, body, interim, client);
+            let send = pin!(send);
             timer.within(tries.deadline(), send).await
         };
         match tries.judge(sent, lease, worker) {

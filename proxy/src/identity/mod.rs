@@ -126,6 +126,7 @@ impl Source {
             (None, Some(certificate), Some(key)) => Ok(Self::Files {
                 trust_domain,
                 pair: Pair {
+                    ocsp: None,
                     certificate: certificate.into(),
                     key: key.into(),
                 },

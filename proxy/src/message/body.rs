@@ -113,17 +113,31 @@ impl Body {
 /// # Errors
 /// Those of the body; `too_long` for a longer one.
 pub async fn read_whole(
-    mut body: Body,
+    body: Body,
     largest: usize,
     too_long: ErrorKind,
 ) -> Result<Bytes, ErrorKind> {
+    let (all, _) = read_all(body, largest, too_long).await?;
+    Ok(all)
+}
+
+/// The same with its trailers.
+///
+/// # Errors
+/// As of [`read_whole`].
+pub async fn read_all(
+    mut body: Body,
+    largest: usize,
+    too_long: ErrorKind,
+) -> Result<(Bytes, Option<Fields>), ErrorKind> {
     let mut all = BytesMut::new();
+    let mut trailers = None;
     loop {
         match std::future::poll_fn(|cx| body.poll_chunk(cx)).await? {
             Some(Chunk::Data(data)) if all.len() + data.len() > largest => return Err(too_long),
             Some(Chunk::Data(data)) => all.extend_from_slice(&data),
-            Some(Chunk::Trailers(_)) => {}
-            None => return Ok(all.freeze()),
+            Some(Chunk::Trailers(fields)) => trailers = Some(fields),
+            None => return Ok((all.freeze(), trailers)),
         }
     }
 }

@@ -10,7 +10,7 @@ pub mod watched;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-pub use body::{Body, BodyLength, Chunk, read_whole};
+pub use body::{Body, BodyLength, Chunk, read_all, read_whole};
 pub use fields::{Field, Fields};
 pub use known::Known;
 pub use target::{Host, Target};

@@ -1,5 +1,8 @@
-//! Part of stage 6, policy: somebody else decides, over HTTP (Envoy's `ext_authz`): a service that is
-//! asked about each request, through balance, breaker and mutual TLS like any other.
+//! Part of stage 6, policy: somebody else decides, over HTTP or gRPC (Envoy's `ext_authz`): a service
+//! that is asked about each request, through balance, breaker and mutual TLS like any other.
+
+mod change;
+pub mod grpc;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,6 +23,8 @@ use crate::route::Rule;
 
 use super::forwarded;
 use super::guard::{Found, Notes, Seen, Stop};
+pub use change::{Action, Change};
+pub use grpc::Grpc;
 
 /// A compiled policy.
 #[derive(Debug)]
@@ -30,8 +35,8 @@ pub struct ExtAuthz {
     pub id: u64,
     /// An ordinary rule with one backend.
     pub rule: Arc<Rule>,
-    /// Goes before the path of the request.
-    pub prefix: String,
+    /// How it is asked.
+    pub form: Form,
     /// Lets requests pass that nobody could be asked about.
     pub fail_open: bool,
     /// To the last byte of the verdict.
@@ -44,11 +49,31 @@ pub struct ExtAuthz {
     pub cache: Duration,
 }
 
+/// How a service is asked.
+#[derive(Debug)]
+pub enum Form {
+    /// By the request's own head; this goes before its path.
+    Http(String),
+    /// By a call.
+    Grpc(Grpc),
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub struct Question {
+    /// Head of the request that asks.
+    pub head: RequestHead,
+    /// Its body.
+    pub body: bytes::Bytes,
+    /// Where a verdict on the same is kept, if it is.
+    place: Option<String>,
+}
+
 /// What was decided.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It may pass, with these headers for the application.
-    Allowed(Vec<(String, Box<[u8]>)>),
+    /// It may pass, with these changes of the request and of its response.
+    Allowed(Vec<Change>, Vec<Change>),
     /// It may not: status, fields, body.
     Denied(StatusCode, Fields, bytes::Bytes),
     /// Nobody could be asked.
@@ -75,26 +100,27 @@ impl ExtAuthz {
             Some(Found::Verdict(verdict)) => verdict,
             _ => {
                 let question = self.question(seen, notes)?;
-                match self.remembered(&question, seen.now) {
+                match question.remembered(seen.now) {
                     Some(verdict) => verdict,
                     None => return Err(Stop::Ask(self.clone(), Box::new(question))),
                 }
             }
         };
         match &*verdict {
-            Verdict::Allowed(headers) => {
+            Verdict::Allowed(request, response) => {
                 seen.asked = true;
                 for name in &self.upstream_headers {
                     notes.remove(name.as_bytes());
                 }
-                for (name, value) in headers {
-                    notes.append(name.as_bytes(), value);
+                for change in request {
+                    notes.change(change.clone());
                 }
+                notes.changes.extend(response.iter().cloned());
                 Ok(())
             }
             Verdict::Denied(status, fields, body) => {
                 tracing::debug!(policy = %self.name, %status, "refused");
-                Err(Stop::Answered(Box::new(Response {
+                Err(Stop::Denied(Box::new(Response {
                     head: ResponseHead {
                         status: *status,
                         fields: fields.clone(),
@@ -118,10 +144,35 @@ impl ExtAuthz {
 
     /// The question: method, host, path and headers of the request, without its body, and what the
     /// application would be told of where it comes from and who sent it.
-    fn question(&self, seen: &Seen<'_>, notes: &Notes) -> Result<RequestHead, ErrorKind> {
+    fn question(&self, seen: &mut Seen<'_>, notes: &Notes) -> Result<Question, ErrorKind> {
+        let told = self.told(seen, notes)?;
+        let kept = !self.cache.is_zero();
+        Ok(match &self.form {
+            Form::Http(_) => Question {
+                place: kept.then(|| self.place(&told, &[])),
+                head: told,
+                body: bytes::Bytes::new(),
+            },
+            Form::Grpc(grpc) => {
+                let asked = grpc.ask(seen, &told)?;
+                Question {
+                    place: kept.then(|| self.place(&told, &asked.tells_apart)),
+                    head: asked.head,
+                    body: asked.body,
+                }
+            }
+        })
+    }
+
+    fn told(&self, seen: &Seen<'_>, notes: &Notes) -> Result<RequestHead, ErrorKind> {
         let head = seen.head;
-        let text = [self.prefix.as_bytes(), head.target.text()].concat();
-        let target = Target::parse(text.into(), EncodedSlash::Keep)?;
+        let target = match &self.form {
+            Form::Http(prefix) => {
+                let text = [prefix.as_bytes(), head.target.text()].concat();
+                Target::parse(text.into(), EncodedSlash::Keep)?
+            }
+            Form::Grpc(_) => head.target.clone(),
+        };
         let mut fields = Fields::new();
         for field in head.fields.iter() {
             let of_the_body = matches!(
@@ -166,9 +217,13 @@ impl ExtAuthz {
                 let named = fields
                     .iter()
                     .filter(|f| f.name.eq_ignore_ascii_case(name.as_bytes()));
-                named.map(|field| (name.clone(), field.value.into()))
+                named.map(|field| Change {
+                    action: Action::Append,
+                    name: name.clone(),
+                    value: field.value.into(),
+                })
             });
-            return Verdict::Allowed(given.collect());
+            return Verdict::Allowed(given.collect(), Vec::new());
         }
         let mut told = Fields::new();
         for field in fields.iter() {
@@ -191,7 +246,7 @@ impl ExtAuthz {
     }
 
     /// What tells two questions apart: all of them, but for what is another each time.
-    fn place(&self, head: &RequestHead) -> String {
+    fn place(&self, head: &RequestHead, more: &[Box<[u8]>]) -> String {
         let passing = |known| {
             matches!(
                 known,
@@ -207,24 +262,16 @@ impl ExtAuthz {
             hash.give(field.name);
             hash.give(field.value);
         }
+        for fact in more {
+            hash.give(fact);
+        }
         hash.finish()
     }
 
-    fn remembered(&self, head: &RequestHead, now: Instant) -> Option<Rc<Verdict>> {
-        if self.cache.is_zero() {
-            return None;
-        }
-        let place = self.place(head);
-        VERDICTS.with_borrow(|verdicts| {
-            let (until, verdict) = verdicts.get(&place)?;
-            (now < *until).then(|| verdict.clone())
-        })
-    }
-
     /// Keeps a verdict for the same question.
-    pub fn remember(&self, head: &RequestHead, now: Instant, verdict: &Rc<Verdict>) {
+    pub fn remember(&self, question: &Question, now: Instant, verdict: &Rc<Verdict>) {
         let lasting = match &**verdict {
-            Verdict::Allowed(_) => true,
+            Verdict::Allowed(..) => true,
             // What begins a login, or says that it is for one client, is for no other.
             Verdict::Denied(status, fields, _) => {
                 let control = Control::read(fields.all(Known::CacheControl));
@@ -233,11 +280,10 @@ impl ExtAuthz {
             }
             Verdict::Unknown => false,
         };
-        if self.cache.is_zero() || !lasting {
+        let Some(place) = question.place.clone().filter(|_| lasting) else {
             return;
-        }
+        };
         let kept = (now + self.cache, verdict.clone());
-        let place = self.place(head);
         VERDICTS.with_borrow_mut(|verdicts| {
             if verdicts.len() >= defaults::VERDICTS {
                 verdicts.retain(|_, (until, _)| now < *until);
@@ -246,6 +292,16 @@ impl ExtAuthz {
                 verdicts.insert(place, kept);
             }
         });
+    }
+}
+
+impl Question {
+    fn remembered(&self, now: Instant) -> Option<Rc<Verdict>> {
+        let place = self.place.as_ref()?;
+        VERDICTS.with_borrow(|verdicts| {
+            let (until, verdict) = verdicts.get(place)?;
+            (now < *until).then(|| verdict.clone())
+        })
     }
 }
 

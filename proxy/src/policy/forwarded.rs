@@ -109,7 +109,8 @@ impl Told {
     }
 }
 
-const fn asserted_by_client(known: Known) -> bool {
+/// What a client may not say of itself.
+pub(super) const fn asserted_by_client(known: Known) -> bool {
     matches!(
         known,
         Known::XForwardedClientCert

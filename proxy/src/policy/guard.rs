@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
-use crate::message::{RequestHead, Response};
+use crate::message::{BodyLength, RequestHead, Response};
 use crate::respond::pages::Pages;
 use crate::route::Edits;
 
@@ -30,7 +30,7 @@ use super::client;
 use super::client_certificate::ClientCertificates;
 use super::concurrency::Concurrency;
 use super::cors::Cors;
-use super::ext_authz::{ExtAuthz, Verdict};
+use super::ext_authz::{ExtAuthz, Question, Verdict};
 use super::introspection::{Introspection, Judged};
 use super::jwt::Jwt;
 use super::limit::Limit;
@@ -105,12 +105,14 @@ pub enum Stop {
     Refused(Error),
     /// It is answered here.
     Answered(Box<Response>),
+    /// Whoever was asked has refused it, and this is the answer.
+    Denied(Box<Response>),
     /// It must wait for this, which bounds its own time; then it goes on where it was.
     Wait(Work),
     /// Its body must be read, of this many bytes at most; then it goes on where it was.
     Body(usize),
     /// A service must be asked; then it goes on where it was.
-    Ask(Arc<ExtAuthz>, Box<RequestHead>),
+    Ask(Arc<ExtAuthz>, Box<Question>),
 }
 
 /// What a guard waits for.
@@ -147,6 +149,7 @@ impl fmt::Debug for Stop {
         match self {
             Self::Refused(error) => write!(f, "Refused({error})"),
             Self::Answered(response) => write!(f, "Answered({})", response.head.status),
+            Self::Denied(response) => write!(f, "Denied({})", response.head.status),
             Self::Wait(_) => f.write_str("Wait"),
             Self::Body(most) => write!(f, "Body({most})"),
             Self::Ask(policy, _) => write!(f, "Ask({})", policy.name),
@@ -169,6 +172,8 @@ pub struct Seen<'a> {
     pub head: &'a RequestHead,
     /// When it came.
     pub now: Instant,
+    /// What is known of the length of its body.
+    pub body: BodyLength,
     /// Name of its route and rule.
     pub rule: &'a str,
     /// The claims of its token.
@@ -179,8 +184,6 @@ pub struct Seen<'a> {
     pub asked: bool,
     /// It comes from somebody who has signed it, whoever that is.
     pub signed: bool,
-    /// It has a body.
-    pub body: bool,
     /// What came of the wait that the next guard asked for.
     pub found: Option<Found>,
     /// Guards that it has passed.
@@ -203,12 +206,12 @@ impl<'a> Seen<'a> {
             downstream,
             head,
             now,
+            body: BodyLength::Unknown,
             rule,
             token: None,
             consumer: None,
             asked: false,
             signed: false,
-            body: false,
             found: None,
             passed: 0,
             tried: Tried::default(),

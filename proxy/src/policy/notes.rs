@@ -10,6 +10,7 @@ use crate::respond::pages::Pages;
 use super::api_key::without;
 use super::bandwidth::Paced;
 use super::concurrency::Held;
+use super::ext_authz::Change;
 use super::guard::Headers;
 use super::manners::Security;
 
@@ -24,6 +25,8 @@ pub struct Notes {
     pub security: Option<Arc<Security>>,
     /// What stands in for failures.
     pub pages: Option<Arc<Pages>>,
+    /// What whoever was asked wants changed in the response.
+    pub changes: Vec<Change>,
     /// The query holds a secret: it is in no log and no span.
     pub conceal: bool,
     /// Edits of the request that is sent and of its response.
@@ -45,6 +48,7 @@ enum Edit {
     Remove(Box<[u8]>),
     StripQuery(Box<str>),
     StripSession(Box<str>),
+    Change(Change),
 }
 
 impl Notes {
@@ -56,6 +60,11 @@ impl Notes {
     /// The application will not get fields of this name, however it is spelt.
     pub fn remove(&mut self, name: &[u8]) {
         self.edits.push(Edit::Remove(name.into()));
+    }
+
+    /// What the application gets is changed.
+    pub fn change(&mut self, change: Change) {
+        self.edits.push(Edit::Change(change));
     }
 
     /// The application will not get this query parameter.
@@ -74,6 +83,7 @@ impl Notes {
             self.fields.append(field.name, field.value);
         }
         self.conceal |= other.conceal;
+        self.changes.extend(other.changes);
         self.edits.extend(other.edits);
     }
 
@@ -87,6 +97,7 @@ impl Notes {
                     let query = without(head.target.query(), name);
                     head.target = head.target.with_query(&query);
                 }
+                Edit::Change(change) => change.apply(&mut head.fields),
                 Edit::StripSession(name) => strip_session(&mut head.fields, name),
             }
         }

@@ -1,19 +1,26 @@
 //! Beside stage 6, policy: counts that several gateways share, in Redis or Valkey.
 //!
-//! One connection, kept by a task of the control runtime; workers send down it together. While it
-//! is lost, whoever asks is told so at once: no request waits for a store that is known to be away.
+//! One server or a cluster of them. A key is asked for where it is kept; redirects are followed within
+//! the time that a request has.
 
+mod cluster;
+mod link;
+mod slots;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Script};
+use redis::{Client, ConnectionAddr, ErrorKind, RedisResult, Script, ServerErrorKind};
 use selvedge_contract::defaults::policy as defaults;
 use selvedge_gateway::limit::{Count, Quota};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use cluster::Cluster;
+use link::Link;
+use slots::Address;
 
 /// GCRA in the store, by the store's clock. Times are microseconds: a script's numbers are doubles,
 /// and nanoseconds since 1970 would not fit. What cannot be a time of this limit (another type, another clock) starts over.
@@ -39,24 +46,92 @@ pub struct Lost;
 pub struct Store {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    live: ArcSwapOption<MultiplexedConnection>,
-    /// Somebody got no answer.
-    suspect: Notify,
-    /// It has been lost, and that was said.
+    servers: Servers,
+    script: Arc<Script>,
+    /// That it is a cluster, and is not used as one, was said.
     said: AtomicBool,
-    script: Script,
-    /// Without an answer for this long, the store counts as lost.
+    /// Without an answer for this long, a server counts as lost.
     pub timeout: Duration,
 }
 
+#[derive(Debug)]
+enum Servers {
+    /// Nobody connects to it.
+    None,
+    One(Arc<Link>),
+    Cluster(Arc<Cluster>),
+}
+
+/// Where a client connects to.
+fn address(client: &Client) -> Address {
+    match client.get_connection_info().addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Address {
+            host: host.clone(),
+            port: *port,
+        },
+        other => Address {
+            host: other.to_string(),
+            port: 0,
+        },
+    }
+}
+
+/// One request, as the script counts it.
+struct Call<'a> {
+    key: &'a str,
+    interval: String,
+    window: String,
+    cost: u64,
+}
+
+impl Call<'_> {
+    async fn run(
+        &self,
+        script: &Script,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<(u8, u64)> {
+        let mut call = script.prepare_invoke();
+        call.key(self.key)
+            .arg(&self.interval)
+            .arg(&self.window)
+            .arg(self.cost);
+        call.invoke_async(connection).await
+    }
+
+    /// The same where a slot is on its way to: that it is asked on purpose goes with it in one piece,
+    /// and so does the script, which that server may not have.
+    async fn run_there(&self, connection: &mut MultiplexedConnection) -> RedisResult<(u8, u64)> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("ASKING").ignore();
+        pipe.cmd("EVAL").arg(SCRIPT).arg(1).arg(self.key);
+        pipe.arg(&self.interval).arg(&self.window).arg(self.cost);
+        let (answer,): ((u8, u64),) = pipe.query_async(connection).await?;
+        Ok(answer)
+    }
+}
+
 impl Store {
-    /// A store that a task keeps connected for as long as somebody holds it. Must be called on a
-    /// runtime.
+    /// A store that tasks keep connected for as long as somebody holds it. Must be called on a
+    /// runtime. Of a cluster these are some servers; it names the others.
     #[must_use]
-    pub fn start(name: Arc<str>, client: Client, timeout: Duration) -> Arc<Self> {
-        let store = Arc::new(Self::idle(name, timeout));
-        tokio::spawn(keep_connected(Arc::downgrade(&store), client));
-        store
+    pub fn start(
+        name: Arc<str>,
+        clients: Vec<Client>,
+        cluster: bool,
+        timeout: Duration,
+    ) -> Arc<Self> {
+        let mut store = Self::idle(name, timeout);
+        let (name, script) = (store.name.clone(), store.script.clone());
+        if cluster {
+            let cluster = Cluster::start(name, clients, script, timeout);
+            store.servers = cluster.map_or(Servers::None, Servers::Cluster);
+        } else if let Some(client) = clients.into_iter().next() {
+            let changed = Arc::new(Notify::new());
+            let link = Link::idle(name, address(&client), script, timeout, changed);
+            link.keep(client);
+            store.servers = Servers::One(link);
+        }
+        Arc::new(store)
     }
 
     /// A store that nobody connects to.
@@ -64,18 +139,22 @@ impl Store {
     pub fn idle(name: Arc<str>, timeout: Duration) -> Self {
         Self {
             name,
-            live: ArcSwapOption::empty(),
-            suspect: Notify::new(),
+            servers: Servers::None,
+            script: Arc::new(Script::new(SCRIPT)),
             said: AtomicBool::new(false),
-            script: Script::new(SCRIPT),
             timeout,
         }
     }
 
-    /// Whether it answers, as far as is known.
+    /// Whether it is worth asking, as far as is known. Of a cluster the server that keeps a key may be
+    /// lost all the same: then [`Store::count`] says so at once.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.live.load().is_some()
+        match &self.servers {
+            Servers::None => false,
+            Servers::One(link) => link.is_live(),
+            Servers::Cluster(cluster) => cluster.is_mapped(),
+        }
     }
 
     /// Counts a request in the store, waiting at most `wait`. The count may be taken even where
@@ -90,90 +169,88 @@ impl Store {
         cost: u64,
         wait: Duration,
     ) -> Result<Count, Lost> {
-        let live = self.live.load_full().ok_or(Lost)?;
-        let mut connection = MultiplexedConnection::clone(&live);
-        let mut call = self.script.prepare_invoke();
-        call.key(key)
-            .arg(micros(quota.interval()))
-            .arg(micros(quota.window()))
-            .arg(cost);
-        let answer = tokio::time::timeout(wait, call.invoke_async::<(u8, u64)>(&mut connection));
-        match answer.await {
-            Ok(Ok((admitted, ahead))) => Ok(Count {
-                admitted: admitted == 1,
-                ahead: ahead.saturating_mul(1000),
-            }),
+        let until = Instant::now() + wait;
+        let call = Call {
+            key,
+            interval: micros(quota.interval()),
+            window: micros(quota.window()),
+            cost,
+        };
+        let (admitted, ahead) = match &self.servers {
+            Servers::None => return Err(Lost),
+            Servers::One(link) => self.ask(link, &call, until).await?,
+            Servers::Cluster(cluster) => self.ask_cluster(cluster, &call, until).await?,
+        };
+        Ok(Count {
+            admitted: admitted == 1,
+            ahead: ahead.saturating_mul(1000),
+        })
+    }
+
+    async fn ask(&self, link: &Link, call: &Call<'_>, until: Instant) -> Result<(u8, u64), Lost> {
+        let mut connection = link.live().ok_or(Lost)?;
+        let answer = call.run(&self.script, &mut connection);
+        match tokio::time::timeout_at(until, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
+                if error.redirect_node().is_some() && !self.said.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(store = %self.name, "the store that counts is a cluster: set `cluster: true`");
+                }
                 tracing::debug!(store = %self.name, %error, "not counted");
-                self.suspect.notify_one();
+                link.suspect();
                 Err(Lost)
             }
             Err(_) => {
-                self.suspect.notify_one();
+                link.suspect();
                 Err(Lost)
             }
         }
     }
 
-    async fn connect(&self, client: &Client) -> redis::RedisResult<MultiplexedConnection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(defaults::STORE_CONNECT))
-            .set_response_timeout(Some(self.timeout));
-        let mut connection = client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
-        self.script.load_async(&mut connection).await?;
-        Ok(connection)
-    }
-
-    fn lost(&self, error: &redis::RedisError) {
-        self.live.store(None);
-        if !self.said.swap(true, Ordering::Relaxed) {
-            tracing::warn!(store = %self.name, %error, "no answer from the store that counts");
+    /// Asks the server that keeps the key, or by then another one.
+    async fn ask_cluster(
+        &self,
+        cluster: &Cluster,
+        call: &Call<'_>,
+        until: Instant,
+    ) -> Result<(u8, u64), Lost> {
+        let map = cluster.map().ok_or(Lost)?;
+        let slot = slots::slot(call.key);
+        let mut link = map.owner(slot).ok_or(Lost)?.clone();
+        let mut on_purpose = false;
+        for _ in 0..=defaults::STORE_REDIRECTS {
+            let mut connection = link.live().ok_or(Lost)?;
+            let answer = async {
+                if on_purpose {
+                    call.run_there(&mut connection).await
+                } else {
+                    call.run(&self.script, &mut connection).await
+                }
+            };
+            let error = match tokio::time::timeout_at(until, answer).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    link.suspect();
+                    return Err(Lost);
+                }
+            };
+            let Some((to, _)) = error.redirect_node() else {
+                tracing::debug!(store = %self.name, node = %link.address, %error, "not counted");
+                link.suspect();
+                cluster.distrust();
+                return Err(Lost);
+            };
+            on_purpose = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
+            let to = Address::redirected(to, &link.address).ok_or(Lost)?;
+            let found = cluster.redirected(&map, &to, slot, !on_purpose);
+            link = found.ok_or(Lost)?;
         }
+        Err(Lost)
     }
 }
 
 /// Microseconds with three decimals, as the script reads them.
 fn micros(nanos: u64) -> String {
     format!("{}.{:03}", nanos / 1000, nanos % 1000)
-}
-
-/// Connects, looks after the connection when somebody suspects it, connects again.
-async fn keep_connected(store: Weak<Store>, client: Client) {
-    let mut warned = false;
-    while let Some(store) = store.upgrade() {
-        match store.connect(&client).await {
-            Ok(mut connection) => {
-                store.live.store(Some(Arc::new(connection.clone())));
-                store.said.store(false, Ordering::Relaxed);
-                tracing::info!(store = %store.name, "connected to the store that counts");
-                let error = loop {
-                    // Looks now and again even if nobody asks: so that a dead one is known before
-                    // a request finds out, and the task ends with its store.
-                    let asked = store.suspect.notified();
-                    let _ = tokio::time::timeout(defaults::STORE_LOOK, asked).await;
-                    let begun = Instant::now();
-                    let ping = redis::cmd("PING");
-                    let answer = ping.query_async::<redis::Value>(&mut connection);
-                    match tokio::time::timeout(store.timeout, answer).await {
-                        Ok(Ok(_)) if Arc::strong_count(&store) > 1 => {
-                            let took = begun.elapsed();
-                            if took > defaults::STORE_WAIT && !warned {
-                                warned = true;
-                                tracing::warn!(store = %store.name, ?took, "the store that counts is far away: see `wait`");
-                            }
-                        }
-                        Ok(Ok(_)) => return,
-                        Ok(Err(error)) => break error,
-                        Err(_) => break std::io::Error::from(std::io::ErrorKind::TimedOut).into(),
-                    }
-                };
-                store.lost(&error);
-            }
-            Err(error) => store.lost(&error),
-        }
-        drop(store);
-        tokio::time::sleep(defaults::STORE_AGAIN).await;
-    }
 }

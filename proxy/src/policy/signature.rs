@@ -10,7 +10,7 @@ use selvedge_gateway::signature::{
 };
 
 use crate::error::{Error, ErrorKind};
-use crate::message::RequestHead;
+use crate::message::{BodyLength, RequestHead};
 
 use super::forwarded;
 use super::guard::{Found, Notes, Seen, Stop};
@@ -96,7 +96,7 @@ impl Signature {
             path: target.path(),
             query: (!target.query().is_empty()).then_some(target.query()),
             header: &|name| lines(head, name),
-            body: seen.body,
+            body: seen.body != BodyLength::Exact(0),
         };
         let keys: Vec<&str> = self.signers.iter().map(|s| &*s.name).collect();
         read_message(&parts, &keys, &self.cover, now, self.age)

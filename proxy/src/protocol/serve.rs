@@ -42,11 +42,12 @@ pub async fn serve(
         _places: [place, None],
     };
     Socket::tune(&stream);
+    let mut local = None;
     let deadline = Instant::now() + listener.limits.handshake;
     if is_balancer(&listener, peer) {
         let announced = announced::read(&mut stream, peer);
         match tokio::time::timeout_at(deadline, announced).await {
-            Ok(Ok(named)) => peer = named,
+            Ok(Ok(named)) => (peer, local) = named,
             Ok(Err(error)) => {
                 tracing::debug!(%peer, listener = %listener.name, %error, "announcement");
                 return unread(&worker, listener, peer, ErrorKind::BadRequest);
@@ -64,7 +65,7 @@ pub async fn serve(
         }
     }
     // Cancelled by its deadline, which closes the socket.
-    match tokio::time::timeout_at(deadline, secure(&listener, stream, peer)).await {
+    match tokio::time::timeout_at(deadline, secure(&listener, stream, peer, local)).await {
         Ok(Ok(Some(Secured {
             downstream,
             io,
@@ -108,7 +109,8 @@ impl Drop for Ending {
 
 fn unread(worker: &Worker, listener: Arc<ListenerPlan>, peer: SocketAddr, kind: ErrorKind) {
     let snapshot = worker.snapshot();
-    let downstream = facts(listener, peer, 0);
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    let downstream = facts(listener, peer, nowhere, None);
     Record::unread(&snapshot, worker, &downstream).fail_with(kind);
 }
 
@@ -127,11 +129,17 @@ struct Secured {
     alpn: Alpn,
 }
 
-fn facts(listener: Arc<ListenerPlan>, peer: SocketAddr, local_port: u16) -> Downstream {
+fn facts(
+    listener: Arc<ListenerPlan>,
+    peer: SocketAddr,
+    local: SocketAddr,
+    announced: Option<SocketAddr>,
+) -> Downstream {
     Downstream {
         listener,
         peer,
-        local_port,
+        local_port: local.port(),
+        local: announced.unwrap_or(local),
         address_text: peer.ip().to_canonical().to_string().into(),
         identity: None,
         client: None,
@@ -146,10 +154,11 @@ async fn secure(
     listener: &Arc<ListenerPlan>,
     stream: TcpStream,
     peer: SocketAddr,
+    announced: Option<SocketAddr>,
 ) -> Result<Option<Secured>, (ErrorKind, String)> {
     let io_error = |error: std::io::Error| (ErrorKind::ClientGone, error.to_string());
-    let port = stream.local_addr().map_or(0, |a| a.port());
-    let mut downstream = facts(listener.clone(), peer, port);
+    let local = stream.local_addr().unwrap_or(listener.address);
+    let mut downstream = facts(listener.clone(), peer, local, announced);
     let (tls, permissive) = match &listener.security {
         ListenerSecurity::Plain => (None, true),
         ListenerSecurity::Tls(tls) => (Some(tls), false),

@@ -14,7 +14,9 @@ use selvedge_gateway::template::Slot;
 
 use crate::accept::{Downstream, ListenerPlan, ListenerRole};
 use crate::error::{Error, ErrorKind};
-use crate::message::{Body, Fields, Known, RequestHead, Response, ResponseHead, read_whole};
+use crate::message::{
+    Body, Fields, Known, RequestHead, Response, ResponseHead, read_all, read_whole,
+};
 use crate::policy::cors;
 use crate::policy::guard::Notes;
 use crate::policy::transform::Transform;
@@ -188,6 +190,14 @@ impl<'a> Reply<'a> {
         self
     }
 
+    /// Its body, of this many bytes at most, and its trailers.
+    ///
+    /// # Errors
+    /// As of [`Reply::collect`].
+    pub async fn collect_all(self, limit: usize) -> Result<(Bytes, Option<Fields>), ErrorKind> {
+        read_all(self.response.body, limit, ErrorKind::BadResponse).await
+    }
+
     /// Its body, of this many bytes at most.
     ///
     /// # Errors
@@ -326,6 +336,9 @@ pub fn finish<'a>(
     }
     if let Some(security) = &notes.security {
         security.apply(&mut head.fields, seen.tls);
+    }
+    for change in &notes.changes {
+        change.apply(&mut head.fields);
     }
     for field in notes.fields.iter() {
         head.fields.append(field.name, field.value);

@@ -1,15 +1,21 @@
 //! Certificates of gateway listeners: read from files, chosen by SNI, swapped when files change.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use selvedge_contract::defaults::OCSP;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::staple::{self, Staple};
 
 /// A chain and its key, by file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -18,6 +24,8 @@ pub struct Pair {
     pub certificate: PathBuf,
     /// Key file.
     pub key: PathBuf,
+    /// File with what the issuer says of it (OCSP).
+    pub ocsp: Option<PathBuf>,
 }
 
 /// What is wrong with a pair.
@@ -31,17 +39,67 @@ pub enum PairError {
         /// Why.
         why: String,
     },
+    /// What is to be shown beside the certificate is none of the kind.
+    #[error("{file}: {why}")]
+    Ocsp {
+        /// Which.
+        file: String,
+        /// Why.
+        why: String,
+    },
     /// The key is not that of the certificate.
     #[error("{0}: the key does not belong to the certificate")]
     Mismatch(String),
 }
 
+/// A certificate, and what its issuer says of it.
+#[derive(Debug)]
+struct Held {
+    bare: Arc<CertifiedKey>,
+    stapled: Option<Stapled>,
+}
+
+#[derive(Debug)]
+struct Stapled {
+    key: Arc<CertifiedKey>,
+    staple: Staple,
+    /// It was said that it is too old.
+    told: AtomicBool,
+}
+
+impl Held {
+    /// What is shown now: clients take an answer that is too old for an attack.
+    fn shown(&self) -> Arc<CertifiedKey> {
+        let Some(stapled) = &self.stapled else {
+            return self.bare.clone();
+        };
+        if stapled.staple.is_fresh(SystemTime::now()) {
+            return stapled.key.clone();
+        }
+        if !stapled.told.swap(true, Relaxed) {
+            tracing::warn!("an OCSP response is out of date and no longer shown");
+        }
+        self.bare.clone()
+    }
+}
+
 #[derive(Debug, Default)]
 struct ByName {
-    exact: HashMap<String, Arc<CertifiedKey>>,
+    exact: HashMap<String, Arc<Held>>,
     /// By suffix with its leading dot.
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
-    first: Option<Arc<CertifiedKey>>,
+    wildcard: HashMap<String, Arc<Held>>,
+    first: Option<Arc<Held>>,
+}
+
+impl ByName {
+    /// For a name (lower case): exact, by wildcard, else the first.
+    fn find(&self, name: &str) -> Option<&Arc<Held>> {
+        let found = self.exact.get(name).or_else(|| {
+            let dot = name.find('.')?;
+            self.wildcard.get(name.get(dot..)?)
+        });
+        found.or(self.first.as_ref())
+    }
 }
 
 /// See the module.
@@ -57,7 +115,7 @@ impl FileCertificates {
     /// # Errors
     /// One for each pair that is not usable, by its index.
     pub fn load(pairs: Vec<Pair>) -> Result<Arc<Self>, Vec<(usize, PairError)>> {
-        let names = read_all(&pairs)?;
+        let names = read_all(&pairs, true)?;
         Ok(Arc::new(Self {
             pairs,
             names: ArcSwap::from_pointee(names),
@@ -69,31 +127,27 @@ impl FileCertificates {
     /// # Errors
     /// As [`FileCertificates::load`]; then the old ones stay in use.
     pub fn reload(&self) -> Result<(), Vec<(usize, PairError)>> {
-        self.names.store(Arc::new(read_all(&self.pairs)?));
+        self.names.store(Arc::new(read_all(&self.pairs, false)?));
         Ok(())
     }
 
     /// The certificate for exactly this name (lower case).
     #[must_use]
     pub fn exact(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        self.names.load().exact.get(name).cloned()
+        let names = self.names.load();
+        names.exact.get(name).map(|held| held.shown())
     }
 
     /// The certificate shown for a name (lower case): exact, by wildcard, else the first.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        let names = self.names.load();
-        let found = names.exact.get(name).or_else(|| {
-            let dot = name.find('.')?;
-            names.wildcard.get(name.get(dot..)?)
-        });
-        found.or(names.first.as_ref()).cloned()
+        self.names.load().find(name).map(|held| held.shown())
     }
 
     /// The first, shown to a client that names nobody.
     #[must_use]
     pub fn first(&self) -> Option<Arc<CertifiedKey>> {
-        self.names.load().first.clone()
+        self.names.load().first.as_ref().map(|held| held.shown())
     }
 
     /// Whether the certificate shown for one name is the one that would be shown for the other.
@@ -105,30 +159,30 @@ impl FileCertificates {
                 .find('.')
                 .and_then(|dot| host.get(dot..))
                 .is_some_and(|s| names.wildcard.contains_key(s));
-        match (self.find(server_name), self.find(host)) {
-            (Some(a), Some(b)) => has_name && Arc::ptr_eq(&a, &b),
+        match (names.find(server_name), names.find(host)) {
+            (Some(a), Some(b)) => has_name && Arc::ptr_eq(a, b),
             _ => false,
         }
     }
 }
 
-fn read_all(pairs: &[Pair]) -> Result<ByName, Vec<(usize, PairError)>> {
+fn read_all(pairs: &[Pair], tells: bool) -> Result<ByName, Vec<(usize, PairError)>> {
     let mut names = ByName::default();
     let mut errors = Vec::new();
     for (at, pair) in pairs.iter().enumerate() {
-        match read_pair(pair) {
-            Ok(key) => {
-                let key = Arc::new(key);
-                for name in dns_names(&key) {
+        match read_held(pair, tells) {
+            Ok(held) => {
+                let held = Arc::new(held);
+                for name in dns_names(&held.bare) {
                     let map = if name.starts_with('*') {
                         &mut names.wildcard
                     } else {
                         &mut names.exact
                     };
                     let name = name.trim_start_matches('*').to_owned();
-                    map.entry(name).or_insert_with(|| key.clone());
+                    map.entry(name).or_insert_with(|| held.clone());
                 }
-                names.first.get_or_insert(key);
+                names.first.get_or_insert(held);
             }
             Err(error) => errors.push((at, error)),
         }
@@ -138,6 +192,58 @@ fn read_all(pairs: &[Pair]) -> Result<ByName, Vec<(usize, PairError)>> {
     } else {
         Err(errors)
     }
+}
+
+fn read_held(pair: &Pair, tells: bool) -> Result<Held, PairError> {
+    let key = read_pair(pair)?;
+    let staple = match &pair.ocsp {
+        Some(file) => read_staple(file, &key, tells)?,
+        None => None,
+    };
+    let stapled = staple.map(|staple| Stapled {
+        key: Arc::new(CertifiedKey {
+            ocsp: Some(staple.bytes.clone()),
+            ..key.clone()
+        }),
+        told: AtomicBool::new(!staple.is_fresh(SystemTime::now())),
+        staple,
+    });
+    Ok(Held {
+        bare: Arc::new(key),
+        stapled,
+    })
+}
+
+/// What stands in an OCSP file. One that is out of date, or is about another certificate, since the
+/// two are not replaced at the same moment, is no reason to show no certificate.
+fn read_staple(file: &Path, key: &CertifiedKey, tells: bool) -> Result<Option<Staple>, PairError> {
+    let error = |why: String| PairError::Ocsp {
+        file: file.display().to_string(),
+        why,
+    };
+    let mut bytes = Vec::new();
+    let most = u64::try_from(OCSP).unwrap_or(u64::MAX);
+    std::fs::File::open(file)
+        .and_then(|open| open.take(most + 1).read_to_end(&mut bytes))
+        .map_err(|e| error(e.to_string()))?;
+    if bytes.len() > OCSP {
+        return Err(error(format!("longer than {OCSP} bytes")));
+    }
+    let leaf = key.cert.first().map(|leaf| X509Certificate::from_der(leaf));
+    let Some(Ok((_, leaf))) = leaf else {
+        return Err(error("its certificate cannot be read".to_owned()));
+    };
+    let found = staple::read(&bytes, leaf.raw_serial()).map_err(|why| error(why.to_owned()))?;
+    let why = match &found {
+        None => "it is about another certificate",
+        Some(staple) if !staple.is_fresh(SystemTime::now()) => "it is out of date",
+        Some(_) => return Ok(found),
+    };
+    if tells {
+        let file = file.display();
+        tracing::warn!(%file, why, "an OCSP response is not shown");
+    }
+    Ok(found)
 }
 
 /// Reads one pair and checks that its halves belong together.
@@ -170,7 +276,7 @@ pub fn read_pair(pair: &Pair) -> Result<CertifiedKey, PairError> {
 ///
 /// # Errors
 /// When it cannot be read or holds no certificate.
-pub fn read_chain(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, PairError> {
+pub fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, PairError> {
     let error = |why: String| PairError::File {
         file: path.display().to_string(),
         why,

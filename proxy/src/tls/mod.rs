@@ -4,6 +4,7 @@ pub mod client;
 pub mod connect;
 pub mod files;
 pub mod shown;
+pub mod staple;
 pub mod store;
 pub mod verify;
 

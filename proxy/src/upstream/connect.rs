@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -15,14 +16,19 @@ use crate::worker::Worker;
 
 use super::security::Security;
 
-/// A connection to the lease's endpoint, offering these protocols by ALPN where there is TLS.
+/// A connection to the lease's endpoint, offering these protocols by ALPN where there is TLS. It
+/// begins with these bytes, before TLS.
 ///
 /// # Errors
 /// [`ErrorKind::ConnectFailed`], [`ErrorKind::ConnectTimeout`], [`ErrorKind::UpstreamTls`],
 /// [`ErrorKind::UpstreamIdentity`], [`ErrorKind::NoIdentity`].
-pub async fn connect(worker: &Rc<Worker>, lease: &Lease) -> Result<Io, Error> {
+pub async fn connect(
+    worker: &Rc<Worker>,
+    lease: &Lease,
+    first: Option<Vec<u8>>,
+) -> Result<Io, Error> {
     let spec = &lease.service().spec;
-    let attempt = establish(lease, &spec.security);
+    let attempt = establish(lease, &spec.security, first);
     let result = tokio::time::timeout(spec.connect_timeout, attempt)
         .await
         .unwrap_or_else(|_| Err(ErrorKind::ConnectTimeout.into()));
@@ -37,12 +43,18 @@ pub async fn connect(worker: &Rc<Worker>, lease: &Lease) -> Result<Io, Error> {
     result
 }
 
-async fn establish(lease: &Lease, security: &Security) -> Result<Io, Error> {
+async fn establish(
+    lease: &Lease,
+    security: &Security,
+    first: Option<Vec<u8>>,
+) -> Result<Io, Error> {
     let address = lease.endpoint().address;
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|error| Error::with(ErrorKind::ConnectFailed, error))?;
+    let failed = |error| Error::with(ErrorKind::ConnectFailed, error);
+    let mut stream = TcpStream::connect(address).await.map_err(failed)?;
     tune(&stream);
+    if let Some(first) = first {
+        stream.write_all(&first).await.map_err(failed)?;
+    }
     let (config, name) = match security {
         Security::Plain => return Ok(Io::plain(stream)),
         Security::Tls(tls) => (tls.config.clone(), tls.name.clone()),

@@ -8,6 +8,7 @@ use bytes::{BufMut, BytesMut};
 use http::{Method, StatusCode};
 use selvedge_contract::defaults::{Limits, Role, upstream as defaults};
 
+use crate::accept::Downstream;
 use crate::balance::Lease;
 use crate::error::{Error, ErrorKind};
 use crate::message::{
@@ -43,9 +44,11 @@ pub async fn send(
     head: &RequestHead,
     body: Body,
     interim: &dyn Interim,
+    client: &Downstream,
 ) -> Result<Answer, Failure> {
     let pool = worker.pools.of(lease);
-    let (conn, permit, reused) = match checkout(worker, lease, &pool).await {
+    let once = lease.service().spec.announces.is_some();
+    let (conn, permit, reused) = match checkout(worker, lease, &pool, client).await {
         Ok(found) => found,
         Err(error) => return Err(Failure::untouched(error, body)),
     };
@@ -54,7 +57,7 @@ pub async fn send(
     }
     let encoder = {
         let mut conn = conn.borrow_mut();
-        write_head(conn.output(), head, &body)
+        write_head(conn.output(), head, &body, once)
     };
     let mut upload = Upload::new(body, encoder);
     let mut interims = 0;
@@ -71,7 +74,12 @@ pub async fn send(
     })
     .await;
     match found {
-        Ok(reply) => Ok(accept(worker, reply, conn, permit, upload, pool)),
+        Ok(mut reply) => {
+            // It is the client's that it began with, and a client may not hold more of them than it
+            // has requests.
+            reply.persists &= !once;
+            Ok(accept(worker, reply, conn, permit, upload, pool))
+        }
         Err(mut error) => {
             // Nothing came back on a connection that had been idle: the endpoint closed it.
             if reused && error.kind == ErrorKind::UpstreamReset && conn.borrow().received == 0 {
@@ -88,6 +96,7 @@ async fn checkout(
     worker: &Rc<Worker>,
     lease: &Lease,
     pool: &Rc<Pool>,
+    client: &Downstream,
 ) -> Result<(SharedConn, Permit, bool), Error> {
     if let Some((conn, permit)) = pool.take_idle() {
         conn.borrow_mut().received = 0;
@@ -100,15 +109,18 @@ async fn checkout(
             Ok((conn, permit, true))
         }
         Turn::New(permit) => {
-            let io = Box::pin(connect::connect(worker, lease)).await?;
+            let announces = lease.service().spec.announces;
+            let first = announces.map(|announce| announce.header(client));
+            let io = Box::pin(connect::connect(worker, lease, first)).await?;
             let conn = Rc::new(std::cell::RefCell::new(Conn::new(io, BUFFER)));
             Ok((conn, permit, false))
         }
     }
 }
 
-/// Writes the head of a request, and says how its body is to be written.
-pub fn write_head(out: &mut BytesMut, head: &RequestHead, body: &Body) -> Encoder {
+/// Writes the head of a request, the only one on its connection or not, and says how its body is to
+/// be written.
+pub fn write_head(out: &mut BytesMut, head: &RequestHead, body: &Body, once: bool) -> Encoder {
     let target = head.target.text();
     out.reserve(target.len() + head.host.as_str().len() + 64);
     out.put_slice(head.method.as_str().as_bytes());
@@ -128,6 +140,8 @@ pub fn write_head(out: &mut BytesMut, head: &RequestHead, body: &Body) -> Encode
             out.put_slice(websocket::new_key().as_bytes());
             out.put_slice(b"\r\n");
         }
+    } else if once {
+        out.put_slice(b"Connection: close\r\n");
     }
     let encoder = match body.length() {
         BodyLength::Exact(length) => {

@@ -330,7 +330,7 @@ async fn open(
 ) -> Result<(), Error> {
     pool.connecting.set(true);
     let _connecting = Connecting(pool);
-    let io = connect::connect(worker, lease).await?;
+    let io = connect::connect(worker, lease, None).await?;
     let conn = Conn::new(io, End::Client, OWN, Some(pool.changed.clone()));
     let conn = Rc::new(RefCell::new(conn));
     pool.shared.borrow_mut().push(Rc::new(Shared {

@@ -2,6 +2,7 @@
 //!
 //! [`send`] needs a [`Lease`], which only `balance::pick` gives.
 
+pub mod announce;
 pub mod connect;
 pub mod http1;
 pub mod http2;
@@ -11,6 +12,7 @@ pub mod security;
 
 use std::rc::Rc;
 
+use crate::accept::Downstream;
 use crate::balance::Lease;
 use crate::balance::service::Speaks;
 use crate::error::Error;
@@ -18,6 +20,7 @@ use crate::message::{Body, RequestHead, Response, ResponseHead};
 use crate::protocol::tunnel::TunnelEnd;
 use crate::worker::Worker;
 
+pub use announce::Announce;
 pub use pool::Pools;
 pub use security::Security;
 
@@ -46,7 +49,7 @@ pub trait Interim {
     fn interim(&self, head: ResponseHead);
 }
 
-/// Sends a request and waits for the head of the response.
+/// Sends a request of this client and waits for the head of the response.
 ///
 /// Dropping the future gives the request up: an HTTP/1 connection is closed, an HTTP/2 stream
 /// reset.
@@ -59,9 +62,10 @@ pub async fn send(
     head: &RequestHead,
     body: Body,
     interim: &dyn Interim,
+    client: &Downstream,
 ) -> Result<Answer, Failure> {
     match lease.service().spec.speaks {
-        Speaks::Http1 => http1::send(worker, lease, head, body, interim).await,
+        Speaks::Http1 => http1::send(worker, lease, head, body, interim, client).await,
         Speaks::Http2 => http2::send(worker, lease, head, body, interim).await,
     }
 }

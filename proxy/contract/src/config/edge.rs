@@ -243,13 +243,15 @@ pub struct BodyTransform {
     pub largest: Option<Size>,
 }
 
-/// A service that decides over HTTP whether a request may pass, as Envoy's `ext_authz`.
+/// A service that decides whether a request may pass, as Envoy's `ext_authz`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ExtAuthz {
     /// Service that is asked: the request's method, host, path and headers, without its body.
     pub service: String,
-    /// Goes before the path. Default: none.
+    /// How it is asked. Default: `http`. `grpc` wants a service of `protocol: http2`.
+    pub protocol: AuthzProtocol,
+    /// Over HTTP: goes before the path. Default: none.
     pub path_prefix: String,
     /// To the last byte of its answer. Default: 200ms.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -258,9 +260,24 @@ pub struct ExtAuthz {
     pub fail_open: bool,
     /// Headers that are sent along. Default: all.
     pub headers: Vec<String>,
-    /// Headers of its answer that the application gets; what a client sends there is removed.
+    /// Headers of its answer that the application gets; what a client sends there is removed. Over
+    /// gRPC the answer itself says what the application gets, and here stands what only it may say.
     pub upstream_headers: Vec<String>,
+    /// Over gRPC: `context_extensions` of the question.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub context: BTreeMap<String, String>,
     /// How long an answer holds for the same question. Default: 0s, it is asked each time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<Duration>,
+}
+
+/// How a service that decides is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum AuthzProtocol {
+    /// The request's own head, over HTTP: the status of the answer decides.
+    #[default]
+    Http,
+    /// `envoy.service.auth.v3.Authorization/Check`.
+    Grpc,
 }

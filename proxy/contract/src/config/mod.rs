@@ -25,8 +25,9 @@ pub use credentials::{
 };
 pub use dev::{DevConfig, Workload};
 pub use edge::{
-    BodyTransform, CachePolicy, Coding, Compression, Csrf, ErrorPage, ExtAuthz, Frame, Hsts,
-    PathReplacement, RequestTransform, ResponseTransform, Security, Transform, VersionPolicy,
+    AuthzProtocol, BodyTransform, CachePolicy, Coding, Compression, Csrf, ErrorPage, ExtAuthz,
+    Frame, Hsts, PathReplacement, RequestTransform, ResponseTransform, Security, Transform,
+    VersionPolicy,
 };
 pub use login::{IntrospectionPolicy, OidcPolicy};
 pub use policy::{
@@ -39,8 +40,8 @@ pub use route::{
     QueryMatch, Redirect, RetrySpec, Rewrite, Route, RouteTimeouts, Rule,
 };
 pub use service::{
-    Balance, Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, Service, ServiceLimits,
-    UpstreamProtocol, UpstreamTls,
+    Balance, Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, ProxyVersion, Service,
+    ServiceLimits, UpstreamProtocol, UpstreamTls,
 };
 pub use traffic::{BandwidthPolicy, ConcurrencyPolicy};
 
@@ -193,7 +194,8 @@ pub enum TlsVersion {
     V13,
 }
 
-/// A certificate chain and its key, in PEM files; re-read when they change.
+/// A certificate chain and its key, in PEM files, and what its issuer says of it; re-read when they
+/// change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CertificateFiles {
@@ -201,6 +203,10 @@ pub struct CertificateFiles {
     pub certificate: String,
     /// Key file (PKCS#8, SEC1 or PKCS#1).
     pub key: String,
+    /// File with an OCSP response in DER, shown to clients that ask until its `nextUpdate`. Default:
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ocsp: Option<String>,
 }
 
 /// Who this proxy is: from a CA (`ca`) or from files (`certificate`, `key`).

@@ -315,12 +315,19 @@ pub enum OnLoss {
     Refuse,
 }
 
-/// A Redis or Valkey server that several gateways share.
+/// A Redis or Valkey server, or a cluster, that several gateways share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RedisStore {
     /// `redis://host:6379/0`, or `rediss://` with TLS.
     pub address: String,
+    /// The server is one of a cluster (Redis Cluster): each key is counted by the server that keeps
+    /// its slot. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cluster: bool,
+    /// Other servers of the cluster to ask where its keys are; it names the rest itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
     /// User. Default: the server's default user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,

@@ -34,6 +34,10 @@ pub struct Service {
     /// Mutual TLS to endpoints in the mesh. Never falls back to plaintext.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mesh: Option<MeshSpec>,
+    /// Connections begin with a PROXY header that names the client. None is then used for a second
+    /// request; HTTP/1 only. Default: no header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyVersion>,
     /// Time to connect, TLS included. Default: 1s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<Duration>,
@@ -98,6 +102,16 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2, with prior knowledge or by ALPN.
     Http2,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// TLS to endpoints outside the mesh.

@@ -13,6 +13,7 @@ fn service(strategy: Strategy, weights: &[u32]) -> Service {
         strategy,
         speaks: Speaks::Http1,
         security: Security::Plain,
+        announces: None,
         connect_timeout: Duration::from_secs(1),
         idle: Duration::from_secs(1),
         max_requests: 10,

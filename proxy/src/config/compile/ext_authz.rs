@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_contract::config::ExtAuthz as ExtAuthzSpec;
+use selvedge_contract::config::{AuthzProtocol, ExtAuthz as ExtAuthzSpec, Service as ServiceSpec};
 use selvedge_contract::defaults::policy as defaults;
 
-use crate::policy::ext_authz::ExtAuthz;
+use crate::balance::service::Speaks;
+use crate::message::Host;
+use crate::policy::ext_authz::{ExtAuthz, Form, Grpc};
 
 use super::policies::Policies;
 use super::routes;
@@ -37,13 +39,43 @@ impl Compiler {
             }
         }
         pass.check_asked(at, &spec.service);
-        let Some((_, service)) = services.get(&spec.service) else {
+        let grpc = spec.protocol == AuthzProtocol::Grpc;
+        if grpc && !prefix.is_empty() {
+            let remedy = "leave it out, or set `protocol: http`";
+            pass.error(
+                &at.then("pathPrefix"),
+                "a call over gRPC has its own path",
+                remedy,
+            );
+        }
+        if !grpc && !spec.context.is_empty() {
+            let remedy = "leave it out, or set `protocol: grpc`";
+            pass.error(
+                &at.then("context"),
+                "`context` is told over gRPC only",
+                remedy,
+            );
+        }
+        let Some((service_spec, service)) = services.get(&spec.service) else {
             // One that exists but has errors was reported where it stands.
             if !pass.config.services.contains_key(&spec.service) {
                 let known = pass.config.services.keys().map(String::as_str);
                 pass.dangling(&at.then("service"), "service", &spec.service, known);
             }
             return None;
+        };
+        if grpc && service.spec.speaks != Speaks::Http2 {
+            let message = format!("gRPC needs HTTP/2, and `{}` speaks HTTP/1", spec.service);
+            let remedy = format!("set `protocol: http2` at `services.{}`", spec.service);
+            pass.error(&at.then("service"), message, remedy);
+        }
+        let form = if grpc {
+            Form::Grpc(Grpc {
+                host: called(&spec.service, service_spec),
+                context: spec.context.clone(),
+            })
+        } else {
+            Form::Http(prefix.to_owned())
         };
         let timeout = spec.timeout.map_or(defaults::VERDICT, |d| d.0);
         let rule = format!("policy/{name}");
@@ -54,7 +86,7 @@ impl Compiler {
             name: Arc::from(name),
             id: self.tokens,
             rule: self.simple_rule(&rule, service, plain, timeout, retry),
-            prefix: prefix.to_owned(),
+            form,
             fail_open: spec.fail_open,
             timeout,
             headers: spec.headers.clone(),
@@ -62,4 +94,14 @@ impl Compiler {
             cache: spec.cache.map_or(Duration::ZERO, |d| d.0),
         })
     }
+}
+
+/// How a service is called: the name in its certificate, or its own. One that is no host is called by
+/// its endpoint's address.
+fn called(name: &str, spec: &ServiceSpec) -> Host {
+    let tls = spec.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    let dns = spec.dns.as_deref().filter(|dns| !dns.starts_with('_'));
+    let dns = dns.map(|dns| dns.trim_end_matches('.'));
+    let text = tls.or(dns).unwrap_or(name).to_owned();
+    Host::parse(text.into()).unwrap_or_default()
 }

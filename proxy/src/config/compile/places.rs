@@ -12,7 +12,7 @@ use selvedge_gateway::address::{Range, Ranges};
 
 use crate::accept::ListenerPlan;
 use crate::tls::client;
-use crate::tls::files::Pair;
+use crate::tls::files::{Pair, PairError};
 use crate::tls::{FileCertificates, ServerTls, ShownCertificates};
 
 use super::{At, Pass};
@@ -30,6 +30,7 @@ impl Pass<'_> {
             .map(|files| Pair {
                 certificate: PathBuf::from(&files.certificate),
                 key: PathBuf::from(&files.key),
+                ocsp: files.ocsp.as_ref().map(PathBuf::from),
             })
             .collect();
         let certificates = at.then("certificates");
@@ -42,6 +43,12 @@ impl Pass<'_> {
             Ok(files) => files,
             Err(errors) => {
                 for (index, error) in errors {
+                    if matches!(error, PairError::Ocsp { .. }) {
+                        let at = certificates.nth(index).then("ocsp");
+                        let remedy = "expected a file with the responder's answer, in DER";
+                        self.error(&at, error.to_string(), remedy);
+                        continue;
+                    }
                     let remedy = "expected PEM files that can be read";
                     self.error(&certificates.nth(index), error.to_string(), remedy);
                 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
-use selvedge_contract::config::{Balance, Endpoint, Service as Spec, UpstreamProtocol};
+use selvedge_contract::config::{
+    Balance, Endpoint, ProxyVersion, Service as Spec, UpstreamProtocol,
+};
 use selvedge_contract::defaults::upstream as defaults;
 use selvedge_contract::identity::SpiffeId;
 
@@ -15,8 +17,8 @@ use crate::balance::breaker::BreakerSpec;
 use crate::balance::service::{DnsName, EjectionSpec, Speaks, Strategy};
 use crate::balance::{Service, ServiceSpec};
 use crate::tls;
-use crate::upstream::Security;
 use crate::upstream::security::{MeshTls, ServerTls};
+use crate::upstream::{Announce, Security};
 
 use super::{At, Compiler, Pass};
 
@@ -168,6 +170,13 @@ impl Pass<'_> {
             }
             _ => {}
         }
+        if spec.proxy_protocol.is_some()
+            && (spec.mesh.is_some() || spec.protocol == UpstreamProtocol::Http2)
+        {
+            let message = "a connection of HTTP/2 is many clients', and a PROXY header names one";
+            let remedy = "set `protocol: http1`, without `mesh`";
+            self.error(&at.then("proxyProtocol"), message, remedy);
+        }
         if let Some(breaker) = &spec.breaker
             && !(1..=100).contains(&breaker.error_rate)
         {
@@ -215,6 +224,10 @@ fn full_spec(name: Arc<str>, spec: &Spec, security: Security) -> ServiceSpec {
         },
         speaks,
         security,
+        announces: spec.proxy_protocol.map(|version| match version {
+            ProxyVersion::V1 => Announce::V1,
+            ProxyVersion::V2 => Announce::V2,
+        }),
         connect_timeout: time(spec.connect_timeout, defaults::CONNECT),
         idle: time(spec.idle_timeout, idle),
         max_requests: spec.limits.requests.unwrap_or(defaults::REQUESTS),

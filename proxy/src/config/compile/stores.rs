@@ -37,22 +37,18 @@ impl Compiler {
             let known = self.stores.get(name).filter(|(before, _)| *before == made);
             let store = match known {
                 Some((_, store)) => store.clone(),
-                None => match client(&made) {
-                    Ok(client) => {
-                        let timeout = spec.timeout.map_or(defaults::STORE, |d| d.0);
-                        let name = self.name(name);
-                        if self.dry {
-                            Arc::new(Store::idle(name, timeout))
-                        } else {
-                            Store::start(name, client, timeout)
-                        }
-                    }
-                    Err(error) => {
-                        let remedy = "expected `redis://host:6379`, or `rediss://` with TLS";
-                        pass.error(&at.then("address"), error, remedy);
+                None => {
+                    let Some(clients) = pass.clients(&at, &made) else {
                         continue;
+                    };
+                    let timeout = spec.timeout.map_or(defaults::STORE, |d| d.0);
+                    let name = self.name(name);
+                    if self.dry {
+                        Arc::new(Store::idle(name, timeout))
+                    } else {
+                        Store::start(name, clients, spec.cluster, timeout)
                     }
-                },
+                }
             };
             stores.insert(name.clone(), (made, store));
         }
@@ -60,8 +56,7 @@ impl Compiler {
     }
 }
 
-fn client(made: &Made) -> Result<Client, String> {
-    let address = made.spec.address.as_str();
+fn client(made: &Made, address: &str) -> Result<Client, String> {
     if !address.starts_with("redis://") && !address.starts_with("rediss://") {
         return Err(format!("`{address}` is no address of a server"));
     }
@@ -89,6 +84,43 @@ fn client(made: &Made) -> Result<Client, String> {
 }
 
 impl Pass<'_> {
+    /// The server of a store, and what else is known of its cluster.
+    fn clients(&mut self, at: &At, made: &Made) -> Option<Vec<Client>> {
+        let spec = &made.spec;
+        if !spec.cluster && !spec.nodes.is_empty() {
+            let remedy = "add `cluster: true`, or leave `nodes` out";
+            self.error(&at.then("nodes"), "only a cluster has more servers", remedy);
+            return None;
+        }
+        let nodes = spec.nodes.iter().enumerate();
+        let nodes = nodes.map(|(index, node)| (at.then("nodes").nth(index), node));
+        let all: Vec<_> = std::iter::once((at.then("address"), &spec.address))
+            .chain(nodes)
+            .collect();
+        let secure = |address: &str| address.starts_with("rediss://");
+        let mut clients = Vec::new();
+        for (at, address) in &all {
+            match client(made, address) {
+                Ok(client) => {
+                    if spec.cluster && client.get_connection_info().redis_settings().db() != 0 {
+                        let remedy = "leave the number out";
+                        self.error(at, "a cluster has only database 0", remedy);
+                    }
+                    if secure(address) != secure(&spec.address) {
+                        let remedy = "expected `rediss://` for all, or for none";
+                        self.error(at, "a cluster has TLS or it has not", remedy);
+                    }
+                    clients.push(client);
+                }
+                Err(error) => {
+                    let remedy = "expected `redis://host:6379`, or `rediss://` with TLS";
+                    self.error(at, error, remedy);
+                }
+            }
+        }
+        (clients.len() == all.len()).then_some(clients)
+    }
+
     fn store_files(&mut self, at: &At, spec: &RedisStore) -> Option<Made> {
         let mut read = |key: &str, path: &Option<String>| match path {
             None => Some(None),

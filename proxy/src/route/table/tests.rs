@@ -16,6 +16,7 @@ fn rule(name: &str) -> Arc<Rule> {
         tag: name.into(),
         guards: Vec::new(),
         treatment: crate::policy::treatment::Treatment::default(),
+        headers: false,
         request_edits: Edits::default(),
         response_edits: Edits::default(),
         redirect: None,

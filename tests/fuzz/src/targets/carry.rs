@@ -125,7 +125,7 @@ pub(super) fn survives(head: &RequestHead, length: BodyLength) {
 
 fn over_http1(head: &RequestHead, length: BodyLength) {
     let mut out = BytesMut::new();
-    write_head(&mut out, head, &engine::body(length));
+    write_head(&mut out, head, &engine::body(length), false);
     assert_eq!(
         find_end(&out, 0),
         HeadEnd::At(out.len()),
