@@ -1,0 +1,131 @@
+//! The listeners of a gateway's configuration: where they stand, and what they speak.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A Gateway API listener plus `bind`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listener {
+    /// Name, unique; routes refer to it in `parentRefs`.
+    pub name: String,
+    /// Address to bind. Default: `0.0.0.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bind: Option<String>,
+    /// Port to bind; `0` lets the system choose.
+    pub port: u16,
+    /// `HTTP` (HTTP/1.1 and HTTP/2 with prior knowledge) or `HTTPS` (TLS, ALPN). Default: `HTTP`.
+    #[serde(default)]
+    pub protocol: ListenerProtocol,
+    /// Only requests for this host: exact, or `*.` and a suffix. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Proxies before this one that append to `X-Forwarded-For` whom they saw. So many of its last
+    /// entries are believed and passed on, also `X-Forwarded-Proto` and `-Host`. Default: 0, nobody
+    /// is believed.
+    #[serde(default)]
+    pub trusted_hops: u8,
+    /// Load balancers that say whom they speak for by the PROXY protocol (version 1 or 2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Names of policies for all that comes here; one of the same kind at a route or rule wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
+    /// Certificates of an `HTTPS` listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+}
+
+/// Who speaks for others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Addresses and ranges of the load balancers. From these a PROXY header is demanded; from others
+    /// it is no HTTP.
+    pub from: Vec<String>,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ListenerProtocol {
+    /// HTTP/1.1, and HTTP/2 with prior knowledge.
+    #[default]
+    #[serde(rename = "HTTP")]
+    Http,
+    /// The same over TLS; HTTP/2 by ALPN.
+    #[serde(rename = "HTTPS")]
+    Https,
+}
+
+/// TLS termination.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerTls {
+    /// Certificates in files; at least one without `acme`. The one whose name fits the client's SNI
+    /// is shown, else the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateFiles>,
+    /// Name of an entry in `acme` that obtains certificates, beside or instead of the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<String>,
+    /// Least TLS version. Default: `1.2`.
+    #[serde(default)]
+    pub min_version: TlsVersion,
+    /// Clients show certificates of their own. Default: they are not asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// Certificates of clients (mutual TLS at the edge).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClientCertificates {
+    /// File with the CA certificates that they are verified by, PEM; re-read when it changes.
+    pub ca: String,
+    /// File with what these CAs have revoked (CRL, PEM); re-read when it changes. A list that is out
+    /// of date lets nobody in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl: Option<String>,
+    /// `required`: no handshake without one. `optional`: who shows one must show a valid one; what
+    /// needs one asks for it by a policy. Default: `required`.
+    #[serde(default)]
+    pub mode: ClientCertificateMode,
+}
+
+/// Whether clients must show a certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ClientCertificateMode {
+    /// They must.
+    #[default]
+    Required,
+    /// They may.
+    Optional,
+}
+
+/// A TLS version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsVersion {
+    /// TLS 1.2 with ECDHE and AEAD only.
+    #[default]
+    #[serde(rename = "1.2")]
+    V12,
+    /// TLS 1.3.
+    #[serde(rename = "1.3")]
+    V13,
+}
+
+/// A certificate chain and its key, in PEM files, and what its issuer says of it; re-read when they
+/// change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CertificateFiles {
+    /// Chain file, leaf first.
+    pub certificate: String,
+    /// Key file (PKCS#8, SEC1 or PKCS#1).
+    pub key: String,
+    /// File with an OCSP response in DER, shown to clients that ask until its `nextUpdate`. Default:
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ocsp: Option<String>,
+}
