@@ -13,8 +13,8 @@ pub mod words;
 use std::path::PathBuf;
 
 use targets::{
-    acme, authority, carry, chunked, config, frames, heads, hpack, identity, login, proof, target,
-    trace,
+    acme, answers, authority, carry, chunked, config, frames, heads, hpack, identity, login, proof,
+    target, trace,
 };
 
 /// A target: panics when a property does not hold.
@@ -41,6 +41,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("identity", identity::identity),
     ("units", identity::units),
     ("trace", trace::trace),
+    ("verdict", answers::verdict),
+    ("ocsp", answers::ocsp),
     ("certificate-request", authority::request),
     ("peer-certificate", authority::peer),
 ];

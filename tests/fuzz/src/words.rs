@@ -14,6 +14,7 @@ pub fn words(target: &str) -> &'static [&'static [u8]] {
         "acme" => ACME,
         "login" => LOGIN,
         "proof" => PROOF,
+        "verdict" => VERDICTS,
         "identity" | "units" => TEXTS,
         "trace" => TRACES,
         _ => DER,
@@ -381,4 +382,23 @@ const PROOF: &[&[u8]] = &[
     b"$2y$10$",
     b"\x82\x0f",
     b"\x86\x0f",
+];
+
+const VERDICTS: &[&[u8]] = &[
+    b"\x01\x0a\x00\x1a",
+    b"\x01\x0a\x02\x08\x07\x12",
+    b"\x00\x00\x00\x00\x00\x04",
+    b"\x0a\x03\x08\x91\x03",
+    b"\x12\x0a\x0a\x08\x0a\x03X-A\x12\x01",
+    b"\x12\x02\x08\x01",
+    b"\x18\x02",
+    b"\x1a\x03\x0d\x0a\x00",
+    b"\x2a\x04Host",
+    b"\x32\x0c",
+    b"\x1a\x02no",
+    b":path",
+    b"X_Forwarded_For",
+    b"Content-Length",
+    b"Transfer-Encoding",
+    b"\r\nX: 1",
 ];
