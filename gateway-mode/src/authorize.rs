@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::address::Ranges;
 use crate::apikey::Consumer;
 use crate::expression::Expression;
+use crate::geo::Country;
 use crate::jwt::{find, holds};
 
 /// What a condition is for.
@@ -44,6 +45,8 @@ pub struct Facts<'a> {
     pub consumer: Option<&'a Consumer>,
     /// The client's address.
     pub address: &'a dyn Fn() -> IpAddr,
+    /// The country of that address.
+    pub country: &'a dyn Fn() -> Option<Country>,
 }
 
 impl std::fmt::Debug for Facts<'_> {
@@ -97,6 +100,8 @@ pub struct Condition {
     pub plans: Vec<String>,
     /// Client addresses.
     pub addresses: Option<Ranges<()>>,
+    /// Countries of client addresses.
+    pub countries: Vec<Country>,
     /// And this.
     pub when: Option<Expression>,
 }
@@ -138,6 +143,8 @@ impl Condition {
                 .addresses
                 .as_ref()
                 .is_none_or(|ranges| ranges.find((facts.address)()).is_some())
+            && (self.countries.is_empty()
+                || (facts.country)().is_some_and(|country| self.countries.contains(&country)))
             && self.when.as_ref().is_none_or(|when| {
                 let said = when.holds(&values(when, facts));
                 said.unwrap_or(sense == Sense::Deny)
@@ -234,7 +241,9 @@ fn values(when: &Expression, facts: &Facts<'_>) -> Map<String, Value> {
     if when.uses("source") {
         let address = (facts.address)().to_string();
         let principal = facts.peer.unwrap_or_default();
-        let source = json!({ "address": address, "principal": principal });
+        let country = (facts.country)();
+        let country = country.as_ref().map_or("", Country::as_str);
+        let source = json!({ "address": address, "principal": principal, "country": country });
         values.insert("source".to_owned(), source);
     }
     if let Some(claims) = facts.claims.filter(|_| when.uses("claims")) {
@@ -268,6 +277,7 @@ mod tests {
             claims: claims.as_object(),
             consumer: None,
             address: &|| IpAddr::from([10, 0, 0, 1]),
+            country: &|| None,
         };
         [Sense::Allow, Sense::Deny].map(|sense| condition.holds(&facts, sense))
     }

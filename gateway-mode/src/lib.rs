@@ -20,6 +20,7 @@
 //! - [`rewrite`]: what a path becomes.
 //! - [`signature`]: whether a shared secret has signed a request.
 //! - [`template`]: texts with values in them, escaped for where they go.
+//! - [`geo`]: which country an address is in.
 //! - [`hostname`]: which host names a pattern takes, and which of two is the more specific.
 
 pub mod address;
@@ -33,6 +34,7 @@ pub mod compression;
 pub mod cors;
 pub mod csrf;
 pub mod expression;
+pub mod geo;
 pub mod hostname;
 pub mod introspection;
 pub mod jwt;

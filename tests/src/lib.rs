@@ -10,6 +10,7 @@ pub mod certs;
 pub mod hostile;
 pub mod http2;
 pub mod http2_upstream;
+pub mod mmdb;
 pub mod node;
 pub mod oidc;
 pub mod process;

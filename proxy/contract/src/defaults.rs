@@ -234,6 +234,8 @@ pub mod policy {
     pub const INTROSPECTIONS: usize = 4096;
     /// Bytes of an answer about a token.
     pub const INTROSPECTION_BYTES: usize = 32 << 10;
+    /// Bytes of a database of countries.
+    pub const GEO_BYTES: u64 = 512 << 20;
     /// A signature is good for this long, as Standard Webhooks and Stripe have it.
     pub const SIGNATURE_AGE: Duration = Duration::from_secs(300);
     /// Bytes of a body that is held until its signature is verified.

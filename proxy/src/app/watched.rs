@@ -20,6 +20,7 @@ pub(super) fn files(source: &Config) -> Vec<PathBuf> {
     for policy in source.policies.values() {
         of_policy(policy, &mut files);
     }
+    files.extend(source.geo.iter().map(|geo| &geo.database));
     for store in source.redis.values() {
         files.extend(store.password_file.iter().chain(&store.ca));
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use selvedge_gateway::authorize::{Condition, Facts, Sense};
+use selvedge_gateway::geo::Geo;
 
 use crate::error::ErrorKind;
 
@@ -18,6 +19,8 @@ pub struct Access {
     pub sense: Sense,
     /// Conditions.
     pub conditions: Vec<Condition>,
+    /// Where addresses are.
+    pub geo: Option<Arc<Geo>>,
 }
 
 impl Access {
@@ -28,6 +31,7 @@ impl Access {
     pub fn check(&self, seen: &Seen<'_>) -> Result<(), Stop> {
         let (head, downstream) = (seen.head, seen.downstream);
         let path = head.target.bare_path();
+        let address = || client::address(downstream, &head.fields);
         let facts = Facts {
             method: head.method.as_str(),
             host: head.host.name(),
@@ -37,7 +41,8 @@ impl Access {
             peer: downstream.peer_id(),
             claims: seen.token.as_ref().map(|token| &token.claims),
             consumer: seen.consumer.as_ref(),
-            address: &|| client::address(downstream, &head.fields),
+            address: &address,
+            country: &|| self.geo.as_ref()?.country(address()),
         };
         let mut conditions = self.conditions.iter();
         let fits = conditions.any(|condition| condition.holds(&facts, self.sense));

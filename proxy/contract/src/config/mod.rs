@@ -65,6 +65,9 @@ pub struct Config {
     pub services: BTreeMap<String, Service>,
     /// Named rules that routes and inbound ports refer to.
     pub policies: BTreeMap<String, Policy>,
+    /// Where addresses are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub geo: Option<Geo>,
     /// Redis or Valkey servers that several gateways share, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub redis: BTreeMap<String, RedisStore>,
@@ -85,6 +88,14 @@ pub struct Config {
     pub admin: Admin,
     /// What happens on SIGTERM.
     pub drain: Drain,
+}
+
+/// Where addresses are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Geo {
+    /// Database of countries in MaxMind's form (`.mmdb`), 512MiB at most; re-read when it changes.
+    pub database: String,
 }
 
 /// Who this proxy is: from a CA (`ca`) or from files (`certificate`, `key`).

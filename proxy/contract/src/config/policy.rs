@@ -126,9 +126,13 @@ pub struct Allow {
     /// Client addresses, as ranges such as `10.0.0.0/8`, any of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
+    /// Countries of client addresses, as two capitals such as `DE`, any of them; needs `geo`. An address
+    /// that the database does not know is in none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub countries: Vec<String>,
     /// An expression in CEL that must be true: `request.method == 'GET' && claims.tier == 'gold'`. It
     /// knows `request` (`method`, `host`, `path`, `query`, `headers`), `source` (`address`,
-    /// `principal`), `claims`, `consumer` (`name`, `plan`). What cannot be said is false to let in, and
+    /// `principal`, `country`), `claims`, `consumer` (`name`, `plan`). What cannot be said is false to let in, and
     /// true to keep out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,

@@ -8,6 +8,7 @@ use selvedge_contract::identity::{SpiffeId, TrustDomain};
 use selvedge_gateway::address::{Range, Ranges};
 use selvedge_gateway::authorize::{Condition, Principal, Sense, Test};
 use selvedge_gateway::expression::Expression;
+use selvedge_gateway::geo::Country;
 
 use crate::policy::access::Access;
 use crate::protocol::http1::parse::is_token;
@@ -21,6 +22,7 @@ impl Pass<'_> {
         let conditions = conditions.map(|(index, spec)| self.condition(&at.nth(index), spec));
         Access {
             conditions: conditions.collect(),
+            geo: self.geo.clone(),
             name: Arc::from(name),
             sense,
         }
@@ -72,6 +74,19 @@ impl Pass<'_> {
                 }
             }
             condition.addresses = Some(ranges);
+        }
+        for (nth, text) in spec.countries.iter().enumerate() {
+            let at = at.then("countries").nth(nth);
+            let country: Option<Country> = self.parse(&at, text);
+            condition.countries.extend(country);
+        }
+        if !spec.countries.is_empty() && self.config.geo.is_none() {
+            let remedy = "add `geo: { database: FILE }`";
+            self.error(
+                &at.then("countries"),
+                "nothing says where addresses are",
+                remedy,
+            );
         }
         if let Some(source) = &spec.when {
             match Expression::new(source) {

@@ -8,6 +8,7 @@ mod callbacks;
 mod counts;
 mod credentials;
 mod ext_authz;
+mod geo;
 mod guards;
 mod listeners;
 mod logins;
@@ -78,6 +79,7 @@ pub struct Compiler {
     names: BTreeMap<String, Arc<str>>,
     limits: Limited,
     crowds: counts::Crowds,
+    geo: geo::Known,
     /// Keys that are fetched, by address and CA file.
     sources: BTreeMap<(String, Option<String>), Weak<KeySource>>,
     /// Versions that are counted, with what they were made from.
@@ -106,6 +108,7 @@ pub(super) struct Pass<'a> {
     /// Those that count.
     limits: Limited,
     crowds: counts::Crowds,
+    geo: Option<Arc<selvedge_gateway::geo::Geo>>,
     /// Stores, by name.
     stores: stores::Stores,
     /// Versions, by policy.
@@ -143,6 +146,7 @@ impl Compiler {
             names: BTreeMap::new(),
             limits: BTreeMap::new(),
             crowds: BTreeMap::new(),
+            geo: None,
             sources: BTreeMap::new(),
             versions: BTreeMap::new(),
             users: BTreeMap::new(),
@@ -178,11 +182,13 @@ impl Compiler {
             treats: BTreeMap::new(),
             limits: BTreeMap::new(),
             crowds: BTreeMap::new(),
+            geo: None,
             stores: BTreeMap::new(),
             versions: BTreeMap::new(),
             caches: BTreeMap::new(),
             issuers: BTreeMap::new(),
         };
+        self.geo(&mut pass);
         self.stores(&mut pass);
         self.issuers(&mut pass);
         let services = self.services(&mut pass);
