@@ -30,6 +30,9 @@ impl RedisCluster {
                     "1000",
                     "--cluster-require-full-coverage",
                     "no",
+                    // A replica follows at once, and not with others that may come.
+                    "--repl-diskless-sync-delay",
+                    "0",
                 ];
                 let dir = tempfile::tempdir().unwrap();
                 Redis::placed(dir, port(), &options, password)
@@ -119,6 +122,22 @@ impl RedisCluster {
                 &["CLUSTER", "SETSLOT", slot, "NODE", &target],
             );
         }
+    }
+
+    /// Makes a server without slots the replica of another, and waits until it follows.
+    pub fn replicate(&self, replica: usize, of: usize) {
+        let id = self.id(of);
+        fine(&self.nodes[replica], &["CLUSTER", "REPLICATE", &id]);
+        let deadline = Instant::now() + PATIENCE;
+        let follows = || {
+            let info = self.nodes[replica].ask(&["INFO", "replication"]).concat();
+            info.contains("master_link_status:up\r\n")
+        };
+        while !follows() {
+            assert!(Instant::now() < deadline, "the replica does not follow");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        self.settle();
     }
 
     fn id(&self, at: usize) -> String {

@@ -212,6 +212,21 @@ fn it_is_told_of_the_request_and_its_changes_are_made() {
 }
 
 #[test]
+fn a_small_limit_for_bodies_of_clients_is_none_for_questions() {
+    let (app, deciding) = (Upstream::answering("ok"), Deciding::default());
+    let proxy = gateway(&format!(
+        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0, policies: [ask] }}]
+limits: {{ body: 10 }}
+policies: {{ ask: {{ extAuthz: {{ service: authz, protocol: grpc, timeout: 10s }} }} }}
+routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]
+services: {{ app: {{ endpoints: [\"{}\"] }}, authz: {{ protocol: http2, endpoints: [\"{}\"] }} }}",
+        app.address(),
+        deciding.serve()
+    ));
+    assert_eq!(send(&proxy, "POST /", "X-Pass: yes\r\n").status, 200);
+}
+
+#[test]
 fn a_refusal_is_its_own_and_has_its_end_code() {
     let (app, deciding) = (Upstream::answering("ok"), Deciding::default());
     let mut proxy = asking(&app, deciding.serve(), "timeout: 10s, failOpen: true");

@@ -142,6 +142,9 @@ fn check_refuses_what_is_no_answer() {
     let ocsp = dir.path().join("shop.ocsp");
     std::fs::write(&ocsp, &good).unwrap();
     assert!(check().0);
+    std::fs::write(&ocsp, aged(&good)).unwrap();
+    let (fine, said) = check();
+    assert!(fine && said.contains("it is out of date"), "{said}");
     let later = [0x30, 0x03, 0x0a, 0x01, 0x03];
     let long = vec![0; 100_000];
     let certificate = std::fs::read(dir.path().join("shop.pem")).unwrap();

@@ -214,6 +214,27 @@ fn without_one_server_its_keys_fail_as_wanted_and_others_do_not() {
 }
 
 #[test]
+fn a_replica_that_takes_over_is_found() {
+    let (upstream, mut cluster) = (ok(), RedisCluster::start(3, 1, None));
+    cluster.replicate(3, 2);
+    let store = at(cluster.nodes[0].address());
+    let proxy = counting(&upstream, &store, "rate: 100000/month, onLoss: refuse");
+    until_whole(&proxy);
+    cluster.nodes[2].kill();
+    let begun = Instant::now();
+    let all = || {
+        let mut client = Raw::connect(proxy.address("web"));
+        let asked = (0..60).map(|who| ask(&mut client, &format!("who-{who}")));
+        asked.filter(|status| *status == 200).count()
+    };
+    while all() != 60 {
+        assert!(begun.elapsed() < PATIENCE, "nobody takes over");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    assert!(!cluster.nodes[3].ask(&["KEYS", "selvedge:*"]).is_empty());
+}
+
+#[test]
 fn a_hung_server_is_waited_for_no_longer_than_any_store() {
     let (upstream, cluster) = (ok(), RedisCluster::start(3, 0, None));
     let store = format!(

@@ -38,7 +38,8 @@ pub(super) async fn send<'a>(
 
     let mut tries = Tries::new(rule, &backend.service, &request.head, record.start);
     let body = std::mem::replace(&mut request.body, Body::Empty);
-    let mut body = tries.watch(body, context.plan().limits.body)?;
+    let limit = permit.body_limit(context.plan().limits.body);
+    let mut body = tries.watch(body, limit)?;
     loop {
         let lease = balance::pick(permit, &backend.service, tries.avoid(), tries.now())?;
         record.tries(&lease, tries.count());

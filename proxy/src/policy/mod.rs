@@ -47,6 +47,7 @@ use guard::{Guard, Headers, Notes, Seen, Stop};
 #[derive(Debug)]
 pub struct Permit<'a> {
     rule: &'a Arc<Rule>,
+    own: bool,
 }
 
 impl<'a> Permit<'a> {
@@ -56,16 +57,29 @@ impl<'a> Permit<'a> {
         self.rule
     }
 
+    /// What a body of it may have, where a client's may have this much: what this proxy has written
+    /// itself is no client's.
+    #[must_use]
+    pub const fn body_limit(&self, of_clients: u64) -> u64 {
+        if self.own { 0 } else { of_clients }
+    }
+
     /// For the question whether another request may pass.
     #[must_use]
     pub const fn to_ask(policy: &ExtAuthz) -> Permit<'_> {
-        Permit { rule: &policy.rule }
+        Permit {
+            rule: &policy.rule,
+            own: true,
+        }
     }
 
     /// For a call that is part of this rule's answer.
     #[must_use]
     pub const fn part<'b>(&self, call: &'b Call) -> Permit<'b> {
-        Permit { rule: &call.rule }
+        Permit {
+            rule: &call.rule,
+            own: false,
+        }
     }
 
     /// For work on behalf of the same request that goes on when it has been answered.
@@ -87,7 +101,10 @@ impl Standing {
     /// The permit.
     #[must_use]
     pub const fn permit(&self) -> Permit<'_> {
-        Permit { rule: &self.rule }
+        Permit {
+            rule: &self.rule,
+            own: false,
+        }
     }
 }
 
@@ -202,5 +219,5 @@ pub fn permit<'a>(
     {
         head.host = host;
     }
-    Permit { rule }
+    Permit { rule, own: false }
 }

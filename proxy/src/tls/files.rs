@@ -63,6 +63,8 @@ struct Held {
 struct Stapled {
     key: Arc<CertifiedKey>,
     staple: Staple,
+    /// Where it is from.
+    file: PathBuf,
     /// It was said that it is too old.
     told: AtomicBool,
 }
@@ -77,7 +79,8 @@ impl Held {
             return stapled.key.clone();
         }
         if !stapled.told.swap(true, Relaxed) {
-            tracing::warn!("an OCSP response is out of date and no longer shown");
+            let file = stapled.file.display();
+            tracing::warn!(%file, "an OCSP response is out of date and no longer shown");
         }
         self.bare.clone()
     }
@@ -89,6 +92,8 @@ struct ByName {
     /// By suffix with its leading dot.
     wildcard: HashMap<String, Arc<Held>>,
     first: Option<Arc<Held>>,
+    /// Pairs whose OCSP response is not shown, and why.
+    unshown: Vec<(usize, &'static str)>,
 }
 
 impl ByName {
@@ -115,7 +120,7 @@ impl FileCertificates {
     /// # Errors
     /// One for each pair that is not usable, by its index.
     pub fn load(pairs: Vec<Pair>) -> Result<Arc<Self>, Vec<(usize, PairError)>> {
-        let names = read_all(&pairs, true)?;
+        let names = read_all(&pairs)?;
         Ok(Arc::new(Self {
             pairs,
             names: ArcSwap::from_pointee(names),
@@ -127,7 +132,7 @@ impl FileCertificates {
     /// # Errors
     /// As [`FileCertificates::load`]; then the old ones stay in use.
     pub fn reload(&self) -> Result<(), Vec<(usize, PairError)>> {
-        self.names.store(Arc::new(read_all(&self.pairs, false)?));
+        self.names.store(Arc::new(read_all(&self.pairs)?));
         Ok(())
     }
 
@@ -150,6 +155,12 @@ impl FileCertificates {
         self.names.load().first.as_ref().map(|held| held.shown())
     }
 
+    /// Pairs, by their index, whose OCSP response was of no use when they were read, and why.
+    #[must_use]
+    pub fn unshown(&self) -> Vec<(usize, &'static str)> {
+        self.names.load().unshown.clone()
+    }
+
     /// Whether the certificate shown for one name is the one that would be shown for the other.
     #[must_use]
     pub fn covers(&self, server_name: &str, host: &str) -> bool {
@@ -166,12 +177,13 @@ impl FileCertificates {
     }
 }
 
-fn read_all(pairs: &[Pair], tells: bool) -> Result<ByName, Vec<(usize, PairError)>> {
+fn read_all(pairs: &[Pair]) -> Result<ByName, Vec<(usize, PairError)>> {
     let mut names = ByName::default();
     let mut errors = Vec::new();
     for (at, pair) in pairs.iter().enumerate() {
-        match read_held(pair, tells) {
-            Ok(held) => {
+        match read_held(pair) {
+            Ok((held, why)) => {
+                names.unshown.extend(why.map(|why| (at, why)));
                 let held = Arc::new(held);
                 for name in dns_names(&held.bare) {
                     let map = if name.starts_with('*') {
@@ -194,29 +206,38 @@ fn read_all(pairs: &[Pair], tells: bool) -> Result<ByName, Vec<(usize, PairError
     }
 }
 
-fn read_held(pair: &Pair, tells: bool) -> Result<Held, PairError> {
+/// A pair with what its issuer says of it, or why that is not shown.
+fn read_held(pair: &Pair) -> Result<(Held, Option<&'static str>), PairError> {
     let key = read_pair(pair)?;
-    let staple = match &pair.ocsp {
-        Some(file) => read_staple(file, &key, tells)?,
-        None => None,
+    let (staple, why) = match &pair.ocsp {
+        Some(file) => match read_staple(file, &key)? {
+            None => (None, Some("it is about another certificate")),
+            Some(staple) => {
+                let fresh = staple.is_fresh(SystemTime::now());
+                (Some(staple), (!fresh).then_some("it is out of date"))
+            }
+        },
+        None => (None, None),
     };
     let stapled = staple.map(|staple| Stapled {
         key: Arc::new(CertifiedKey {
             ocsp: Some(staple.bytes.clone()),
             ..key.clone()
         }),
-        told: AtomicBool::new(!staple.is_fresh(SystemTime::now())),
+        file: pair.ocsp.clone().unwrap_or_default(),
+        told: AtomicBool::new(why.is_some()),
         staple,
     });
-    Ok(Held {
+    let held = Held {
         bare: Arc::new(key),
         stapled,
-    })
+    };
+    Ok((held, why))
 }
 
 /// What stands in an OCSP file. One that is out of date, or is about another certificate, since the
 /// two are not replaced at the same moment, is no reason to show no certificate.
-fn read_staple(file: &Path, key: &CertifiedKey, tells: bool) -> Result<Option<Staple>, PairError> {
+fn read_staple(file: &Path, key: &CertifiedKey) -> Result<Option<Staple>, PairError> {
     let error = |why: String| PairError::Ocsp {
         file: file.display().to_string(),
         why,
@@ -233,17 +254,7 @@ fn read_staple(file: &Path, key: &CertifiedKey, tells: bool) -> Result<Option<St
     let Some(Ok((_, leaf))) = leaf else {
         return Err(error("its certificate cannot be read".to_owned()));
     };
-    let found = staple::read(&bytes, leaf.raw_serial()).map_err(|why| error(why.to_owned()))?;
-    let why = match &found {
-        None => "it is about another certificate",
-        Some(staple) if !staple.is_fresh(SystemTime::now()) => "it is out of date",
-        Some(_) => return Ok(found),
-    };
-    if tells {
-        let file = file.display();
-        tracing::warn!(%file, why, "an OCSP response is not shown");
-    }
-    Ok(found)
+    staple::read(&bytes, leaf.raw_serial()).map_err(|why| error(why.to_owned()))
 }
 
 /// Reads one pair and checks that its halves belong together.

@@ -55,6 +55,11 @@ impl Pass<'_> {
                 return None;
             }
         };
+        for (index, why) in files.unshown() {
+            let at = certificates.nth(index).then("ocsp");
+            let message = format!("the OCSP response is not shown: {why}");
+            self.warning(&at, message, "ask the responder again");
+        }
         let shown = ShownCertificates {
             files: files.clone(),
             issuer,
