@@ -40,6 +40,16 @@ impl Treatment {
         }
     }
 
+    /// Whether there is one of this kind.
+    #[must_use]
+    pub const fn has(&self, treat: &Treat) -> bool {
+        match treat {
+            Treat::Compress(_) => self.compress.is_some(),
+            Treat::Cache(_) => self.cache.is_some(),
+            Treat::Transform(_) => self.transform.is_some(),
+        }
+    }
+
     /// Whether nothing is done.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

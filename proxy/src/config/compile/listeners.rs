@@ -57,6 +57,8 @@ impl Compiler {
             let plan = self.inbound(pass, &at, index, spec, &limits);
             compiled.listeners.extend(plan.map(Arc::new));
         }
+        let looks = std::mem::take(&mut pass.looks);
+        pass.check_looks(&looks);
         let plan = self.outbound(pass, services, &rules, &limits);
         compiled.listeners.extend(plan.map(Arc::new));
         pass.check_addresses(&compiled.listeners);
@@ -104,6 +106,7 @@ impl Compiler {
         };
         let (guards, treatment) = pass.around(&at.then("policies"), &spec.policies);
         pass.check_listener_callback(at, &guards, rules);
+        pass.looks.note(&spec.name, &guards, rules);
         let plan = ListenerPlan {
             name: self.name(&spec.name),
             address: SocketAddr::new(ip?, spec.port),

@@ -22,6 +22,7 @@ mod stores;
 mod tokens;
 mod transforms;
 mod treats;
+mod who;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -116,6 +117,8 @@ pub(super) struct Pass<'a> {
     /// Caches, by name.
     caches: treats::Caches,
     issuers: acme::Opened,
+    /// What policies look at.
+    looks: who::Looks,
 }
 
 /// Versions with what they were made from.
@@ -187,6 +190,7 @@ impl Compiler {
             versions: BTreeMap::new(),
             caches: BTreeMap::new(),
             issuers: BTreeMap::new(),
+            looks: who::Looks::default(),
         };
         self.geo(&mut pass);
         self.stores(&mut pass);

@@ -247,7 +247,13 @@ impl Pass<'_> {
             };
             policies.guards.extend(self.guards.get(name).cloned());
             if let Some(treat) = self.treats.get(name) {
-                policies.treatment.put(treat.clone());
+                if policies.treatment.has(treat) {
+                    let remedy = "name one of them: of a kind, only the last would count";
+                    let message = format!("`{name}` takes the place of one before it");
+                    self.error(&at.nth(index), message, remedy);
+                } else {
+                    policies.treatment.put(treat.clone());
+                }
             }
             let checked = self.found.len();
             let here = At::key("policies").then(name);
