@@ -265,6 +265,8 @@ struct Relay {
     address: SocketAddr,
     open: Arc<Mutex<Vec<TcpStream>>>,
     shut: Arc<AtomicBool>,
+    /// Answers are held back for as long as somebody holds this.
+    slow: Arc<Mutex<()>>,
 }
 
 impl Relay {
@@ -274,8 +276,10 @@ impl Relay {
             address: listener.local_addr().unwrap(),
             open: Arc::default(),
             shut: Arc::default(),
+            slow: Arc::default(),
         };
         let (open, shut) = (relay.open.clone(), relay.shut.clone());
+        let slow = relay.slow.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if shut.load(Ordering::SeqCst) {
@@ -284,11 +288,14 @@ impl Relay {
                 let Ok(server) = TcpStream::connect(server) else {
                     continue;
                 };
-                for (from, to) in [(&client, &server), (&server, &client)] {
+                let none = Arc::default();
+                for (from, to, slow) in [(&client, &server, &none), (&server, &client, &slow)] {
+                    let slow = slow.clone();
                     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     std::thread::spawn(move || {
                         let mut buffer = [0; 4096];
                         while let Ok(count @ 1..) = from.read(&mut buffer) {
+                            drop(slow.lock().unwrap());
                             if to.write_all(&buffer[..count]).is_err() {
                                 break;
                             }
@@ -327,6 +334,40 @@ fn rl_02_a_reset_connection_costs_a_few_requests_at_most() {
         until(&proxy, during, Duration::from_secs(2));
         relay.shut.store(false, Ordering::SeqCst);
         until(&proxy, 200, Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn rl_02_answers_that_come_late_are_nobody_else_s() {
+    let (upstream, redis) = (ok(), Redis::start());
+    let relay = Relay::to(redis.address());
+    for (mode, during) in [("local", 200), ("refuse", 503)] {
+        let limit = format!("rate: 2/hour, onLoss: {mode}");
+        let proxy = counting(&upstream, &at(relay.address), &limit);
+        let mut client = Raw::connect(proxy.address("web"));
+        // Used up: what is said of this one must not be said of others.
+        assert_eq!(
+            [0, 1, 2].map(|_| ask(&mut client, "spent")),
+            [200, 200, 429]
+        );
+        let held = relay.slow.lock().unwrap();
+        let begun = Instant::now();
+        for turn in 0..5 {
+            assert_eq!(ask(&mut client, &format!("{mode}{turn}")), during);
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            begun.elapsed()
+        );
+        drop(held);
+        until(&proxy, 200, Duration::from_secs(2));
+        let mut other = Raw::connect(proxy.address("web"));
+        for turn in 0..20 {
+            assert_eq!(ask(&mut other, &format!("{mode}-new{turn}")), 200);
+        }
+        assert_eq!(ask(&mut other, "spent"), 429);
+        let _ = redis.ask(&["FLUSHALL"]);
     }
 }
 
