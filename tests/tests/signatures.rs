@@ -94,6 +94,7 @@ fn github_signs_its_bodies() {
     ));
     assert_eq!(client.reply().status, 200);
     let got = place.app.all();
+    assert!(!got.contains("Expect"), "{got}");
     assert_eq!(got.matches(body).count(), 2, "{got:?}");
 
     let reply = place.post(&good, "{\"action\":\"closed\"}");
@@ -182,4 +183,45 @@ fn message_signatures_name_their_signer() {
         got.contains("X-Consumer: partner-a\r\n") && !got.contains("root"),
         "{got}"
     );
+}
+
+#[test]
+fn a_body_that_cannot_be_held_is_sent_by_no_other_way() {
+    let place = Place::new("{ form: gitHub, secretFiles: [$FILE], maxBody: 1KiB }");
+    let dir = place._dir.path();
+    let made = Command::new(selvedge_tests::process::binary())
+        .args(["apikey", "new", "--name", "robot", "--file"])
+        .arg(dir.join("keys.json"))
+        .output()
+        .unwrap();
+    let key = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    let config = place.proxy.dir().join("config.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("policies: [signed]", "policies: [who]").replace(
+        "policies:\n  signed",
+        &format!(
+            "policies:\n  who: {{ anyOf: [signed, keys] }}\n  keys: {{ apiKey: {{ file: {} }} }}\n  signed",
+            dir.join("keys.json").display()
+        ),
+    );
+    std::fs::write(&config, text).unwrap();
+    place
+        .proxy
+        .wait_for_metric("selvedge_config_reloads_total", &[], 1.0);
+    let long = "x".repeat(2000);
+    let tag = format!("X-Hub-Signature-256: sha256={}\r\n", "0".repeat(64));
+    // A key that is right is enough, and the body comes whole.
+    assert_eq!(
+        place
+            .post(&format!("{tag}X-API-Key: {key}\r\n"), &long)
+            .status,
+        200
+    );
+    assert!(place.app.all().contains(&long));
+    assert_eq!(
+        place.post(&format!("{tag}X-API-Key: x\r\n"), &long).status,
+        413
+    );
+    assert_eq!(place.post("X-API-Key: x\r\n", &long).status, 401);
+    assert_eq!(place.app.all().matches("POST ").count(), 1);
 }

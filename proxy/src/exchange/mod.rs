@@ -16,7 +16,7 @@ use crate::accept::{Downstream, ListenerPlan};
 use crate::cache::Site;
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Body, Request, Response, read_whole};
+use crate::message::{Body, Known, Request, Response, read_whole};
 use crate::policy::guard::{Found, Notes, Seen, Stop};
 use crate::policy::{self, Caller, Passed};
 use crate::respond::{self, Outgoing, Reply};
@@ -139,6 +139,7 @@ async fn gate(
     let Request { head, body } = request;
     let mut seen = Seen::new(context.downstream, head, &rule.name, record.start);
     seen.body = body.length();
+    let mut held = false;
     if policy::is_callback(rule, context.plan(), head) {
         // Whatever becomes of it: its query is a secret.
         record.conceal_query();
@@ -158,7 +159,9 @@ async fn gate(
             }
             Err(Stop::Wait(work)) => seen.found = Some(work.await),
             Err(Stop::Body(most)) => {
-                let read = Box::pin(hold(body, most)).await;
+                // Nothing of it could be sent, whatever else there is to be said for the request.
+                let read = Box::pin(hold(body, most)).await?;
+                held = true;
                 seen.found = Some(Found::Body(read));
             }
             Err(Stop::Ask(policy, question)) => {
@@ -172,6 +175,10 @@ async fn gate(
     caller.token = seen.token.take();
     caller.consumer = seen.consumer.take();
     notes.apply(head);
+    if held {
+        // Nobody waits for it any more.
+        head.fields.remove_known(Known::Expect);
+    }
     if let Some(paced) = notes.paced_request.take() {
         *body = paced.body(std::mem::replace(body, Body::Empty));
     }

@@ -13,7 +13,8 @@ use super::oidc::Oidc;
 pub struct AnyOf {
     /// Name of the policy.
     pub name: Arc<str>,
-    /// The ways, in order; a login is the last, since it sends those away who bring nothing.
+    /// The ways, in order: signatures after others, since they hold the body, and a login last, since
+    /// it sends those away who bring nothing.
     pub ways: Vec<Guard>,
 }
 

@@ -130,7 +130,7 @@ pub enum Found {
     /// A password was verified, or could not be for lack of time.
     Basic(Option<bool>),
     /// The body of the request.
-    Body(Result<Bytes, ErrorKind>),
+    Body(Bytes),
     /// What a shared store has counted.
     Count(Result<Count, Lost>),
     /// What a service has decided.

@@ -50,11 +50,11 @@ impl Signature {
     /// Lets a request pass that somebody known has signed, and notes what the application is told.
     ///
     /// # Errors
-    /// [`Stop::Refused`] with 401, or what reading the body fails with; [`Stop::Body`] for the body.
+    /// [`Stop::Refused`] with 401; [`Stop::Body`] for the body.
     pub fn check(&self, seen: &mut Seen<'_>, notes: &mut Notes) -> Result<(), Stop> {
         let claim = self.claim(seen).map_err(|why| self.refuse(why, notes))?;
         let body = match seen.found.take() {
-            Some(Found::Body(body)) => body.map_err(|kind| Stop::Refused(kind.into()))?,
+            Some(Found::Body(body)) => body,
             _ => return Err(Stop::Body(self.largest)),
         };
         let signers = match claim.key {

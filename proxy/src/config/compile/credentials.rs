@@ -274,7 +274,12 @@ impl Pass<'_> {
             let remedy = "name two policies or more, or name the one at the rule";
             self.error(at, "nothing to choose from", remedy);
         }
-        ways.sort_by_key(|way| matches!(way, Guard::Oidc(_)));
+        ways.sort_by_key(|way| match way {
+            Guard::Oidc(_) => 2,
+            // Others need not hold the body.
+            Guard::Signature(_) => 1,
+            _ => 0,
+        });
         AnyOf {
             name: Arc::from(name),
             ways,
