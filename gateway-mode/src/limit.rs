@@ -164,8 +164,26 @@ struct Set {
 #[derive(Debug)]
 pub struct Table {
     sets: Box<[Set]>,
-    /// Keyed by chance: nobody outside can aim at a slot.
-    hasher: RandomState,
+    keys: Keys,
+}
+
+/// Makes keys of what is counted apart. Keyed by chance: nobody outside can aim at a slot.
+#[derive(Debug, Default)]
+pub struct Keys(RandomState);
+
+impl Keys {
+    /// The key of something, from parts that are given one by one: the same for the same parts, from
+    /// this one only.
+    #[must_use]
+    pub fn of(&self, parts: impl FnOnce(&mut dyn FnMut(&[u8]))) -> u64 {
+        use std::hash::Hasher;
+        let mut hasher = self.0.build_hasher();
+        parts(&mut |part| {
+            hasher.write_usize(part.len());
+            hasher.write(part);
+        });
+        hasher.finish()
+    }
 }
 
 impl Table {
@@ -175,7 +193,7 @@ impl Table {
         let sets = slots.div_ceil(WAYS).next_power_of_two().max(1);
         Self {
             sets: (0..sets).map(|_| Set::default()).collect(),
-            hasher: RandomState::new(),
+            keys: Keys::default(),
         }
     }
 
@@ -183,13 +201,7 @@ impl Table {
     /// same parts give the same key in this table only.
     #[must_use]
     pub fn key(&self, parts: impl FnOnce(&mut dyn FnMut(&[u8]))) -> u64 {
-        use std::hash::Hasher;
-        let mut hasher = self.hasher.build_hasher();
-        parts(&mut |part| {
-            hasher.write_usize(part.len());
-            hasher.write(part);
-        });
-        hasher.finish().max(CLAIMED + 1)
+        self.keys.of(parts).max(CLAIMED + 1)
     }
 
     /// Takes `cost` from a key's bucket at `now`, in nanoseconds of any clock that never goes back.

@@ -1,9 +1,10 @@
 //! How many requests of each client are on their way, over a bounded table of atomics: no lock, no
 //! memory per client beyond its slot.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+
+use super::limit::Keys;
 
 /// Slots that a key may use: a line of the processor's cache.
 const WAYS: usize = 8;
@@ -22,8 +23,7 @@ struct Set([AtomicU64; WAYS]);
 #[derive(Debug)]
 pub struct Occupancy {
     sets: Box<[Set]>,
-    /// Keyed by chance: nobody outside can aim at a slot.
-    hasher: RandomState,
+    keys: Keys,
 }
 
 /// A place among a key's requests. To be given back by [`Occupancy::leave`].
@@ -52,7 +52,7 @@ impl Occupancy {
         let sets = slots.div_ceil(WAYS).next_power_of_two().max(1);
         Self {
             sets: (0..sets).map(|_| Set::default()).collect(),
-            hasher: RandomState::new(),
+            keys: Keys::default(),
         }
     }
 
@@ -60,12 +60,7 @@ impl Occupancy {
     /// this table only.
     #[must_use]
     pub fn key(&self, parts: impl FnOnce(&mut dyn FnMut(&[u8]))) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        parts(&mut |part| {
-            hasher.write_usize(part.len());
-            hasher.write(part);
-        });
-        hasher.finish()
+        self.keys.of(parts)
     }
 
     /// Takes a place for a key that may have `most`.

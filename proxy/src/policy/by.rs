@@ -67,3 +67,15 @@ impl By {
         }
     }
 }
+
+/// The caller's plan: what a claim of its token says, or, where no claim is named, its key's.
+#[must_use]
+pub fn plan<'s>(seen: &'s Seen<'_>, claim: Option<&str>) -> Option<&'s str> {
+    match claim {
+        Some(path) => {
+            let claims = seen.token.as_ref().map(|token| &token.claims);
+            claims.and_then(|c| find(c, path)).and_then(Value::as_str)
+        }
+        None => seen.consumer.as_ref().and_then(|c| c.plan.as_deref()),
+    }
+}

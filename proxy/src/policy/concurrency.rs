@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use selvedge_gateway::jwt::find;
 use selvedge_gateway::occupancy::{Entry, Occupancy, Place};
 
 use crate::error::ErrorKind;
 use crate::message::Known;
 
-use super::by::By;
+use super::by::{By, plan};
 use super::guard::{Notes, Seen, Stop};
 
 /// Clients with requests on their way that are counted at a time; 8 bytes each.
@@ -76,13 +75,7 @@ impl Concurrency {
     }
 
     fn most(&self, seen: &Seen<'_>) -> u32 {
-        let plan = match &self.plan {
-            Some(path) => {
-                let claims = seen.token.as_ref().map(|token| &token.claims);
-                claims.and_then(|c| find(c, path)).and_then(|v| v.as_str())
-            }
-            None => seen.consumer.as_ref().and_then(|c| c.plan.as_deref()),
-        };
+        let plan = plan(seen, self.plan.as_deref());
         let own = plan.and_then(|plan| self.plans.get(plan));
         own.copied().unwrap_or(self.most)
     }

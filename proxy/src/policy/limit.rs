@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use selvedge_gateway::jwt::find;
 use selvedge_gateway::limit::{Fingerprint, Quota, Table, Verdict};
 use tokio::time::Instant;
 
 use crate::error::ErrorKind;
 use crate::message::Known;
 
-use super::by::By;
+use super::by::{By, plan};
 use super::guard::{Found, Notes, Seen, Stop};
 use super::shared::{Lost, Store};
 
@@ -96,13 +95,7 @@ impl Limit {
     }
 
     fn quota(&self, seen: &Seen<'_>) -> (&Quota, &str) {
-        let plan = match &self.plan {
-            Some(path) => {
-                let claims = seen.token.as_ref().map(|token| &token.claims);
-                claims.and_then(|c| find(c, path)).and_then(|v| v.as_str())
-            }
-            None => seen.consumer.as_ref().and_then(|c| c.plan.as_deref()),
-        };
+        let plan = plan(seen, self.plan.as_deref());
         let own = plan.and_then(|plan| self.plans.get(plan));
         own.map_or((&self.quota, &self.told), |plan| (&plan.0, &plan.1))
     }
