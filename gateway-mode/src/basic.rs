@@ -84,8 +84,10 @@ enum Hash {
 /// Users by name.
 pub struct Users {
     by_name: HashMap<String, Hash>,
-    /// What stands in for users that are not there, so that they take as long.
-    nobody: Option<Hash>,
+    /// What stands in for users that are not there: each takes as long as one who is.
+    stand_ins: Vec<Hash>,
+    /// Chooses among them, by the name.
+    secret: [u8; 32],
 }
 
 impl fmt::Debug for Users {
@@ -119,9 +121,9 @@ impl Users {
     ///
     /// # Errors
     /// [`FileError`].
-    pub fn read(text: &str) -> Result<Self, FileError> {
+    pub fn read(text: &str, secret: [u8; 32]) -> Result<Self, FileError> {
         let mut by_name = HashMap::new();
-        let mut nobody = None;
+        let mut stand_ins = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let (number, line) = (index + 1, line.trim());
             if line.is_empty() || line.starts_with('#') {
@@ -132,7 +134,7 @@ impl Users {
                 return Err(FileError::Line(number));
             }
             let hash = Hash::read(hash).map_err(|what| FileError::Hash(number, what))?;
-            nobody.get_or_insert_with(|| hash.clone());
+            stand_ins.push(hash.clone());
             if by_name.insert(user.to_owned(), hash).is_some() {
                 return Err(FileError::Twice(number, user.to_owned()));
             }
@@ -143,16 +145,24 @@ impl Users {
         if by_name.is_empty() {
             return Err(FileError::Empty);
         }
-        Ok(Self { by_name, nobody })
+        Ok(Self {
+            by_name,
+            stand_ins,
+            secret,
+        })
     }
 
-    /// Whether a password is its user's. Takes as long for users that are not there.
+    /// Whether a password is its user's. Takes as long for users that are not there as for somebody who
+    /// is, always the same for a name: a file may have hashes of several kinds.
     #[must_use]
     pub fn verify(&self, claimed: &Claimed) -> bool {
         match self.by_name.get(&claimed.user) {
             Some(hash) => hash.verify(&claimed.password),
             None => {
-                if let Some(hash) = &self.nobody {
+                let chance = blake3::keyed_hash(&self.secret, claimed.user.as_bytes());
+                let [a, b, c, d, ..] = *chance.as_bytes();
+                let at = u32::from_be_bytes([a, b, c, d]) as usize % self.stand_ins.len().max(1);
+                if let Some(hash) = self.stand_ins.get(at) {
                     let _ = hash.verify(&claimed.password);
                 }
                 false
@@ -244,7 +254,7 @@ mod tests {
         );
         let bob = bcrypt::hash_with_salt("swordfish", 8, [3; 16]).unwrap();
         let bob = bob.format_for_version(bcrypt::Version::TwoY);
-        let users = Users::read(&format!("# ours\n{ann}\n\nbob:{bob}\n")).unwrap();
+        let users = Users::read(&format!("# ours\n{ann}\n\nbob:{bob}\n"), [1; 32]).unwrap();
         for (user, password, want) in [
             ("ann", "open sesame", true),
             ("ann", "open sesame ", false),
@@ -266,7 +276,7 @@ mod tests {
     fn bcrypt_does_not_cut_passwords_short() {
         let long = "x".repeat(72);
         let hash = bcrypt::hash_with_salt(&long, 8, [3; 16]).unwrap();
-        let users = Users::read(&format!("bob:{hash}")).unwrap();
+        let users = Users::read(&format!("bob:{hash}"), [1; 32]).unwrap();
         assert!(users.verify(&claimed("bob", &long)));
         assert!(!users.verify(&claimed("bob", &format!("{long}y"))));
     }
@@ -287,11 +297,11 @@ mod tests {
             (&format!("ann:{weak}"), "too weak"),
             (&format!("ann:{dear}"), "more than 128 MiB"),
         ] {
-            let error = Users::read(text).unwrap_err().to_string();
+            let error = Users::read(text, [1; 32]).unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");
         }
         let ann = line(&claimed("ann", "a"), &[7; 16]).unwrap();
-        let error = Users::read(&format!("{ann}\n{ann}")).unwrap_err();
+        let error = Users::read(&format!("{ann}\n{ann}"), [1; 32]).unwrap_err();
         assert_eq!(error, FileError::Twice(2, "ann".to_owned()));
     }
 

@@ -18,6 +18,7 @@ pub struct Expression {
     program: Program,
     source: Box<str>,
     names: BTreeSet<String>,
+    loops: bool,
 }
 
 impl fmt::Debug for Expression {
@@ -45,6 +46,10 @@ impl Expression {
     ///
     /// # Errors
     /// What is wrong with it.
+    ///
+    /// What looks at a body, which may be a megabyte of a client's, may not look at anything else for
+    /// each item of a list, add up more than a few things, or take patterns from it: what that costs
+    /// grows faster than the body.
     pub fn knowing(source: &str, known: &[&str]) -> Result<Self, ExpressionError> {
         if source.len() > SOURCE {
             return Err(ExpressionError(format!("longer than {SOURCE} bytes")));
@@ -71,13 +76,23 @@ impl Expression {
                 "`{name}` is not known here, only `{known}`"
             )));
         }
+        if references.has_variable("body") {
+            walk.bounded()?;
+        }
         let used = known.iter().filter(|name| references.has_variable(**name));
         let names = used.map(|name| (*name).to_owned()).collect();
         Ok(Self {
             source: source.into(),
             names,
             program,
+            loops: walk.deepest > 0,
         })
+    }
+
+    /// Whether it goes through lists: that takes a microsecond for each item.
+    #[must_use]
+    pub const fn loops(&self) -> bool {
+        self.loops
     }
 
     /// Whether it looks a name up: nothing else need be gathered.
@@ -143,14 +158,43 @@ fn of_json(value: &Json) -> Value {
 struct Walk {
     deepest: usize,
     bound: BTreeSet<String>,
+    /// Looked up inside a list.
+    inside: BTreeSet<String>,
+    sums: usize,
+    /// A pattern that is not written down here.
+    foreign_pattern: bool,
 }
 
 impl Walk {
+    /// Whether what it costs grows no faster than what it looks at.
+    fn bounded(&self) -> Result<(), ExpressionError> {
+        /// Things that may be added up, apart from what going through a list brings.
+        const SUMS: usize = 8;
+        let told = if let Some(name) = self.inside.difference(&self.bound).next() {
+            format!("looks at `{name}` for each item of a list")
+        } else if self.sums > SUMS {
+            format!("adds up more than {SUMS} things")
+        } else if self.foreign_pattern {
+            "takes a pattern from what it looks at".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(ExpressionError(format!("looks at a body, and {told}")))
+    }
+
     fn visit(&mut self, expression: &IdedExpr, depth: usize) {
         self.deepest = self.deepest.max(depth);
         match &expression.expr {
-            Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
+            Expr::Unspecified | Expr::Literal(_) => {}
+            Expr::Ident(name) if depth > 0 => {
+                self.inside.insert(name.clone());
+            }
+            Expr::Ident(_) => {}
             Expr::Call(call) => {
+                self.sums += usize::from(call.func_name == "_+_");
+                let pattern = call.args.last().filter(|_| call.func_name == "matches");
+                let written = pattern.is_none_or(|p| matches!(p.expr, Expr::Literal(_)));
+                self.foreign_pattern |= !written;
                 let all = call.target.as_deref().into_iter().chain(&call.args);
                 all.for_each(|e| self.visit(e, depth));
             }
@@ -224,6 +268,30 @@ mod tests {
             ("'x-a' in request.headers", Some(true)),
         ] {
             assert_eq!(holds(source), want, "{source}");
+        }
+    }
+
+    #[test]
+    fn what_looks_at_bodies_costs_no_more_than_they_are_long() {
+        let known = ["body", "claims"];
+        for bad in [
+            "body.items.map(i, body.prefix + i)",
+            "body.items.all(i, i in body.allowed)",
+            "body.items.map(i, i + claims.sub)",
+            "body.a.matches(body.b)",
+            "matches(body.a, body.b)",
+            "body.a+body.a+body.a+body.a+body.a+body.a+body.a+body.a+body.a+body.a",
+        ] {
+            assert!(Expression::knowing(bad, &known).is_err(), "{bad}");
+        }
+        for fine in [
+            "body.items.filter(i, i.n > 3).map(i, i.id + '!')",
+            "body.a + claims.sub",
+            "body.a in body.list",
+            "body.a.matches('^a+$')",
+            "claims.groups.exists(g, g in claims.other)",
+        ] {
+            assert!(Expression::knowing(fine, &known).is_ok(), "{fine}");
         }
     }
 

@@ -259,6 +259,20 @@ impl Table {
         }
     }
 
+    /// Gives back what [`Self::push`] has taken.
+    pub fn pull(&self, key: u64, quota: &Quota, cost: u64) {
+        let at = usize::try_from(key >> 32).unwrap_or(0) & (self.sets.len() - 1);
+        let slot = self.sets.get(at).and_then(|set| {
+            let mut slots = set.tags.iter().zip(&set.arrivals);
+            slots.find(|(tag, _)| tag.load(Acquire) == key)
+        });
+        if let Some((_, arrival)) = slot {
+            let less = quota.interval.saturating_mul(cost);
+            let back = |seen: u64| Some(seen.saturating_sub(less));
+            let _ = arrival.fetch_update(AcqRel, Acquire, back);
+        }
+    }
+
     /// Follows a count that was taken elsewhere: this key's arrival time is at least so far ahead.
     pub fn follow(&self, key: u64, now: u64, ahead: u64) {
         let at = usize::try_from(key >> 32).unwrap_or(0) & (self.sets.len() - 1);

@@ -115,6 +115,8 @@ pub struct Claim {
     digests: Vec<message::Digest>,
     /// Any of these will do.
     signatures: Vec<Vec<u8>>,
+    /// Headers that are signed, in lower case.
+    pub covered: Vec<String>,
 }
 
 impl Claim {

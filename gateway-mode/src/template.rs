@@ -29,6 +29,8 @@ pub enum Place {
     Html,
 }
 
+/// Bytes that a template may give: what clients send may stand in it many times.
+const OUTPUT: usize = 8 << 20;
 /// Steps that a template may take.
 const FUEL: u64 = 50_000;
 /// Bytes of a template's source.
@@ -121,7 +123,15 @@ impl Template {
     /// A value that is missing or of the wrong kind, or too many steps.
     pub fn render(&self, values: &Slot) -> Result<String, TemplateError> {
         let template = self.environment.get_template(NAME)?;
-        Ok(template.render(values.clone())?)
+        let mut out = Bounded::default();
+        match template.render_captured_to(values.clone(), &mut out) {
+            Ok(_) => {}
+            Err(_) if out.full => {
+                return Err(TemplateError(format!("gives more than {OUTPUT} bytes")));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        String::from_utf8(out.text).map_err(|error| TemplateError(error.to_string()))
     }
 }
 
@@ -178,6 +188,12 @@ impl Maker {
     /// What stands before an expression.
     pub const CEL: &str = "cel:";
 
+    /// Whether it goes through lists one by one.
+    #[must_use]
+    pub const fn loops(&self) -> bool {
+        matches!(self, Self::Expression(expression, _) if expression.loops())
+    }
+
     /// Whether it looks up a name.
     #[must_use]
     pub fn uses(&self, name: &str) -> bool {
@@ -211,6 +227,28 @@ impl Maker {
                 Ok(out)
             }
         }
+    }
+}
+
+/// Text that does not grow for ever.
+#[derive(Default)]
+struct Bounded {
+    text: Vec<u8>,
+    full: bool,
+}
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.text.len() + bytes.len() > OUTPUT {
+            self.full = true;
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -278,6 +316,19 @@ mod tests {
         assert_eq!(
             text("{{ user.none | default('x') }}", Place::Target),
             Ok("x".into())
+        );
+    }
+
+    #[test]
+    fn what_they_give_has_an_end() {
+        let values = json!({ "items": vec![""; 3000], "prefix": "p".repeat(200_000) });
+        let source = "\"{% for i in items %}{{ prefix }}{% endfor %}\"";
+        let error = Template::new(source, Place::Json)
+            .unwrap()
+            .render(&slot(&values));
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            format!("gives more than {OUTPUT} bytes")
         );
     }
 

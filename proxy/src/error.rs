@@ -132,6 +132,8 @@ pub enum ErrorKind {
     RequestTimeout,
     /// The response body stalled.
     UpstreamStalled,
+    /// What a policy makes of a request cannot be made of this one.
+    BadInput,
     /// What a policy was to change could not be changed.
     BadTransform,
     /// A call that the answer cannot do without has failed.
@@ -183,7 +185,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 54] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -233,6 +235,7 @@ impl ErrorKind {
         Self::UpstreamTimeout,
         Self::RequestTimeout,
         Self::UpstreamStalled,
+        Self::BadInput,
         Self::BadTransform,
         Self::PartFailed,
         Self::Overloaded,
@@ -295,6 +298,7 @@ impl ErrorKind {
             Self::UpstreamTimeout => row(Upstream, 504, 4, "http_response_timeout", "UT", Never, "the endpoint did not answer in time"),
             Self::RequestTimeout => row(Local, 504, 4, "http_response_timeout", "RT", Never, "the request took too long"),
             Self::UpstreamStalled => row(Upstream, 504, 4, "connection_read_timeout", "Ub", Never, "the response body stalled"),
+            Self::BadInput => row(Downstream, 400, 13, "http_request_error", "DI", Never, "what this request is to be changed by is missing in it, or of another kind"),
             Self::BadTransform => row(Local, 502, 13, "http_protocol_error", "RX", Never, "what was to be changed could not be"),
             Self::PartFailed => row(Upstream, 502, 14, "http_response_incomplete", "UA", Never, "a part of the answer failed"),
             Self::Overloaded => row(Local, 503, 14, "proxy_internal_error", "LO", Never, "this proxy is at its limit"),

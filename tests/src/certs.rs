@@ -45,13 +45,17 @@ impl TestCa {
         reason = "a fresh CA is no default of anything"
     )]
     pub fn new() -> Self {
+        Self::named("test CA")
+    }
+
+    /// One of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         // To OpenSSL, a leaf that is called as its CA is has signed itself.
         params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "test CA");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).unwrap();

@@ -36,10 +36,13 @@ policies:
   keys: { signature: { form: message, keys: { a: { secretFile: $DIR/long } } } }
   who: { anyOf: [keys, other] }
   other: { signature: { form: message, keys: { b: { secretFile: $DIR/long } } } }
+  shown: { clientCertificate: {} }
+  any: { allow: [{}] }
 routes:
   - rules:
       - { matches: [{ path: /a }], policies: [plans], backendRefs: [{ service: app }] }
       - { matches: [{ path: /b }], policies: [who, pro], backendRefs: [{ service: app }] }
+      - { matches: [{ path: /c }], policies: [shown, any], backendRefs: [{ service: app }] }
 services: { app: { endpoints: [\"127.0.0.1:1\"] } }
 ",
     );
@@ -48,6 +51,8 @@ services: { app: { endpoints: [\"127.0.0.1:1\"] } }
         ("`each` looks at a token", 1),
         ("`plans` looks at a caller's name or plan", 1),
         ("`pro` looks", 0),
+        ("`shown` asks for a certificate", 1),
+        ("this fits every request", 1),
     ] {
         assert_eq!(said.matches(want).count(), count, "{want}\n{said}");
     }
@@ -76,6 +81,9 @@ policies:
   first: { cache: {} }
   second: { cache: {} }
   far: { allow: [{ countries: [Germany] }] }
+  said: { allow: [{ when: \"source.country != 'RU'\" }] }
+  void: { allow: [{ consumers: [] }, { methods: [], paths: [/a] }] }
+  loose: { clientCertificate: { names: [\"dns:*partner.example\"] } }
 routes: [{ rules: [{ policies: [first, second], backendRefs: [{ service: app }] }] }]
 services: { app: { endpoints: [\"127.0.0.1:1\"] } }
 ",
@@ -97,9 +105,16 @@ services: { app: { endpoints: [\"127.0.0.1:1\"] } }
         "nothing would ever pass",
         "`second` takes the place of one before it",
         "two capital letters such as `DE`",
-        "nothing says where addresses are",
+        "`dns:*partner.example` is no name",
+        "an empty `consumers` asks for nothing",
+        "an empty `methods` asks for nothing",
         "no certificate",
     ] {
         assert_eq!(said.matches(want).count(), 1, "{want}\n{said}");
     }
+    assert_eq!(
+        said.matches("nothing says where addresses are").count(),
+        2,
+        "{said}"
+    );
 }

@@ -125,7 +125,10 @@ fn where_it_is_optional_a_policy_asks_for_it() {
 
     let got = place.app.all();
     let last = &got[got.find("GET /partner").unwrap()..];
-    assert!(last.contains("X-Partner: a.partner.example\r\n"), "{last}");
+    assert!(
+        last.contains("X-Partner: dns:a.partner.example\r\n"),
+        "{last}"
+    );
     assert!(!last.contains("root"), "{last}");
     let stamp = last
         .lines()

@@ -50,21 +50,21 @@ impl Digest {
     }
 }
 
-/// Reads what a request claims: the first of its signatures that names one of `keys` and covers the
-/// method, the authority, the path, the query and the body, and each header of `cover`.
+/// Reads what a request claims: those of its signatures that name one of `keys` and cover the method,
+/// the authority, the path, the query and the body, and each header of `cover`. Any of them will do.
 ///
 /// # Errors
-/// What is wrong with the last signature that was looked at.
+/// What is wrong with the last signature that was looked at, where none will do.
 pub fn read(
     parts: &Parts<'_>,
     keys: &[&str],
     cover: &[String],
     now: u64,
     age: u64,
-) -> Result<Claim, Refusal> {
+) -> Result<Vec<Claim>, Refusal> {
     let inputs = dictionary(parts, "signature-input")?;
     let signatures = dictionary(parts, "signature")?;
-    let mut refusal = Refusal::Missing;
+    let (mut claims, mut refusal) = (Vec::new(), Refusal::Missing);
     for (label, input) in inputs.iter().take(SIGNATURES) {
         let signature = match signatures.get(label) {
             Some(ListEntry::Item(Item {
@@ -77,22 +77,34 @@ pub fn read(
             continue;
         };
         match claim(parts, input, keys, cover, now, age) {
-            Ok((key, base)) => {
-                return Ok(Claim {
-                    key: Some(key),
-                    before: base.into_bytes(),
-                    body: false,
-                    digests: match parts.body || covers(input, "content-digest") {
-                        true => digests(parts)?,
-                        false => Vec::new(),
-                    },
-                    signatures: vec![signature],
-                });
-            }
+            Ok((key, base)) => claims.push(Claim {
+                key: Some(key),
+                before: base.into_bytes(),
+                body: false,
+                digests: match parts.body || covers(input, "content-digest") {
+                    true => digests(parts)?,
+                    false => Vec::new(),
+                },
+                signatures: vec![signature],
+                covered: fields(input),
+            }),
             Err(why) => refusal = why,
         }
     }
-    Err(refusal)
+    match claims.is_empty() {
+        true => Err(refusal),
+        false => Ok(claims),
+    }
+}
+
+/// The headers that a signature covers.
+fn fields(input: &InnerList) -> Vec<String> {
+    let names = input.items.iter().filter_map(|item| match &item.bare_item {
+        BareItem::String(name) => Some(name.as_str()),
+        _ => None,
+    });
+    let fields = names.filter(|name| !name.starts_with('@'));
+    fields.map(str::to_owned).collect()
 }
 
 /// A dictionary in a header, whose lines count as one list.
@@ -264,9 +276,12 @@ mod tests {
                 header: &header,
                 body: !self.body.is_empty(),
             };
-            let claim = read(&parts, &["other", "test-shared-secret"], cover, now, 300)?;
-            assert_eq!(claim.key, Some(1));
-            claim.holds(self.body.as_bytes(), [secret])
+            let claims = read(&parts, &["other", "test-shared-secret"], cover, now, 300)?;
+            assert!(claims.iter().all(|claim| claim.key == Some(1)));
+            let mut held = claims
+                .iter()
+                .map(|c| c.holds(self.body.as_bytes(), [secret]));
+            held.find(Result::is_ok).unwrap_or(Err(Refusal::Wrong))
         }
     }
 
@@ -334,6 +349,16 @@ mod tests {
         let mut elsewhere = sent(INPUT, &base_of(INPUT));
         elsewhere.query = Some("a=2");
         assert_eq!(elsewhere.judge(&secret(), &[], NOW), Err(Refusal::Wrong));
+    }
+
+    #[test]
+    fn a_wrong_signature_is_no_reason_against_another() {
+        let mut sent = sent(INPUT, &base_of(INPUT));
+        let input = sent.headers[1].1.clone();
+        sent.headers[1].1 = format!("first={INPUT}, {input}");
+        let tag = sent.headers[2].1.clone();
+        sent.headers[2].1 = format!("first=:AAAA:, {tag}");
+        assert_eq!(sent.judge(&secret(), &[], NOW), Ok(()));
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub fn read<'a>(
         body: true,
         digests: Vec::new(),
         signatures,
+        covered: Vec::new(),
     })
 }
 

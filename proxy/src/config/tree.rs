@@ -103,6 +103,23 @@ impl Node {
         }
     }
 
+    /// Whether a list or map is there, with nothing in it.
+    #[must_use]
+    pub fn is_empty_at(&self, path: &[Step]) -> bool {
+        match (path.split_first(), &self.kind) {
+            (None, Kind::List(items)) => items.is_empty(),
+            (None, Kind::Map(members)) => members.is_empty(),
+            (None, _) => false,
+            (Some((Step::Key(name), rest)), _) => self
+                .child(name)
+                .is_some_and(|(_, node)| node.is_empty_at(rest)),
+            (Some((Step::Index(at), rest)), Kind::List(items)) => {
+                items.get(*at).is_some_and(|item| item.is_empty_at(rest))
+            }
+            (Some(_), _) => false,
+        }
+    }
+
     /// The place of what a path leads to, or of the last thing on the way that exists.
     #[must_use]
     pub fn find(&self, path: &[Step]) -> Place {

@@ -3,6 +3,7 @@
 
 mod authz;
 mod cached;
+mod hold;
 mod part;
 mod parts;
 mod send;
@@ -10,19 +11,17 @@ mod send;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::accept::{Downstream, ListenerPlan};
 use crate::cache::Site;
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Body, Known, Request, Response, read_whole};
+use crate::message::{Body, Known, Request, Response};
 use crate::policy::guard::{Found, Notes, Seen, Stop};
 use crate::policy::{self, Caller, Passed};
 use crate::respond::{self, Outgoing, Reply};
 use crate::route::Rule;
 use crate::telemetry::Record;
-use crate::timer::Timer;
+use crate::timer::{Timer, deadline};
 use crate::upstream::Interim;
 use crate::worker::Worker;
 
@@ -159,8 +158,14 @@ async fn gate(
             }
             Err(Stop::Wait(work)) => seen.found = Some(work.await),
             Err(Stop::Body(most)) => {
+                if let Some(paced) = notes.paced_request.take() {
+                    record.waited = Some(paced.waited());
+                    *body = paced.body(std::mem::replace(body, Body::Empty));
+                }
+                let until = deadline(record.start, rule.request_timeout);
+                let reserve = notes.reserve.get_or_insert_default();
                 // Nothing of it could be sent, whatever else there is to be said for the request.
-                let read = Box::pin(hold(body, most)).await?;
+                let read = Box::pin(hold::hold(body, most, until, reserve)).await?;
                 held = true;
                 seen.found = Some(Found::Body(read));
             }
@@ -180,21 +185,10 @@ async fn gate(
         head.fields.remove_known(Known::Expect);
     }
     if let Some(paced) = notes.paced_request.take() {
+        record.waited = Some(paced.waited());
         *body = paced.body(std::mem::replace(body, Body::Empty));
     }
     Ok(Gate::Open(passed))
-}
-
-/// Reads a body whole, and leaves it where it was.
-async fn hold(body: &mut Body, most: usize) -> Result<Bytes, ErrorKind> {
-    let coming = std::mem::replace(body, Body::Empty);
-    let read = match coming {
-        // Somebody else has held it already.
-        Body::Full(read) if read.len() <= most => read,
-        coming => read_whole(coming, most, ErrorKind::BodyTooLarge).await?,
-    };
-    *body = Body::Full(read.clone());
-    Ok(read)
 }
 
 /// A request that may pass, on its way to an answer.
@@ -229,7 +223,13 @@ impl<'a> Way<'a> {
             None => None,
             Some(transform) => {
                 let known = transform.known(&request.head, caller);
-                Box::pin(transform.request(request, &known)).await?;
+                let changing = Box::pin(transform.request(request, &known));
+                match deadline(record.start, rule.request_timeout) {
+                    None => changing.await?,
+                    Some(at) => tokio::time::timeout_at(at, changing)
+                        .await
+                        .unwrap_or_else(|_| Err(ErrorKind::BodyTimeout.into()))?,
+                }
                 if let Some(site) = &mut site {
                     site.made = transform.made(&request.head);
                 }

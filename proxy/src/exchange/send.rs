@@ -2,6 +2,7 @@
 //! that is safe. Retry is the loop around pick and send.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::message::{Body, Request};
@@ -47,8 +48,17 @@ pub(super) async fn send<'a>(
         let sent = {
             let head = &request.head;
             let send = upstream::send(worker, &lease, head, body, interim, client);
-            let send = pin!(send);
-            timer.within(tries.deadline(), send).await
+            let mut send = pin!(send);
+            let waited = || record.waited.as_ref().map_or(Duration::ZERO, |w| w.get());
+            let mut granted = waited();
+            loop {
+                let until = tries.deadline().map(|at| at + granted);
+                match timer.within(until, send.as_mut()).await {
+                    // Its body was made to wait meanwhile.
+                    None if waited() > granted => granted = waited(),
+                    done => break done,
+                }
+            }
         };
         match tries.judge(sent, lease, worker) {
             Next::Answer(answer, lease) => {

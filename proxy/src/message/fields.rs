@@ -200,6 +200,25 @@ impl Fields {
         self.entries.retain(|entry| !drop(entry.known));
     }
 
+    /// Removes fields whose name spells this one with `_` for `-`, and leaves those that are it.
+    pub fn remove_lookalikes_of(&mut self, name: &[u8]) {
+        let dash = |b: &u8| {
+            if *b == b'_' {
+                b'-'
+            } else {
+                b.to_ascii_lowercase()
+            }
+        };
+        let fake = |entry: &Entry| {
+            let have = self.bytes(entry.name);
+            !have.eq_ignore_ascii_case(name) && have.iter().map(dash).eq(name.iter().map(dash))
+        };
+        if self.entries.iter().any(fake) {
+            let kept = self.entries.iter().filter(|e| !fake(e)).copied().collect();
+            self.entries = kept;
+        }
+    }
+
     /// Removes fields whose name only spells a known one with `_` for `-`: applications behind CGI
     /// and its heirs read both as one, and would take a client's word for ours.
     pub fn remove_lookalikes(&mut self, asserted: impl Fn(Known) -> bool) {

@@ -3,6 +3,7 @@
 pub mod body;
 pub mod fields;
 pub mod known;
+mod reserve;
 pub mod target;
 pub mod through;
 pub mod watched;
@@ -13,6 +14,7 @@ use http::{Method, StatusCode};
 pub use body::{Body, BodyLength, Chunk, read_all, read_whole};
 pub use fields::{Field, Fields};
 pub use known::Known;
+pub use reserve::Reserve;
 pub use target::{Host, Target};
 
 /// The protocol version a message came in.

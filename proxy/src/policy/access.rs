@@ -44,12 +44,63 @@ impl Access {
             address: &address,
             country: &|| self.geo.as_ref()?.country(address()),
         };
-        let mut conditions = self.conditions.iter();
-        let fits = conditions.any(|condition| condition.holds(&facts, self.sense));
+        let holds = |facts: &Facts<'_>| {
+            let mut conditions = self.conditions.iter();
+            conditions.any(|condition| condition.holds(facts, self.sense))
+        };
+        // A slash that is kept encoded (`%2F`) is one to many applications: whoever is kept out is kept
+        // out of either path, and whoever is let in must be of both.
+        let plain = with_slashes(&path);
+        let other = plain.as_deref().map(|path| holds(&Facts { path, ..facts }));
+        let fits = match (self.sense, other) {
+            (_, None) => holds(&facts),
+            (Sense::Allow, Some(other)) => other && holds(&facts),
+            (Sense::Deny, Some(other)) => other || holds(&facts),
+        };
         if fits == (self.sense == Sense::Allow) {
             return Ok(());
         }
         tracing::debug!(policy = %self.name, peer = facts.peer, "refused");
         Err(ErrorKind::Denied.into())
+    }
+}
+
+/// A path with its encoded slashes as slashes, if it has any.
+fn with_slashes(path: &str) -> Option<String> {
+    let encoded = ["%2F", "%2f", "%5C", "%5c"];
+    if !encoded.iter().any(|code| path.contains(code)) {
+        return None;
+    }
+    let path = encoded
+        .iter()
+        .fold(path.to_owned(), |path, code| path.replace(code, "/"));
+    let mut steps: Vec<&str> = Vec::new();
+    for step in path.split('/') {
+        match step {
+            "" | "." => {}
+            ".." => {
+                steps.pop();
+            }
+            step => steps.push(step),
+        }
+    }
+    Some(format!("/{}", steps.join("/")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoded_slashes_are_slashes() {
+        assert_eq!(with_slashes("/a/b"), None);
+        for (path, want) in [
+            ("/secret%2f", "/secret"),
+            ("/a%2F..%2fsecret", "/secret"),
+            ("/a%5Cb", "/a/b"),
+            ("/a%2F%2Fb/./c", "/a/b/c"),
+        ] {
+            assert_eq!(with_slashes(path).as_deref(), Some(want), "{path}");
+        }
     }
 }

@@ -57,6 +57,21 @@ impl AnyOf {
         })
     }
 
+    /// Has all that other ways look at, or would tell, removed from the request: nobody has verified it.
+    fn disown(&self, taken: &Guard, notes: &mut Notes) {
+        for name in self.ways.iter().flat_map(Guard::told) {
+            notes.remove(name.as_bytes());
+        }
+        // What is not to be forwarded the way itself removes.
+        let kept = taken.brings();
+        let others = self.ways.iter().filter(|way| !std::ptr::eq(*way, taken));
+        for brought in others.flat_map(Guard::brings) {
+            if !kept.contains(&brought) {
+                brought.remove(notes);
+            }
+        }
+    }
+
     /// Lets a request pass that one of the ways lets pass. What the others would tell the application
     /// is removed, whoever wrote it.
     ///
@@ -74,9 +89,7 @@ impl AnyOf {
             let mut own = Notes::default();
             match way.check(seen, &mut own) {
                 Ok(()) => {
-                    for name in self.ways.iter().flat_map(Guard::told) {
-                        notes.remove(name.as_bytes());
-                    }
+                    self.disown(way, notes);
                     notes.merge(own);
                     seen.tried = Tried::default();
                     return Ok(());

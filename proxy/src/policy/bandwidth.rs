@@ -1,7 +1,9 @@
 //! Part of stage 6, policy: how many bytes a second go to and from one client. Bodies that are too
 //! fast wait; nothing is refused, and nothing is held but the part that waits.
 
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -64,6 +66,7 @@ pub struct Paced {
     pace: Arc<Pace>,
     key: u64,
     epoch: Instant,
+    waited: Rc<Cell<Duration>>,
 }
 
 impl Bandwidth {
@@ -74,6 +77,7 @@ impl Bandwidth {
                 key: pace.table.key(|give| self.by.give(seen, give)),
                 pace: pace.clone(),
                 epoch: self.epoch,
+                waited: Rc::default(),
             })
         };
         notes.paced_request = paced(&self.request);
@@ -97,6 +101,18 @@ impl Paced {
         }))
     }
 
+    /// How long bodies have waited by this.
+    #[must_use]
+    pub fn waited(&self) -> Rc<Cell<Duration>> {
+        self.waited.clone()
+    }
+
+    /// What has been taken for so many bytes, and is not needed.
+    fn give_back(&self, bytes: usize) {
+        let units = (bytes as u64).div_ceil(UNIT);
+        self.pace.table.pull(self.key, &self.pace.quota, units);
+    }
+
     /// When so many bytes may go.
     fn due(&self, bytes: usize) -> Option<Instant> {
         let now = Instant::now();
@@ -105,7 +121,9 @@ impl Paced {
         let (pace, units) = (&self.pace, (bytes as u64).div_ceil(UNIT));
         let ahead = pace.table.push(self.key, &pace.quota, since, units);
         let wait = ahead.saturating_sub(pace.quota.window());
-        (wait > 0).then(|| now + Duration::from_nanos(wait))
+        let wait = Duration::from_nanos(wait);
+        self.waited.set(self.waited.get() + wait);
+        (!wait.is_zero()).then(|| now + wait)
     }
 }
 
@@ -117,6 +135,15 @@ struct Slow {
     paced: Paced,
     rest: Bytes,
     waiting: Option<(Pin<Box<Sleep>>, Bytes)>,
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        // Whoever gives up must not be counted for what never went.
+        if let Some((_, part)) = &self.waiting {
+            self.paced.give_back(part.len());
+        }
+    }
 }
 
 impl Through for Slow {
@@ -180,6 +207,7 @@ mod tests {
                     pace: pace.clone(),
                     key,
                     epoch,
+                    waited: Rc::default(),
                 };
                 // A quarter of a second's worth is free.
                 let took = time_of(vec![of(7)], 225_000).await.as_secs_f64();
@@ -190,6 +218,16 @@ mod tests {
                 assert!((1.95..2.05).contains(&took), "{took}");
                 let took = time_of(vec![of(8), of(9)], 225_000).await.as_secs_f64();
                 assert!((1.95..2.05).contains(&took), "{took}");
+                // What is given up on is not counted.
+                tokio::time::advance(Duration::from_secs(10)).await;
+                for _ in 0..1000 {
+                    let body = of(7).body(Body::Full(vec![7; 50_000].into()));
+                    let read = read_whole(body, 50_000, ErrorKind::BodyTooLarge);
+                    let given_up = tokio::time::timeout(Duration::ZERO, read).await;
+                    assert!(given_up.is_err());
+                }
+                let took = time_of(vec![of(7)], 25_000).await.as_secs_f64();
+                assert!(took < 0.6, "{took}");
             })
             .await;
     }

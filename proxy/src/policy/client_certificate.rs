@@ -37,6 +37,10 @@ impl Name {
         if inner.contains('*') || name.len() > inner.len() + 1 {
             return None;
         }
+        // `*partner.example` would take `evilpartner.example` too.
+        if kind == "dns" && name.starts_with('*') && !inner.starts_with('.') {
+            return None;
+        }
         Some(match (name.strip_prefix('*'), name.strip_suffix('*')) {
             (Some(end), _) => Self::Ends(format!("{kind}:").into(), end.into()),
             (None, Some(begin)) => Self::Begins(format!("{kind}:{begin}").into()),
@@ -79,25 +83,29 @@ impl ClientCertificates {
             notes.fields.append(b"WWW-Authenticate", challenge);
             return Err(ErrorKind::Unauthenticated.into());
         };
-        if !self.takes(certificate) {
+        let Some(holder) = self.holder(certificate) else {
             let holder = certificate.holder();
             tracing::debug!(policy = %self.name, holder, "refused");
             return Err(ErrorKind::Denied.into());
-        }
-        let holder = certificate.holder();
+        };
         notes.remove(self.name_header.as_bytes());
         notes.append(self.name_header.as_bytes(), holder.as_bytes());
-        seen.consumer = Some(Consumer::named(holder.to_owned(), None));
+        seen.consumer = Some(Consumer::named(holder, None));
         Ok(())
     }
 
-    fn takes(&self, certificate: &ClientCertificate) -> bool {
+    /// By what its holder is known: the name that will do, not another that its CA has put beside it.
+    fn holder(&self, certificate: &ClientCertificate) -> Option<String> {
         if self.names.is_empty() && self.fingerprints.is_empty() {
-            return true;
+            return Some(certificate.holder());
         }
         let fits = |name: &str| self.names.iter().any(|wanted| wanted.fits(name));
-        certificate.names.iter().any(|name| fits(name))
-            || self.fingerprints.contains(&certificate.fingerprint)
+        let mut names = certificate.bare_names();
+        if let Some(name) = names.find(|name| fits(name)) {
+            return Some(name.to_owned());
+        }
+        let known = self.fingerprints.contains(&certificate.fingerprint);
+        known.then(|| certificate.by_fingerprint())
     }
 }
 
@@ -130,6 +138,7 @@ mod tests {
             "dns:**",
             "dns:a*b",
             "dns:*a*",
+            "dns:*a.example",
         ] {
             assert_eq!(Name::read(bad), None, "{bad}");
         }

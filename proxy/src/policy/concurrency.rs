@@ -50,6 +50,12 @@ impl Drop for Held {
 }
 
 impl Concurrency {
+    /// Whether it must know who calls.
+    #[must_use]
+    pub fn asks_who(&self) -> bool {
+        self.by.asks_who() || !self.plans.is_empty()
+    }
+
     /// Lets a request pass while its client has a place left, which it then holds.
     ///
     /// # Errors

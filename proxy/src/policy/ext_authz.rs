@@ -72,8 +72,9 @@ pub struct Question {
 /// What was decided.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It may pass, with these changes of the request and of its response.
-    Allowed(Vec<Change>, Vec<Change>),
+    /// It may pass, with these changes of the request and of its response; and whether that is for
+    /// this request only.
+    Allowed(Vec<Change>, Vec<Change>, bool),
     /// It may not: status, fields, body.
     Denied(StatusCode, Fields, bytes::Bytes),
     /// Nobody could be asked.
@@ -107,7 +108,7 @@ impl ExtAuthz {
             }
         };
         match &*verdict {
-            Verdict::Allowed(request, response) => {
+            Verdict::Allowed(request, response, _) => {
                 seen.asked = true;
                 for name in &self.upstream_headers {
                     notes.remove(name.as_bytes());
@@ -223,7 +224,10 @@ impl ExtAuthz {
                     value: field.value.into(),
                 })
             });
-            return Verdict::Allowed(given.collect(), Vec::new());
+            let control = Control::read(fields.all(Known::CacheControl));
+            let own = control.no_store || control.private || control.no_cache;
+            let once = own || fields.known(Known::SetCookie).is_some();
+            return Verdict::Allowed(given.collect(), Vec::new(), once);
         }
         let mut told = Fields::new();
         for field in fields.iter() {
@@ -271,7 +275,10 @@ impl ExtAuthz {
     /// Keeps a verdict for the same question.
     pub fn remember(&self, question: &Question, now: Instant, verdict: &Rc<Verdict>) {
         let lasting = match &**verdict {
-            Verdict::Allowed(..) => true,
+            Verdict::Allowed(_, response, once) => {
+                let cookie = |change: &Change| change.name.eq_ignore_ascii_case("set-cookie");
+                !once && !response.iter().any(cookie)
+            }
             // What begins a login, or says that it is for one client, is for no other.
             Verdict::Denied(status, fields, _) => {
                 let control = Control::read(fields.all(Known::CacheControl));

@@ -76,10 +76,14 @@ pub enum Guard {
     AnyOf(Arc<AnyOf>),
     /// By rate, of who that is.
     IdentityLimit(Arc<Limit>),
-    /// By how many requests are on their way.
+    /// By how many requests are on their way, of whoever is there.
     Concurrency(Arc<Concurrency>),
-    /// Slows bodies down.
+    /// Slows bodies down, of whoever is there.
     Bandwidth(Arc<Bandwidth>),
+    /// By how many requests are on their way, of who that is.
+    IdentityConcurrency(Arc<Concurrency>),
+    /// Slows bodies down, by who that is.
+    IdentityBandwidth(Arc<Bandwidth>),
     /// By whoever is asked.
     Ask(Arc<ExtAuthz>),
     /// Who may not.
@@ -252,6 +256,26 @@ impl Guard {
         }
     }
 
+    /// A limit of requests on their way: as early as it can be.
+    #[must_use]
+    pub fn of_concurrency(policy: Arc<Concurrency>) -> Self {
+        if policy.asks_who() {
+            Self::IdentityConcurrency(policy)
+        } else {
+            Self::Concurrency(policy)
+        }
+    }
+
+    /// A pace: before bodies are read, if it can be.
+    #[must_use]
+    pub fn of_bandwidth(policy: Arc<Bandwidth>) -> Self {
+        if policy.by.asks_who() {
+            Self::IdentityBandwidth(policy)
+        } else {
+            Self::Bandwidth(policy)
+        }
+    }
+
     /// Who may, or may not.
     #[must_use]
     pub fn of_access(access: Arc<Access>) -> Self {
@@ -274,7 +298,7 @@ impl Guard {
     /// Whether it finds out who calls.
     #[must_use]
     pub const fn asks_who(&self) -> bool {
-        matches!(self.order(), 7..=13)
+        matches!(self.order(), 9..=15)
     }
 
     /// Its place among the checks.
@@ -288,17 +312,19 @@ impl Guard {
             Self::Csrf(_) => 4,
             Self::Address(_) => 5,
             Self::Limit(_) => 6,
-            Self::Oidc(_) => 7,
-            Self::ClientCertificate(_) => 8,
-            Self::Jwt(_) => 9,
-            Self::Introspection(_) => 10,
-            Self::ApiKey(_) => 11,
-            Self::Basic(_) => 12,
-            Self::Signature(_) => 13,
-            Self::AnyOf(_) => 14,
-            Self::IdentityLimit(_) => 15,
-            Self::Concurrency(_) => 16,
-            Self::Bandwidth(_) => 17,
+            Self::Concurrency(_) => 7,
+            Self::Bandwidth(_) => 8,
+            Self::Oidc(_) => 9,
+            Self::ClientCertificate(_) => 10,
+            Self::Jwt(_) => 11,
+            Self::Introspection(_) => 12,
+            Self::ApiKey(_) => 13,
+            Self::Basic(_) => 14,
+            Self::Signature(_) => 15,
+            Self::AnyOf(_) => 16,
+            Self::IdentityLimit(_) => 17,
+            Self::IdentityConcurrency(_) => 18,
+            Self::IdentityBandwidth(_) => 19,
             Self::Deny(_) => 20,
             Self::Allow(_) => 21,
             Self::Ask(_) => 22,
@@ -350,8 +376,10 @@ impl Guard {
                 Err(ErrorKind::Denied.into())
             }
             Self::Limit(limit) | Self::IdentityLimit(limit) => limit.check(seen, notes),
-            Self::Concurrency(policy) => policy.check(seen, notes),
-            Self::Bandwidth(policy) => {
+            Self::Concurrency(policy) | Self::IdentityConcurrency(policy) => {
+                policy.check(seen, notes)
+            }
+            Self::Bandwidth(policy) | Self::IdentityBandwidth(policy) => {
                 policy.check(seen, notes);
                 Ok(())
             }

@@ -6,6 +6,7 @@ pub mod any_of;
 pub mod api_key;
 pub mod bandwidth;
 pub mod basic;
+pub mod brought;
 pub mod by;
 pub mod client;
 pub mod client_certificate;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use selvedge_gateway::oidc::cookie::without_own;
 
-use crate::message::{Fields, Known, RequestHead};
+use crate::message::{Fields, Known, RequestHead, Reserve};
 use crate::respond::pages::Pages;
 
 use super::api_key::without;
@@ -31,6 +31,8 @@ pub struct Notes {
     pub conceal: bool,
     /// Edits of the request that is sent and of its response.
     pub headers: Option<Arc<Headers>>,
+    /// What is held of the request's body.
+    pub reserve: Option<Reserve>,
     /// Places of its client, held to the last byte of the response.
     pub held: Vec<Held>,
     /// How fast the body of the request may come.
@@ -49,6 +51,7 @@ enum Edit {
     StripQuery(Box<str>),
     StripSession(Box<str>),
     Change(Change),
+    Lookalikes(Box<str>),
 }
 
 impl Notes {
@@ -60,6 +63,11 @@ impl Notes {
     /// The application will not get fields of this name, however it is spelt.
     pub fn remove(&mut self, name: &[u8]) {
         self.edits.push(Edit::Remove(name.into()));
+    }
+
+    /// The application will not get fields whose names only look like this one.
+    pub fn remove_lookalikes(&mut self, name: &str) {
+        self.edits.push(Edit::Lookalikes(name.into()));
     }
 
     /// What the application gets is changed.
@@ -97,6 +105,7 @@ impl Notes {
                     let query = without(head.target.query(), name);
                     head.target = head.target.with_query(&query);
                 }
+                Edit::Lookalikes(name) => head.fields.remove_lookalikes_of(name.as_bytes()),
                 Edit::Change(change) => change.apply(&mut head.fields),
                 Edit::StripSession(name) => strip_session(&mut head.fields, name),
             }

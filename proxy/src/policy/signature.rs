@@ -52,19 +52,25 @@ impl Signature {
     /// # Errors
     /// [`Stop::Refused`] with 401; [`Stop::Body`] for the body.
     pub fn check(&self, seen: &mut Seen<'_>, notes: &mut Notes) -> Result<(), Stop> {
-        let claim = self.claim(seen).map_err(|why| self.refuse(why, notes))?;
-        let body = match seen.found.take() {
-            Some(Found::Body(body)) => body,
-            _ => return Err(Stop::Body(self.largest)),
+        let claims = self.claims(seen).map_err(|why| self.refuse(why, notes))?;
+        let Some(Found::Body(body)) = seen.found.take() else {
+            return Err(Stop::Body(self.largest));
         };
-        let signers = match claim.key {
+        let signers = |claim: &Claim| match claim.key {
             Some(key) => self.signers.get(key..=key).unwrap_or_default(),
             None => &self.signers,
         };
-        let secrets = signers.iter().flat_map(|signer| &signer.secrets);
-        claim
-            .holds(&body, secrets)
-            .map_err(|why| self.refuse(why, notes))?;
+        let held = claims.iter().find(|claim| {
+            let secrets = signers(claim).iter().flat_map(|signer| &signer.secrets);
+            claim.holds(&body, secrets).is_ok()
+        });
+        let Some(claim) = held else {
+            return Err(self.refuse(Refusal::Wrong, notes));
+        };
+        for name in &claim.covered {
+            notes.remove_lookalikes(name);
+        }
+        let signers = signers(claim);
         if let (Form::Message, [signer]) = (self.form, signers) {
             notes.remove(self.name_header.as_bytes());
             notes.append(self.name_header.as_bytes(), signer.name.as_bytes());
@@ -75,14 +81,17 @@ impl Signature {
         Ok(())
     }
 
-    fn claim(&self, seen: &Seen<'_>) -> Result<Claim, Refusal> {
+    fn claims(&self, seen: &Seen<'_>) -> Result<Vec<Claim>, Refusal> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = since.map_or(0, |d| d.as_secs());
         let head = seen.head;
         if self.form != Form::Message {
-            return read_webhook(self.form, |name| only(head, name), now, self.age);
+            let claim = read_webhook(self.form, |name| only(head, name), now, self.age)?;
+            return Ok(vec![claim]);
         }
-        let (scheme, host) = forwarded::origin(seen.downstream, head);
+        // What proxies before this one say of the host is not what the request was routed by.
+        let (scheme, _) = forwarded::origin(seen.downstream, head);
+        let host = &head.host;
         let port = host.port().filter(|port| !is_own_port(scheme, *port));
         let authority = match port {
             Some(port) => format!("{}:{port}", host.name()),

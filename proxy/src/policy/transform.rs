@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use regex::Regex;
-use selvedge_contract::defaults::policy as defaults;
 use selvedge_gateway::body::Path;
 use selvedge_gateway::template::{Maker, Slot, slot};
 use serde_json::{Map, Value, json};
@@ -60,6 +59,8 @@ pub struct BodyEdit {
     pub template: Option<Maker>,
     /// A template looks at the body: it is a second time in memory then.
     pub looks_at_body: bool,
+    /// Values that a body may have.
+    pub values: usize,
     /// Bytes of a body.
     pub largest: usize,
 }
@@ -75,6 +76,14 @@ pub enum Given {
 
 fn wrong(error: &impl ToString) -> Error {
     Error::with(ErrorKind::BadTransform, error.to_string())
+}
+
+/// What cannot be made of a request is its own fault: something is missing, or of another kind.
+fn of_client(error: Error) -> Error {
+    match error.kind {
+        ErrorKind::BadTransform => Error::with(ErrorKind::BadInput, error.to_string()),
+        _ => error,
+    }
 }
 
 /// What templates know: `request`, `claims`, `consumer`.
@@ -150,16 +159,17 @@ impl Transform {
     /// Changes a request; reads its body if that is to be changed.
     ///
     /// # Errors
-    /// [`ErrorKind::BadTransform`] where a template gives nothing; 400 or 413 for a body that is no
-    /// JSON or too long.
+    /// [`ErrorKind::BadInput`] where a template gives nothing; 400 or 413 for a body that is no JSON or
+    /// too long.
     pub async fn request(
         &self,
         request: &mut Request,
         known: &BTreeMap<String, Slot>,
     ) -> Result<(), Error> {
         let values = Slot::from(known.clone());
-        self.target(&mut request.head, &values)?;
-        self.request.headers(&mut request.head.fields, &values)?;
+        self.target(&mut request.head, &values).map_err(of_client)?;
+        let fields = &mut request.head.fields;
+        self.request.headers(fields, &values).map_err(of_client)?;
         if self.response.body.is_some() {
             // What is to be changed must come whole, and as it is.
             for known in [Known::AcceptEncoding, Known::Range] {
@@ -184,12 +194,12 @@ impl Transform {
         if read.is_empty() {
             return Ok(());
         }
-        if is_dense(&read) {
+        if is_dense(&read, edit.values) {
             return Err(ErrorKind::BodyTooLarge.into());
         }
         let body: Value =
             serde_json::from_slice(&read).map_err(|e| Error::with(ErrorKind::BadBody, e))?;
-        let body = edit.apply(body, known)?;
+        let body = edit.apply(body, known).map_err(of_client)?;
         request.head.fields.remove_known(Known::Expect);
         put(&mut request.head.fields, &mut request.body, body);
         // Whoever sends it writes its length.
@@ -241,7 +251,7 @@ impl Transform {
         }
         let body = std::mem::replace(&mut response.body, Body::Empty);
         let read = read_whole(body, edit.largest, ErrorKind::BadTransform).await?;
-        if is_dense(&read) {
+        if is_dense(&read, edit.values) {
             return Err(wrong(&"too many values"));
         }
         let body = serde_json::from_slice(&read).map_err(|e| wrong(&e))?;
@@ -357,9 +367,9 @@ fn is_doubtful(fields: &Fields) -> bool {
 }
 
 /// So many values that they would take hundreds of times their bytes.
-fn is_dense(body: &[u8]) -> bool {
+fn is_dense(body: &[u8], most: usize) -> bool {
     let marks = body.iter().filter(|b| matches!(b, b',' | b'{' | b'['));
-    marks.count() > defaults::TRANSFORM_VALUES
+    marks.count() > most
 }
 
 fn is_json(fields: &Fields) -> bool {

@@ -348,6 +348,7 @@ pub fn finish<'a>(
         _ => body,
     };
     record.held = notes.held;
+    record.reserve = notes.reserve;
     record.set_status(head.status);
     Outgoing {
         head,

@@ -1,9 +1,11 @@
 //! What is known about one request, from its head to its last byte: becomes one metric sample,
 //! one access-log line and perhaps one span, when it is dropped.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use tokio::time::Instant;
@@ -12,7 +14,7 @@ use crate::accept::Downstream;
 use crate::balance::Lease;
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Fields, RequestHead};
+use crate::message::{Fields, RequestHead, Reserve};
 use crate::policy::concurrency::Held;
 
 use crate::worker::Worker;
@@ -46,6 +48,10 @@ pub struct Record<'a> {
     pub lease: Option<Lease>,
     /// The same for places of its client.
     pub held: Vec<Held>,
+    /// The same for a body that was held whole.
+    pub reserve: Option<Reserve>,
+    /// Time that its body has waited since it was too fast: nobody's fault but the policy's.
+    pub waited: Option<Rc<Cell<Duration>>>,
 }
 
 /// What only a log line or a span needs.
@@ -105,6 +111,8 @@ impl<'a> Record<'a> {
             trace,
             lease: None,
             held: Vec::new(),
+            reserve: None,
+            waited: None,
         }
     }
 
@@ -129,6 +137,8 @@ impl<'a> Record<'a> {
             trace: None,
             lease: None,
             held: Vec::new(),
+            reserve: None,
+            waited: None,
         }
     }
 
@@ -214,7 +224,7 @@ impl<'a> Record<'a> {
     }
 
     #[cold]
-    fn tell(&self, detail: Detail, end: Option<ErrorKind>, duration: std::time::Duration) {
+    fn tell(&self, detail: Detail, end: Option<ErrorKind>, duration: Duration) {
         let line = Line {
             detail,
             route: self.metrics.route.clone(),

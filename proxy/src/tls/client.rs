@@ -11,7 +11,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use selvedge_gateway::apikey::hex;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+use x509_parser::revocation_list::CertificateRevocationList;
 
 /// Names of a certificate that are looked at. Whoever signs more for one client has another plan.
 const NAMES: usize = 64;
@@ -29,7 +30,8 @@ pub enum ClientsError {
     Verifier(String),
 }
 
-/// Verifies clients by these CAs, and by what they have revoked.
+/// Verifies clients by these CAs, and by what they have revoked. Gives also what would keep out clients
+/// who have done nothing.
 ///
 /// # Errors
 /// [`ClientsError`].
@@ -37,17 +39,23 @@ pub fn verifier(
     ca: &Path,
     crl: Option<&Path>,
     required: bool,
-) -> Result<Arc<dyn ClientCertVerifier>, ClientsError> {
+) -> Result<(Arc<dyn ClientCertVerifier>, Vec<String>), ClientsError> {
     let file = |path: &Path, error: &dyn std::fmt::Display| {
         ClientsError::File(path.display().to_string(), error.to_string())
     };
     let mut roots = RootCertStore::empty();
+    let mut issuers = Vec::new();
     for certificate in CertificateDer::pem_file_iter(ca).map_err(|e| file(ca, &e))? {
         let certificate = certificate.map_err(|e| file(ca, &e))?;
+        issuers.extend(subject(&certificate));
         roots.add(certificate).map_err(|e| file(ca, &e))?;
+    }
+    if roots.is_empty() {
+        return Err(file(ca, &"no certificate in it"));
     }
     let provider = Arc::new(super::provider().as_ref().clone());
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let mut doubts = Vec::new();
     if let Some(path) = crl {
         let lists =
             CertificateRevocationListDer::pem_file_iter(path).map_err(|e| file(path, &e))?;
@@ -56,6 +64,12 @@ pub fn verifier(
         if lists.is_empty() {
             return Err(file(path, &"no list of revoked certificates in it"));
         }
+        for list in &lists {
+            webpki::BorrowedCertRevocationList::from_der(list).map_err(|e| {
+                file(path, &format!("{e:?}: a list of version 2 is expected, with its number and its issuer's key identifier"))
+            })?;
+        }
+        doubts = doubtful(&lists, &issuers, path);
         builder = builder.with_crls(lists).enforce_revocation_expiration();
         // Intermediates rarely have lists of their own, and what is not known would be refused.
         builder = builder.only_check_end_entity_revocation();
@@ -63,9 +77,48 @@ pub fn verifier(
     if !required {
         builder = builder.allow_unauthenticated();
     }
-    builder
+    let verifier = builder
         .build()
-        .map_err(|e| ClientsError::Verifier(e.to_string()))
+        .map_err(|e| ClientsError::Verifier(e.to_string()))?;
+    Ok((verifier, doubts))
+}
+
+/// The subject of a certificate, as it is encoded.
+fn subject(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.subject().as_raw().to_vec())
+}
+
+/// What would keep out clients who have done nothing: lists that have ended, CAs without one.
+fn doubtful(
+    lists: &[CertificateRevocationListDer<'_>],
+    issuers: &[Vec<u8>],
+    path: &Path,
+) -> Vec<String> {
+    let (mut doubts, mut listed) = (Vec::new(), Vec::new());
+    for list in lists {
+        let Ok((_, list)) = CertificateRevocationList::from_der(list) else {
+            continue;
+        };
+        listed.push(list.issuer().as_raw().to_vec());
+        let next = list.next_update().map(|next| next.timestamp());
+        if next.is_none_or(|next| next <= ASN1Time::now().timestamp()) {
+            let name = path.display();
+            doubts.push(format!(
+                "`{name}`: the list of `{}` has ended",
+                list.issuer()
+            ));
+        }
+    }
+    let unlisted = issuers.iter().filter(|issuer| !listed.contains(issuer));
+    match unlisted.count() {
+        0 => {}
+        count => doubts.push(format!(
+            "{count} of the CAs have no list in `{}`",
+            path.display()
+        )),
+    }
+    doubts
 }
 
 /// What a verified certificate says of its holder.
@@ -111,14 +164,24 @@ impl ClientCertificate {
         })
     }
 
-    /// What applications and counters know the holder by: its first name in which nothing needs an
-    /// escape, else the fingerprint.
+    /// Its names in which nothing needs an escape.
+    pub fn bare_names(&self) -> impl Iterator<Item = &str> {
+        let names = self.names.iter().map(|name| &**name);
+        names.filter(|name| name.bytes().all(|b| b.is_ascii_graphic()))
+    }
+
+    /// What applications and counters know the holder by, with its kind, so that it is nobody else's
+    /// name: the first that needs no escape, else the fingerprint.
     #[must_use]
-    pub fn holder(&self) -> &str {
-        let bare = |name: &str| name.bytes().all(|b| b.is_ascii_graphic());
-        let name = self.names.iter().find(|name| bare(name));
-        let name = name.and_then(|name| name.split_once(':'));
-        name.map_or(&self.fingerprint, |(_, name)| name)
+    pub fn holder(&self) -> String {
+        let first = self.bare_names().next().map(str::to_owned);
+        first.unwrap_or_else(|| self.by_fingerprint())
+    }
+
+    /// The same by its fingerprint.
+    #[must_use]
+    pub fn by_fingerprint(&self) -> String {
+        format!("sha256:{}", self.fingerprint)
     }
 
     /// What `X-Forwarded-Client-Cert` says, in the form that Envoy gave it.
@@ -190,11 +253,11 @@ mod tests {
 
     #[test]
     fn holders_are_known_by_their_first_plain_name() {
-        let of = |names: &[&str], cn: &str| certificate(names, cn).holder().to_owned();
-        assert_eq!(of(&["dns:A.example", "uri:urn:b"], "c"), "urn:b");
-        assert_eq!(of(&["email:a@b.example"], "c"), "a@b.example");
-        assert_eq!(of(&[], "partner"), "partner");
-        assert_eq!(of(&[], "Ann Smith").len(), 64);
+        let of = |names: &[&str], cn: &str| certificate(names, cn).holder();
+        assert_eq!(of(&["dns:A.example", "uri:urn:b"], "c"), "uri:urn:b");
+        assert_eq!(of(&["email:a@b.example"], "c"), "email:a@b.example");
+        assert_eq!(of(&[], "partner"), "cn:partner");
+        assert_eq!(of(&[], "Ann Smith").len(), 7 + 64);
     }
 
     #[test]

@@ -29,6 +29,7 @@ impl Pass<'_> {
     }
 
     fn condition(&mut self, at: &At, spec: &Allow) -> Condition {
+        self.check_empty(at);
         let mut condition = Condition {
             scopes: spec.scopes.clone(),
             roles: spec.roles.clone(),
@@ -90,7 +91,14 @@ impl Pass<'_> {
         }
         if let Some(source) = &spec.when {
             match Expression::new(source) {
-                Ok(expression) => condition.when = Some(expression),
+                Ok(expression) => {
+                    if source.contains("source.country") && self.config.geo.is_none() {
+                        let remedy = "add `geo: { database: FILE }`";
+                        let at = at.then("when");
+                        self.error(&at, "nothing says where addresses are", remedy);
+                    }
+                    condition.when = Some(expression);
+                }
                 Err(error) => {
                     let remedy = "expected CEL such as `request.method == \'GET\'`";
                     self.error(&at.then("when"), error.to_string(), remedy);
@@ -98,6 +106,33 @@ impl Pass<'_> {
             }
         }
         condition
+    }
+
+    /// A list without anything in it would ask for nothing, and let everybody in.
+    fn check_empty(&mut self, at: &At) {
+        for key in [
+            "principals",
+            "methods",
+            "paths",
+            "headers",
+            "scopes",
+            "roles",
+            "claims",
+            "consumers",
+            "plans",
+            "addresses",
+            "countries",
+        ] {
+            let at = at.then(key);
+            if self.is_empty_at(&at) {
+                let message = format!("an empty `{key}` asks for nothing, and fits everybody");
+                self.error(&at, message, "leave it out, or say what must be there");
+            }
+        }
+        if self.is_empty_at(at) {
+            let remedy = "add what callers or requests must have";
+            self.warning(at, "this fits every request", remedy);
+        }
     }
 
     fn header_test(&mut self, at: &At, spec: &HeaderTest) -> Option<(String, Test)> {

@@ -112,7 +112,13 @@ impl Compiler {
         let timeout = spec.timeout.map_or(defaults::CALL, |d| d.0);
         let retry = pass.retry(&at.then("retry"), spec.retry.as_ref());
         let name_of_rule = format!("{rule}/{name}");
-        let rule = self.simple_rule(&name_of_rule, service, Policies::default(), timeout, retry);
+        let rule = self.simple_rule(
+            (&name_of_rule, &name_of_rule),
+            service,
+            Policies::default(),
+            timeout,
+            retry,
+        );
         Some(Call {
             name: name.to_owned(),
             rule,

@@ -1,6 +1,7 @@
 //! Policies of the configuration that ask for proof of who calls: passwords, certificates,
 //! signatures, any of several.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use selvedge_contract::config::{
@@ -23,9 +24,12 @@ use super::{At, Pass};
 /// What applications are told a caller's name by.
 const NAME_HEADER: &str = "X-Consumer";
 
+/// Policies by passwords, with what they were made from.
+pub(super) type Basics = BTreeMap<String, (BasicPolicy, String, Arc<Basic>)>;
+
 impl Pass<'_> {
     /// A policy that asks for proof of who calls, and remembers nothing of the last snapshot.
-    pub(super) fn check_proofs(&mut self, at: &At, name: &str, policy: &Policy) {
+    pub(super) fn check_proofs(&mut self, at: &At, name: &str, policy: &Policy, before: &Basics) {
         if let Some(spec) = &policy.api_key {
             let keys = self.api_key(&at.then("apiKey"), name, spec);
             if let Some(keys) = keys {
@@ -33,9 +37,9 @@ impl Pass<'_> {
             }
         }
         if let Some(spec) = &policy.basic {
-            let basic = self.basic(&at.then("basic"), name, spec);
+            let basic = self.basic(&at.then("basic"), name, spec, before);
             if let Some(basic) = basic {
-                self.guard(name, Guard::Basic(Arc::new(basic)));
+                self.guard(name, Guard::Basic(basic));
             }
         }
         if let Some(spec) = &policy.client_certificate {
@@ -64,41 +68,56 @@ impl Pass<'_> {
         spec.map_or_else(|| NAME_HEADER.to_owned(), Clone::clone)
     }
 
-    /// A `basic` policy.
-    pub(super) fn basic(&mut self, at: &At, name: &str, spec: &BasicPolicy) -> Option<Basic> {
+    /// A `basic` policy. What it has verified it goes on to know while its file stays as it is.
+    pub(super) fn basic(
+        &mut self,
+        at: &At,
+        name: &str,
+        spec: &BasicPolicy,
+        before: &Basics,
+    ) -> Option<Arc<Basic>> {
         let name_header = self.name_header(at, spec.name_header.as_ref());
         let realm = spec.realm.as_deref().unwrap_or(name);
         if realm.contains(|c: char| !matches!(c, ' '..='~') || matches!(c, '"' | '\\')) {
             let remedy = "expected visible characters without quotes";
             self.error(&at.then("realm"), "not a realm", remedy);
         }
-        let read = std::fs::read_to_string(&spec.file).map_err(|e| e.to_string());
-        let users = read.and_then(|text| Users::read(&text).map_err(|e| e.to_string()));
-        let users = match users {
-            Ok(users) => users,
-            Err(error) => {
-                let remedy = "make it by `selvedge password --file FILE --name USER`";
-                self.error(
-                    &at.then("file"),
-                    format!("`{}`: {error}", spec.file),
-                    remedy,
-                );
-                return None;
-            }
-        };
         let mut secret = [0; 32];
         if aws_lc_rs::rand::fill(&mut secret).is_err() {
             self.error(at, "the system gives no random bytes", "look at the system");
         }
-        Some(Basic {
-            name: Arc::from(name),
-            challenge: format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
-            name_header,
-            forward: spec.forward.unwrap_or(false),
-            users: Arc::new(users),
-            secret,
-            verified: Flights::new(defaults::PASSWORDS),
-        })
+        let read = std::fs::read_to_string(&spec.file).map_err(|e| e.to_string());
+        let users = read.and_then(|text| match before.get(name) {
+            Some((same, known, basic)) if same == spec && *known == text => {
+                Ok((basic.clone(), text))
+            }
+            _ => {
+                let users = Users::read(&text, secret).map_err(|e| e.to_string())?;
+                let basic = Basic {
+                    name: Arc::from(name),
+                    challenge: format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
+                    name_header,
+                    forward: spec.forward.unwrap_or(false),
+                    users: Arc::new(users),
+                    secret,
+                    verified: Flights::new(defaults::PASSWORDS),
+                };
+                Ok((Arc::new(basic), text))
+            }
+        });
+        match users {
+            Ok((basic, text)) => {
+                let kept = (spec.clone(), text, basic.clone());
+                self.basics.insert(name.to_owned(), kept);
+                Some(basic)
+            }
+            Err(error) => {
+                let remedy = "make it by `selvedge password --file FILE --name USER`";
+                let message = format!("`{}`: {error}", spec.file);
+                self.error(&at.then("file"), message, remedy);
+                None
+            }
+        }
     }
 
     /// A `clientCertificate` policy.

@@ -85,7 +85,7 @@ impl Compiler {
         Some(ExtAuthz {
             name: Arc::from(name),
             id: self.tokens,
-            rule: self.simple_rule(&rule, service, plain, timeout, retry),
+            rule: self.simple_rule((&rule, &rule), service, plain, timeout, retry),
             form,
             fail_open: spec.fail_open,
             timeout,

@@ -106,7 +106,9 @@ impl Compiler {
         };
         let (guards, treatment) = pass.around(&at.then("policies"), &spec.policies);
         pass.check_listener_callback(at, &guards, rules);
-        pass.looks.note(&spec.name, &guards, rules);
+        let tls = spec.tls.as_ref();
+        let shown = tls.is_some_and(|tls| tls.client_certificates.is_some());
+        pass.looks.note(&spec.name, shown, &guards, rules);
         let plan = ListenerPlan {
             name: self.name(&spec.name),
             address: SocketAddr::new(ip?, spec.port),
@@ -154,8 +156,9 @@ impl Compiler {
         policies.guards.sort_by_key(Guard::order);
         let security = self.inbound_security(pass, at, spec)?;
         let service = self.app(app?, spec.protocol);
+        let tag = routes::simple_tag(pass, &name, serde_json::to_vec(spec), &spec.policies);
         let rule = self.simple_rule(
-            &name,
+            (&name, &tag),
             &service,
             policies,
             Duration::ZERO,
@@ -243,8 +246,10 @@ impl Compiler {
         for (name, (spec, service)) in services {
             let mut policies = pass.known_policies(&spec.policies);
             policies.guards.sort_by_key(Guard::order);
+            let rule = format!("outbound/{name}");
+            let tag = routes::simple_tag(pass, &rule, serde_json::to_vec(spec), &spec.policies);
             let rule = self.simple_rule(
-                &format!("outbound/{name}"),
+                (&rule, &tag),
                 service,
                 policies,
                 limits.request,
@@ -277,10 +282,10 @@ impl Compiler {
         })
     }
 
-    /// A rule for all that goes to one service.
+    /// A rule for all that goes to one service, with its name and its tag.
     pub(super) fn simple_rule(
         &mut self,
-        name: &str,
+        (name, tag): (&str, &str),
         service: &Arc<Service>,
         policies: Policies,
         request_timeout: Duration,
@@ -289,7 +294,7 @@ impl Compiler {
         let metrics = self.metrics.route(name, service.name());
         Arc::new(Rule {
             name: self.name(name),
-            tag: self.name(name),
+            tag: tag.into(),
             guards: policies.guards,
             treatment: policies.treatment,
             headers: policies.headers,

@@ -4,6 +4,7 @@
 mod access;
 mod acme;
 mod aggregates;
+mod at;
 mod callbacks;
 mod counts;
 mod credentials;
@@ -51,6 +52,7 @@ use super::diagnose::{Diagnostic, Report, nearest};
 use super::load::Loaded;
 use super::snapshot::Snapshot;
 use super::tree::{Node, Step};
+use at::At;
 
 /// What the configuration is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +83,7 @@ pub struct Compiler {
     limits: Limited,
     crowds: counts::Crowds,
     geo: geo::Known,
+    basics: credentials::Basics,
     /// Keys that are fetched, by address and CA file.
     sources: BTreeMap<(String, Option<String>), Weak<KeySource>>,
     /// Versions that are counted, with what they were made from.
@@ -117,6 +120,7 @@ pub(super) struct Pass<'a> {
     /// Caches, by name.
     caches: treats::Caches,
     issuers: acme::Opened,
+    basics: credentials::Basics,
     /// What policies look at.
     looks: who::Looks,
 }
@@ -150,6 +154,7 @@ impl Compiler {
             limits: BTreeMap::new(),
             crowds: BTreeMap::new(),
             geo: None,
+            basics: BTreeMap::new(),
             sources: BTreeMap::new(),
             versions: BTreeMap::new(),
             users: BTreeMap::new(),
@@ -186,6 +191,7 @@ impl Compiler {
             limits: BTreeMap::new(),
             crowds: BTreeMap::new(),
             geo: None,
+            basics: BTreeMap::new(),
             stores: BTreeMap::new(),
             versions: BTreeMap::new(),
             caches: BTreeMap::new(),
@@ -213,6 +219,7 @@ impl Compiler {
         self.services = services;
         self.limits = pass.limits;
         self.crowds = pass.crowds;
+        self.basics = pass.basics;
         self.stores = pass.stores;
         self.caches = pass.caches;
         self.versions = pass.versions;
@@ -294,52 +301,15 @@ impl Compiler {
     }
 }
 
-/// A path into the configuration, as text and as steps.
-#[derive(Debug, Clone, Default)]
-pub(super) struct At(Vec<Step>);
-
-impl At {
-    pub(super) fn key(name: &str) -> Self {
-        Self(vec![Step::Key(name.to_owned())])
-    }
-
-    pub(super) fn then(&self, name: &str) -> Self {
-        let mut steps = self.0.clone();
-        steps.push(Step::Key(name.to_owned()));
-        Self(steps)
-    }
-
-    pub(super) fn nth(&self, index: usize) -> Self {
-        let mut steps = self.0.clone();
-        steps.push(Step::Index(index));
-        Self(steps)
-    }
-
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for step in &self.0 {
-            match step {
-                Step::Key(name) if text.is_empty() => text.push_str(name),
-                Step::Key(name) => {
-                    text.push('.');
-                    text.push_str(name);
-                }
-                Step::Index(at) => {
-                    text.push('[');
-                    text.push_str(&at.to_string());
-                    text.push(']');
-                }
-            }
-        }
-        text
-    }
-}
-
 impl Pass<'_> {
     fn error(&mut self, at: &At, message: impl Into<String>, remedy: impl Into<String>) {
         let place = self.tree.find(&at.0);
         self.found
             .push(Diagnostic::error(place, at.text(), message).expected(remedy));
+    }
+
+    fn is_empty_at(&self, at: &At) -> bool {
+        self.tree.is_empty_at(&at.0)
     }
 
     fn warning(&mut self, at: &At, message: impl Into<String>, remedy: impl Into<String>) {

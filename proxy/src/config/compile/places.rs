@@ -85,9 +85,16 @@ impl Pass<'_> {
         let required = spec.mode == ClientCertificateMode::Required;
         let crl = spec.crl.as_deref().map(Path::new);
         match client::verifier(Path::new(&spec.ca), crl, required) {
-            Ok(verifier) => Some(verifier),
+            Ok((verifier, doubts)) => {
+                for doubt in doubts {
+                    let remedy = "such clients are refused; renew the list, or leave it out";
+                    self.warning(&at.then("crl"), doubt, remedy);
+                }
+                Some(verifier)
+            }
             Err(error) => {
-                let remedy = "expected PEM files that can be read";
+                let remedy =
+                    "expected certificates of CAs, and lists that they have signed, in PEM";
                 self.error(at, error.to_string(), remedy);
                 None
             }

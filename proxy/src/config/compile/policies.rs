@@ -97,13 +97,13 @@ impl Compiler {
             if let Some(spec) = &policy.concurrency {
                 let at = at.then("concurrency");
                 let crowd = pass.concurrency(&at, name, spec, &self.crowds);
-                pass.guard(name, Guard::Concurrency(crowd));
+                pass.guard(name, Guard::of_concurrency(crowd));
             }
             if let Some(spec) = &policy.bandwidth {
                 let bandwidth = pass.bandwidth(&at.then("bandwidth"), spec);
-                pass.guard(name, Guard::Bandwidth(Arc::new(bandwidth)));
+                pass.guard(name, Guard::of_bandwidth(Arc::new(bandwidth)));
             }
-            pass.check_proofs(&at, name, policy);
+            pass.check_proofs(&at, name, policy, &self.basics);
             if let Some(spec) = &policy.oidc {
                 let oidc = self.oidc(pass, &at.then("oidc"), name, spec);
                 if let Some(oidc) = oidc {

@@ -220,7 +220,7 @@ fn tag(pass: &Pass<'_>, spec: &RuleSpec, around: &Around<'_>) -> String {
     give(serde_json::to_vec(spec));
     give(serde_json::to_vec(&around.route.hostnames));
     for name in spec.policies.iter().chain(&around.route.policies) {
-        give(serde_json::to_vec(&pass.config.policies.get(name)));
+        give_policy(pass, name, &mut give);
     }
     let calls = spec.aggregate.iter().flat_map(|a| a.calls.values());
     let services = calls.map(|call| &call.service);
@@ -228,8 +228,41 @@ fn tag(pass: &Pass<'_>, spec: &RuleSpec, around: &Around<'_>) -> String {
         let service = pass.config.services.get(name);
         give(serde_json::to_vec(&service));
         for policy in service.iter().flat_map(|service| &service.policies) {
-            give(serde_json::to_vec(&pass.config.policies.get(policy)));
+            give_policy(pass, policy, &mut give);
         }
+    }
+    hash.finish()
+}
+
+/// Text of what something is made of.
+type Text = serde_json::Result<Vec<u8>>;
+
+/// A policy, and the ways that it names.
+fn give_policy(pass: &Pass<'_>, name: &str, give: &mut dyn FnMut(Text)) {
+    let policy = pass.config.policies.get(name);
+    give(serde_json::to_vec(&policy));
+    for way in policy
+        .iter()
+        .filter_map(|policy| policy.any_of.as_ref())
+        .flatten()
+    {
+        give(serde_json::to_vec(&pass.config.policies.get(way)));
+    }
+}
+
+/// The same for a rule that is nothing but a service, or an application behind an inbound port.
+pub(super) fn simple_tag(
+    pass: &Pass<'_>,
+    name: &str,
+    service: Text,
+    policies: &[String],
+) -> String {
+    let mut hash = Fingerprint::default();
+    let mut give = |text: Text| hash.give(&text.unwrap_or_default());
+    give(serde_json::to_vec(name));
+    give(service);
+    for name in policies {
+        give_policy(pass, name, &mut give);
     }
     hash.finish()
 }

@@ -108,6 +108,7 @@ impl Pass<'_> {
             set: Vec::new(),
             template: None,
             looks_at_body: false,
+            values: defaults::TRANSFORM_VALUES,
             largest: usize::try_from(spec.largest.map_or(defaults::TRANSFORM, |s| s.0))
                 .unwrap_or(usize::MAX),
         };
@@ -143,9 +144,11 @@ impl Pass<'_> {
             Given::Made(template) => Some(&**template),
             Given::Fixed(_) => None,
         });
-        edit.looks_at_body = values
-            .chain(&edit.template)
-            .any(|template| template.uses("body"));
+        let makers: Vec<&Maker> = values.chain(&edit.template).collect();
+        edit.looks_at_body = makers.iter().any(|maker| maker.uses("body"));
+        if makers.iter().any(|maker| maker.loops()) {
+            edit.values = defaults::TRANSFORM_LOOPED;
+        }
         edit
     }
 }

@@ -16,6 +16,8 @@ enum Known {
     Token,
     /// A name, and perhaps a plan.
     Consumer,
+    /// A certificate of the client.
+    Certificate,
 }
 
 /// Policies and what they look at, and whether any rule finds that out for them.
@@ -24,7 +26,15 @@ pub(super) struct Looks(BTreeMap<(String, Known), bool>);
 
 impl Looks {
     /// Notes the rules of a listener, each with the listener's guards that it leaves in force.
-    pub(super) fn note(&mut self, listener: &str, outer: &[Guard], rules: &[CompiledRule]) {
+    ///
+    /// `shown` says whether its clients show certificates.
+    pub(super) fn note(
+        &mut self,
+        listener: &str,
+        shown: bool,
+        outer: &[Guard],
+        rules: &[CompiledRule],
+    ) {
         let attached = |rule: &&CompiledRule| {
             rule.parents.is_empty() || rule.parents.iter().any(|p| p == listener)
         };
@@ -36,7 +46,10 @@ impl Looks {
             let guards: Vec<&Guard> = own.iter().chain(left).collect();
             for guard in &guards {
                 for (name, wanted) in looks_at(guard) {
-                    let found = guards.iter().any(|guard| finds(guard, wanted));
+                    let found = match wanted {
+                        Known::Certificate => shown,
+                        _ => guards.iter().any(|guard| finds(guard, wanted)),
+                    };
                     *self.0.entry((name.to_owned(), wanted)).or_default() |= found;
                 }
             }
@@ -55,6 +68,12 @@ impl Pass<'_> {
                 Known::Token => (
                     format!("`{name}` looks at a token, and nothing beside it reads one"),
                     "name an `oidc`, `jwt` or `introspection` policy at the same rules",
+                ),
+                Known::Certificate => (
+                    format!(
+                        "`{name}` asks for a certificate, and no listener that it is for takes one"
+                    ),
+                    "add `clientCertificates` to the `tls` of the listener",
                 ),
                 Known::Consumer => (
                     format!(
@@ -80,7 +99,7 @@ fn looks_at(guard: &Guard) -> Vec<(&str, Known)> {
                 consumer || planned && !by_claim,
             )
         }
-        Guard::Concurrency(policy) => {
+        Guard::Concurrency(policy) | Guard::IdentityConcurrency(policy) => {
             let (token, consumer) = counts_by(&policy.by);
             let planned = !policy.plans.is_empty();
             let by_claim = policy.plan.is_some();
@@ -94,6 +113,8 @@ fn looks_at(guard: &Guard) -> Vec<(&str, Known)> {
             let (token, consumer) = asks_for(access);
             (&access.name, token, consumer)
         }
+        Guard::ClientCertificate(policy) => return vec![(&policy.name, Known::Certificate)],
+        Guard::AnyOf(several) => return several.ways.iter().flat_map(looks_at).collect(),
         _ => return Vec::new(),
     };
     let all = [(token, Known::Token), (consumer, Known::Consumer)];

@@ -229,7 +229,7 @@ fn verdict(answer: CheckResponse) -> Result<Verdict, &'static str> {
         // What says nothing, or says both, must not open a door.
         (None, None) => Err("its message says nothing"),
         (None | Some(true), Some(HttpResponse::OkResponse(ok))) => allowed(ok),
-        (Some(true), None) => Ok(Verdict::Allowed(Vec::new(), Vec::new())),
+        (Some(true), None) => Ok(Verdict::Allowed(Vec::new(), Vec::new(), false)),
         (_, Some(HttpResponse::DeniedResponse(denied))) => Ok(refused(denied)),
         (Some(false), _) => Ok(refused(DeniedHttpResponse::default())),
     }
@@ -258,7 +258,7 @@ fn allowed(ok: OkHttpResponse) -> Result<Verdict, &'static str> {
     for option in ok.response_headers_to_add {
         response.extend(change(option, Action::Append)?.filter(|c| may_tell(&c.name)));
     }
-    Ok(Verdict::Allowed(request, response))
+    Ok(Verdict::Allowed(request, response, false))
 }
 
 fn refused(denied: DeniedHttpResponse) -> Verdict {

@@ -25,7 +25,7 @@ pub(crate) fn verdict(input: &[u8]) {
     head.append_known(Known::GrpcStatus, b"0");
     match grpc::read(StatusCode::OK, &head, &body, None) {
         Err(_) | Ok(Verdict::Unknown) => {}
-        Ok(Verdict::Allowed(request, response)) => {
+        Ok(Verdict::Allowed(request, response, _)) => {
             assert!(request.len() <= 200 && response.len() <= 100);
             request.iter().for_each(sendable);
             response.iter().for_each(sendable);

@@ -52,7 +52,7 @@ const OK: &[u8] = b"\x0a\x00\x1a\x1c\x12\x15\x0a\x0d\x0a\x06X-User\x12\x03ann\x1
 
 #[test]
 fn the_numbers_are_envoy_s() {
-    let Ok(Verdict::Allowed(request, response)) = answered(&message(OK)) else {
+    let Ok(Verdict::Allowed(request, response, _)) = answered(&message(OK)) else {
         panic!("refused");
     };
     let told: Vec<_> = request
@@ -195,7 +195,7 @@ fn identity_framing_and_host_are_not_a_service_s_to_change() {
         headers_to_remove: names.iter().map(|name| (*name).to_owned()).collect(),
         response_headers_to_add: vec![option("X-Seen", "1"), option("content-length", "1")],
     };
-    let Ok(Verdict::Allowed(request, response)) = allowed(ok) else {
+    let Ok(Verdict::Allowed(request, response, _)) = allowed(ok) else {
         panic!("refused");
     };
     let names: Vec<_> = request.iter().map(|c| (c.action, &*c.name)).collect();
