@@ -11,6 +11,7 @@ pub mod hostile;
 pub mod http2;
 pub mod http2_upstream;
 pub mod mmdb;
+pub mod netns;
 pub mod node;
 pub mod oidc;
 pub mod process;

@@ -3,6 +3,7 @@
 pub mod announced;
 pub mod census;
 pub mod listener;
+pub mod original;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -9,6 +9,8 @@ pub mod dev;
 mod explain;
 pub mod logging;
 mod password;
+#[cfg(feature = "injector")]
+mod redirect;
 pub mod run;
 
 use std::io::{self, Write};
@@ -61,6 +63,9 @@ enum Command {
     /// Run the certificate authority, or mint join tokens for it.
     #[cfg(feature = "ca")]
     Ca(ca::Arguments),
+    /// Send the traffic of an application through its sidecar, by rules of the kernel.
+    #[cfg(feature = "injector")]
+    Redirect(Box<redirect::Arguments>),
     /// Print generated documentation.
     #[command(hide = true)]
     Docs {
@@ -126,6 +131,8 @@ pub fn main(environment: Environment) -> ExitCode {
         Command::Dev(args) => dev::run(&args, &filter),
         #[cfg(feature = "ca")]
         Command::Ca(args) => ca::run(args, &filter),
+        #[cfg(feature = "injector")]
+        Command::Redirect(args) => redirect::run(&args),
         Command::Docs { what } => docs(&what),
         Command::Version => {
             say(format_args!("selvedge {}", env!("CARGO_PKG_VERSION")));
