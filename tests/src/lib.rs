@@ -14,6 +14,7 @@ pub mod mmdb;
 pub mod netns;
 pub mod node;
 pub mod oidc;
+pub mod pod;
 pub mod process;
 pub mod raw;
 pub mod redis;

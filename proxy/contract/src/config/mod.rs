@@ -132,8 +132,14 @@ pub struct Inbound {
     /// Address to bind. Default: `0.0.0.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bind: Option<String>,
-    /// The application's address and port.
-    pub app: String,
+    /// The application's address and port. Needed, unless the port is `transparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// Connections come by `selvedge redirect`, and go on to the port of the application that they
+    /// were going to. What is neither HTTP nor TLS of the mesh passes as it is, unless the port is
+    /// `strict` or has policies. Default: false.
+    #[serde(default)]
+    pub transparent: bool,
     /// `strict`: only mutual TLS. `permissive`: plaintext too. Default: `strict` with an
     /// `identity`, else `permissive`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,13 +165,18 @@ pub enum MtlsMode {
     Permissive,
 }
 
-/// Where the application reaches the mesh: by `Host` header or as a forward proxy.
+/// Where the application reaches the mesh: by `Host` header, as a forward proxy, or without knowing
+/// of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Outbound {
     /// Address and port. Default: `127.0.0.1:15001`.
     #[serde(default = "Outbound::default_bind")]
     pub bind: String,
+    /// Connections come by `selvedge redirect`. HTTP that is for a service goes there; everything else
+    /// goes on as it is to where it was going. For IPv6 as well: `bind: "[::]:15001"`. Default: false.
+    #[serde(default)]
+    pub transparent: bool,
 }
 
 impl Outbound {
@@ -178,6 +189,7 @@ impl Default for Outbound {
     fn default() -> Self {
         Self {
             bind: Self::default_bind(),
+            transparent: false,
         }
     }
 }
