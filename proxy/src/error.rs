@@ -68,6 +68,8 @@ pub enum ErrorKind {
     ClientStalled,
     /// The name of the request is not served on this connection.
     Misdirected,
+    /// The connection was going to this proxy, or comes from it.
+    Loop,
     /// No route matches.
     NoRoute,
     /// Refused by policy.
@@ -185,7 +187,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 54] = [
+    pub const ALL: [Self; 55] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -203,6 +205,7 @@ impl ErrorKind {
         Self::ClientGone,
         Self::ClientStalled,
         Self::Misdirected,
+        Self::Loop,
         Self::NoRoute,
         Self::Denied,
         Self::RateLimited,
@@ -266,6 +269,7 @@ impl ErrorKind {
             Self::ClientGone => row(Downstream, 499, 1, "connection_terminated", "DC", Never, "the client went away"),
             Self::ClientStalled => row(Downstream, 408, 4, "connection_write_timeout", "DS", Never, "the client does not read"),
             Self::Misdirected => row(Downstream, 421, 12, "http_request_error", "DX", Never, "this host is not served on this connection"),
+            Self::Loop => row(Downstream, 508, 13, "proxy_loop_detected", "DO", Never, "the connection was going to this proxy itself, or comes from it"),
             Self::NoRoute => row(Local, 404, 12, "destination_not_found", "NR", Never, "no route matches"),
             Self::Denied => row(Local, 403, 7, "http_request_denied", "RD", Never, "refused by policy"),
             Self::RateLimited => row(Local, 429, 8, "http_request_denied", "RL", Never, "too many requests, wait as long as Retry-After says"),

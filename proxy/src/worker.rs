@@ -16,7 +16,7 @@ use crate::accept::{Census, Live};
 use crate::config::Snapshot;
 use crate::drain::Phase;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::Pools;
+use crate::upstream::{Dials, Pools};
 
 /// What all workers and the control runtime share.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Shared {
     pub census: Census,
     /// Downstream connections that live, over all workers.
     pub live: Live,
+    /// Connections that carry others on.
+    pub dials: Dials,
 }
 
 impl Shared {
@@ -46,6 +48,7 @@ impl Shared {
             drain: watch::Sender::new(Phase::Serving),
             census: Census::default(),
             live: Live::default(),
+            dials: Dials::default(),
         })
     }
 

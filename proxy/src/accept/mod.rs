@@ -3,6 +3,7 @@
 pub mod announced;
 pub mod census;
 pub mod listener;
+pub mod original;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use std::sync::Arc;
 use selvedge_contract::defaults::Limits;
 use selvedge_gateway::address::Ranges;
 
+use crate::balance::Endpoint;
 use crate::message::Host;
 use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
-use crate::route::Table;
+use crate::route::{Onward, Table};
 use crate::tls::ServerTls;
 use crate::tls::client::ClientCertificate;
 
@@ -70,6 +72,8 @@ pub struct ListenerPlan {
     pub guards: Vec<Guard>,
     /// What is done with them, see `guards`.
     pub treatment: Treatment,
+    /// Where rules of the kernel send it connections that were going elsewhere.
+    pub onward: Option<Box<Onward>>,
 }
 
 /// The facts of a downstream connection, once per connection.
@@ -81,7 +85,8 @@ pub struct Downstream {
     pub peer: SocketAddr,
     /// The port it came to.
     pub local_port: u16,
-    /// Where the client believes it is: the address it came to, or what a load balancer announces.
+    /// Where the client believes it is: the address it came to, what a load balancer announces, or
+    /// where it was going before it was redirected.
     pub local: SocketAddr,
     /// The peer's address, as `X-Forwarded-For` says it.
     pub address_text: Box<str>,
@@ -95,6 +100,8 @@ pub struct Downstream {
     pub is_tls: bool,
     /// Server name that the client asked for, lower case.
     pub server_name: Option<Box<str>>,
+    /// Where a redirected connection was going, for services that are reached there.
+    pub onward: Option<Arc<Endpoint>>,
 }
 
 impl Downstream {

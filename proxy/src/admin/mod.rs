@@ -2,6 +2,7 @@
 
 mod exposition;
 mod policies;
+mod probes;
 mod purge;
 
 use std::convert::Infallible;
@@ -169,6 +170,16 @@ async fn answer(state: &State, request: &http::Request<Incoming>) -> Answer {
         }
         (&Method::GET, "/livez") => return text(StatusCode::OK, "ok\n"),
         (&Method::GET, "/ready") => return ready(state),
+        (&Method::GET, path) if path.starts_with("/app-health/") => {
+            let source = state.shared.snapshot().source.clone();
+            return match probes::find(&source, path) {
+                None => text(StatusCode::NOT_FOUND, "no such probe\n"),
+                Some(probe) => {
+                    let (status, told) = probes::ask(probe).await;
+                    text(status, told)
+                }
+            };
+        }
         _ if !state.full => return text(StatusCode::NOT_FOUND, "try /metrics, /livez, /ready\n"),
         _ => {}
     }

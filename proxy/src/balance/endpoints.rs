@@ -46,7 +46,9 @@ pub fn millis(now: Instant) -> u64 {
 }
 
 impl Endpoint {
-    fn new(address: SocketAddr, weight: u32) -> Self {
+    /// An endpoint that nothing is known of yet.
+    #[must_use]
+    pub fn new(address: SocketAddr, weight: u32) -> Self {
         Self {
             id: NEXT_ID.fetch_add(1, Relaxed),
             address,
@@ -135,6 +137,15 @@ impl EndpointSet {
                 })
                 .collect(),
         )
+    }
+
+    /// The same with one more, unless its address is there already.
+    pub(super) fn with(&self, new: &Arc<Endpoint>) -> Self {
+        let mut all = self.all.clone();
+        if !all.iter().any(|e| e.address == new.address) {
+            all.push(new.clone());
+        }
+        Self::build(all)
     }
 
     fn build(all: Vec<Arc<Endpoint>>) -> Self {

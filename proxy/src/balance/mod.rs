@@ -15,7 +15,7 @@ use crate::policy::Permit;
 
 pub use breaker::Verdict;
 pub use endpoints::{Endpoint, EndpointSet};
-pub use service::{Service, ServiceSpec};
+pub use service::{Reached, Service, ServiceSpec};
 
 /// The right to send one request to one endpoint. Counted in flight until it is dropped.
 #[derive(Debug)]
@@ -26,13 +26,15 @@ pub struct Lease {
     reported: bool,
 }
 
-/// Chooses an endpoint for a permitted request, other than `avoid` where there is a choice.
+/// Chooses an endpoint for a permitted request, other than `avoid` where there is a choice. A service
+/// that is reached where its callers were going takes `onward`, which is there.
 ///
 /// # Errors
 /// [`ErrorKind::NoEndpoint`], [`ErrorKind::BreakerOpen`], [`ErrorKind::TooManyRequests`].
 pub fn pick(
     _permit: &Permit<'_>,
     service: &Arc<Service>,
+    onward: Option<&Arc<Endpoint>>,
     avoid: Option<u64>,
     now: Instant,
 ) -> Result<Lease, ErrorKind> {
@@ -40,7 +42,11 @@ pub fn pick(
     set.readmit_due(service, now);
     let probe = service.breaker.admit(now)?;
     let lease = service.enter().and_then(|()| {
-        let endpoint = set.choose(service, avoid).ok_or(ErrorKind::NoEndpoint);
+        let endpoint = match service.spec.reached {
+            Reached::AtEndpoints => set.choose(service, avoid),
+            Reached::WhereItWasGoing | Reached::AsApplication => onward.cloned(),
+        };
+        let endpoint = endpoint.ok_or(ErrorKind::NoEndpoint);
         if endpoint.is_err() {
             service.leave();
         }

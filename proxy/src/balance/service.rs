@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use selvedge_contract::defaults::transparent::PORTS;
 use tokio::sync::Semaphore;
 
 use crate::error::ErrorKind;
@@ -14,7 +15,7 @@ use crate::upstream::{Announce, Security};
 
 use super::breaker::{Breaker, BreakerSpec};
 use super::budget::Budget;
-use super::endpoints::EndpointSet;
+use super::endpoints::{Endpoint, EndpointSet};
 
 /// How an endpoint is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +48,24 @@ pub struct EjectionSpec {
     pub max_share: u32,
 }
 
+/// Where a service is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// At one of its endpoints.
+    AtEndpoints,
+    /// Where the connection was going that was redirected here.
+    WhereItWasGoing,
+    /// The same on this very machine: the application, which the rules let only some callers reach.
+    AsApplication,
+}
+
 /// A service as configured, every default filled in.
 #[derive(Debug)]
 pub struct ServiceSpec {
     /// Name.
     pub name: Arc<str>,
+    /// Where it is.
+    pub reached: Reached,
     /// How an endpoint is chosen.
     pub strategy: Strategy,
     /// What the endpoints speak.
@@ -141,6 +155,21 @@ impl Service {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.requests.load(Relaxed)
+    }
+
+    /// The endpoint at an address that callers were going to. The first few keep their connections
+    /// over callers: an application has a handful of ports, and who tries them all gets no more.
+    #[must_use]
+    pub fn beside(&self, address: SocketAddr) -> Arc<Endpoint> {
+        let set = self.endpoints.load();
+        if let Some(known) = set.all.iter().find(|e| e.address == address) {
+            return known.clone();
+        }
+        let new = Arc::new(Endpoint::new(address, 1));
+        if set.all.len() < PORTS {
+            self.endpoints.rcu(|set| set.with(&new));
+        }
+        new
     }
 
     /// Marks discovery as begun; says whether it was already.

@@ -7,8 +7,13 @@ mod check;
 #[cfg(feature = "dev")]
 pub mod dev;
 mod explain;
+#[cfg(feature = "injector")]
+mod inject;
 pub mod logging;
 mod password;
+mod ready;
+#[cfg(feature = "injector")]
+mod redirect;
 pub mod run;
 
 use std::io::{self, Write};
@@ -53,6 +58,14 @@ enum Command {
     Check(check::Arguments),
     /// Make keys for the policy `apiKey`.
     Apikey(apikey::Arguments),
+    /// Give workloads for Kubernetes their sidecar.
+    #[cfg(feature = "injector")]
+    Inject(inject::Inject),
+    /// Take it from them again.
+    #[cfg(feature = "injector")]
+    Uninject(inject::Uninject),
+    /// Ask a sidecar of this machine whether it is ready.
+    Ready(ready::Arguments),
     /// Set a user's password for the policy `basic`.
     Password(password::Arguments),
     /// Run a whole mesh on this machine.
@@ -61,6 +74,9 @@ enum Command {
     /// Run the certificate authority, or mint join tokens for it.
     #[cfg(feature = "ca")]
     Ca(ca::Arguments),
+    /// Send the traffic of an application through its sidecar, by rules of the kernel.
+    #[cfg(feature = "injector")]
+    Redirect(Box<redirect::Arguments>),
     /// Print generated documentation.
     #[command(hide = true)]
     Docs {
@@ -122,10 +138,17 @@ pub fn main(environment: Environment) -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Apikey(args) => apikey::run(args),
         Command::Password(args) => password::run(&args),
+        Command::Ready(args) => ready::run(&args),
+        #[cfg(feature = "injector")]
+        Command::Inject(args) => inject::inject(&args),
+        #[cfg(feature = "injector")]
+        Command::Uninject(args) => inject::uninject(&args),
         #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(&args, &filter),
         #[cfg(feature = "ca")]
         Command::Ca(args) => ca::run(args, &filter),
+        #[cfg(feature = "injector")]
+        Command::Redirect(args) => redirect::run(&args),
         Command::Docs { what } => docs(&what),
         Command::Version => {
             say(format_args!("selvedge {}", env!("CARGO_PKG_VERSION")));

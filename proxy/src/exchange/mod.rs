@@ -4,6 +4,7 @@
 mod authz;
 mod cached;
 mod hold;
+pub mod onward;
 mod part;
 mod parts;
 mod send;
@@ -91,7 +92,8 @@ async fn forward<'a>(
     {
         return Ok(Reply::own(answer));
     }
-    let Some(rule) = plan.table.find(&request.head) else {
+    let onward = || Some(plan.onward.as_ref()?.find(&request.head, downstream.local));
+    let Some(rule) = plan.table.find(&request.head).or_else(onward) else {
         policy::mark(plan, notes);
         return Err(ErrorKind::NoRoute.into());
     };

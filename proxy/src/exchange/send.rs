@@ -42,7 +42,13 @@ pub(super) async fn send<'a>(
     let limit = permit.body_limit(context.plan().limits.body);
     let mut body = tries.watch(body, limit)?;
     loop {
-        let lease = balance::pick(permit, &backend.service, tries.avoid(), tries.now())?;
+        let lease = balance::pick(
+            permit,
+            &backend.service,
+            client.onward.as_ref(),
+            tries.avoid(),
+            tries.now(),
+        )?;
         record.tries(&lease, tries.count());
         tries.mark(&mut request.head.fields);
         let sent = {

@@ -1,11 +1,13 @@
 //! Stage 3, protocol: bytes become exchanges, by engines of our own for HTTP/1 and HTTP/2.
 
+pub mod detect;
 pub mod hpack;
 pub mod http1;
 pub mod http2;
 pub mod io;
 pub mod serve;
 pub mod socket;
+mod transparent;
 pub mod tunnel;
 pub mod websocket;
 

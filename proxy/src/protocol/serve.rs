@@ -16,15 +16,13 @@ use crate::telemetry::Record;
 use crate::tls;
 use crate::worker::Worker;
 
+use super::detect::TLS_HANDSHAKE;
 use super::io::Io;
 use super::socket::Socket;
-use super::{http1, http2};
+use super::{http1, http2, transparent};
 
 /// The client's connection preface (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// First byte of a TLS record that carries a handshake.
-const TLS_HANDSHAKE: u8 = 0x16;
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one connection from accept to close.
 pub async fn serve(
@@ -42,6 +40,9 @@ pub async fn serve(
         _places: [place, None],
     };
     Socket::tune(&stream);
+    if listener.onward.is_some() {
+        return Box::pin(transparent::arrive(worker, listener, stream, peer)).await;
+    }
     let mut local = None;
     let deadline = Instant::now() + listener.limits.handshake;
     if is_balancer(&listener, peer) {
@@ -64,8 +65,22 @@ pub async fn serve(
             }
         }
     }
+    let here = stream.local_addr().unwrap_or(listener.address);
+    let downstream = facts(listener, peer, here, local);
+    hand_over(worker, downstream, stream, deadline).await;
+}
+
+/// TLS, where the listener wants it by the deadline, then the protocol.
+pub(super) async fn hand_over(
+    worker: Rc<Worker>,
+    downstream: Downstream,
+    stream: TcpStream,
+    deadline: Instant,
+) {
+    let shard = worker.metrics.worker(worker.index);
+    let (listener, peer) = (downstream.listener.clone(), downstream.peer);
     // Cancelled by its deadline, which closes the socket.
-    match tokio::time::timeout_at(deadline, secure(&listener, stream, peer, local)).await {
+    match tokio::time::timeout_at(deadline, secure(downstream, stream)).await {
         Ok(Ok(Some(Secured {
             downstream,
             io,
@@ -129,7 +144,7 @@ struct Secured {
     alpn: Alpn,
 }
 
-fn facts(
+pub(super) fn facts(
     listener: Arc<ListenerPlan>,
     peer: SocketAddr,
     local: SocketAddr,
@@ -146,19 +161,17 @@ fn facts(
         client_cert_stamp: None,
         is_tls: false,
         server_name: None,
+        onward: None,
     }
 }
 
 /// TLS, where the listener wants it. `None`: the connection has done what it came for.
 async fn secure(
-    listener: &Arc<ListenerPlan>,
+    mut downstream: Downstream,
     stream: TcpStream,
-    peer: SocketAddr,
-    announced: Option<SocketAddr>,
 ) -> Result<Option<Secured>, (ErrorKind, String)> {
     let io_error = |error: std::io::Error| (ErrorKind::ClientGone, error.to_string());
-    let local = stream.local_addr().unwrap_or(listener.address);
-    let mut downstream = facts(listener.clone(), peer, local, announced);
+    let listener = downstream.listener.clone();
     let (tls, permissive) = match &listener.security {
         ListenerSecurity::Plain => (None, true),
         ListenerSecurity::Tls(tls) => (Some(tls), false),

@@ -3,6 +3,7 @@
 pub mod aggregate;
 pub mod edit;
 pub mod matcher;
+pub mod onward;
 pub mod table;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::telemetry::metrics::RouteMetrics;
 pub use aggregate::Aggregate;
 pub use edit::Edits;
 pub use matcher::Matcher;
+pub use onward::Onward;
 pub use table::Table;
 
 /// A compiled rule: what happens to the requests that match it.

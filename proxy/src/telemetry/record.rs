@@ -189,6 +189,13 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// A connection that is carried on as it is goes there.
+    pub fn goes_to(&mut self, address: SocketAddr) {
+        if let Some(detail) = &mut self.detail {
+            detail.upstream = Some(address);
+        }
+    }
+
     /// Writes the trace context that goes upstream.
     pub fn pass_trace_on(&self, fields: &mut Fields) {
         if let Some((context, parent, form)) = self.trace {

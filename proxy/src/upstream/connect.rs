@@ -1,14 +1,18 @@
 //! Connecting to an endpoint: TCP, then TLS where the service asks for it, within one time-out.
 
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_ipv6_tclass;
+use selvedge_contract::ports::{APP_CLASS, APP_SOURCE};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
-use crate::balance::Lease;
+use crate::balance::{Lease, Reached, ServiceSpec};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::io::Io;
 use crate::protocol::socket::Socket;
@@ -43,6 +47,42 @@ pub async fn connect(
     result
 }
 
+/// A connection to this address without anything on it, from where the service's callers come.
+///
+/// # Errors
+/// [`ErrorKind::ConnectFailed`], [`ErrorKind::ConnectTimeout`].
+pub async fn open(spec: &ServiceSpec, address: SocketAddr) -> Result<TcpStream, Error> {
+    let stream = tokio::time::timeout(spec.connect_timeout, reach(spec.reached, address))
+        .await
+        .map_err(|_| Error::from(ErrorKind::ConnectTimeout))?
+        .map_err(|error| Error::with(ErrorKind::ConnectFailed, error))?;
+    tune(&stream);
+    Ok(stream)
+}
+
+async fn reach(reached: Reached, address: SocketAddr) -> io::Result<TcpStream> {
+    if reached == Reached::AsApplication {
+        return from_beside(address).await;
+    }
+    TcpStream::connect(address).await
+}
+
+/// Connects in a way that the rules of redirection let by: see `APP_SOURCE`.
+async fn from_beside(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() {
+        let socket = TcpSocket::new_v4()?;
+        // A port is chosen before it is known where to: those that others have left may be used.
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::from((APP_SOURCE, 0)))?;
+        socket
+    } else {
+        let socket = TcpSocket::new_v6()?;
+        set_ipv6_tclass(&socket, u32::from(APP_CLASS))?;
+        socket
+    };
+    socket.connect(address).await
+}
+
 async fn establish(
     lease: &Lease,
     security: &Security,
@@ -50,7 +90,8 @@ async fn establish(
 ) -> Result<Io, Error> {
     let address = lease.endpoint().address;
     let failed = |error| Error::with(ErrorKind::ConnectFailed, error);
-    let mut stream = TcpStream::connect(address).await.map_err(failed)?;
+    let reached = lease.service().spec.reached;
+    let mut stream = reach(reached, address).await.map_err(failed)?;
     tune(&stream);
     if let Some(first) = first {
         stream.write_all(&first).await.map_err(failed)?;
@@ -100,7 +141,7 @@ fn tune(stream: &TcpStream) {
 }
 
 /// Tells a peer that is someone else from one that speaks no TLS.
-fn tls_error(error: std::io::Error) -> Error {
+fn tls_error(error: io::Error) -> Error {
     let inner = error
         .get_ref()
         .and_then(|e| e.downcast_ref::<rustls::Error>());

@@ -4,6 +4,7 @@
 
 pub mod announce;
 pub mod connect;
+pub mod dials;
 pub mod http1;
 pub mod http2;
 mod http2_tunnel;
@@ -21,6 +22,7 @@ use crate::protocol::tunnel::TunnelEnd;
 use crate::worker::Worker;
 
 pub use announce::Announce;
+pub use dials::Dials;
 pub use pool::Pools;
 pub use security::Security;
 

@@ -28,6 +28,14 @@ pub struct ServerTls {
     pub name: ServerName<'static>,
 }
 
+impl Security {
+    /// Whether it is mutual TLS of the mesh.
+    #[must_use]
+    pub const fn is_mesh(&self) -> bool {
+        matches!(self, Self::Mesh(_))
+    }
+}
+
 /// TLS inside the mesh.
 #[derive(Clone)]
 pub struct MeshTls {

@@ -9,6 +9,7 @@ mod edge;
 mod listener;
 mod login;
 mod policy;
+mod probe;
 mod route;
 mod service;
 mod traffic;
@@ -39,6 +40,7 @@ pub use policy::{
     AddressPolicy, Allow, ApiKeyPolicy, Claim, Cors, HeaderPolicy, HeaderTest, HeaderTestType,
     JwtPolicy, OnLoss, OneOrMany, Plan, Policy, RateLimit, RedisStore,
 };
+pub use probe::{Probe, ProbeWay};
 pub use route::{
     Aggregate, BackendRef, Call, Failure, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match,
     MatchType, ParentRef, PathMatch, PathMatchSpec, PathMatchType, PathModifier, PathModifierType,
@@ -80,6 +82,10 @@ pub struct Config {
     pub inbound: Vec<Inbound>,
     /// Sidecar: where the application reaches the mesh.
     pub outbound: Option<Outbound>,
+    /// Probes of the application that are answered at the health port, by container and then `livez`,
+    /// `readyz` or `startupz`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub probes: BTreeMap<String, BTreeMap<String, Probe>>,
     /// Metrics, access log and traces.
     pub telemetry: Telemetry,
     /// Limits and timeouts towards downstream, for every listener.
@@ -132,8 +138,14 @@ pub struct Inbound {
     /// Address to bind. Default: `0.0.0.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bind: Option<String>,
-    /// The application's address and port.
-    pub app: String,
+    /// The application's address and port. Needed, unless the port is `transparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// Connections come by `selvedge redirect`, and go on to the port of the application that they
+    /// were going to. What is neither HTTP nor TLS of the mesh passes as it is, unless the port is
+    /// `strict` or has policies. Default: false.
+    #[serde(default)]
+    pub transparent: bool,
     /// `strict`: only mutual TLS. `permissive`: plaintext too. Default: `strict` with an
     /// `identity`, else `permissive`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,13 +171,18 @@ pub enum MtlsMode {
     Permissive,
 }
 
-/// Where the application reaches the mesh: by `Host` header or as a forward proxy.
+/// Where the application reaches the mesh: by `Host` header, as a forward proxy, or without knowing
+/// of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Outbound {
     /// Address and port. Default: `127.0.0.1:15001`.
     #[serde(default = "Outbound::default_bind")]
     pub bind: String,
+    /// Connections come by `selvedge redirect`. HTTP that is for a service goes there; everything else
+    /// goes on as it is to where it was going. For IPv6 as well: `bind: "[::]:15001"`. Default: false.
+    #[serde(default)]
+    pub transparent: bool,
 }
 
 impl Outbound {
@@ -178,6 +195,7 @@ impl Default for Outbound {
     fn default() -> Self {
         Self {
             bind: Self::default_bind(),
+            transparent: false,
         }
     }
 }

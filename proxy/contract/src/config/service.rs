@@ -21,6 +21,11 @@ pub struct Service {
     /// Further hosts by which a sidecar's application may call this service; its name always.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
+    /// Addresses with their ports by which a sidecar's application calls this service, where `outbound`
+    /// is `transparent`: what goes there is for it whatever its host, and by its names it is called
+    /// at these ports only. Default: by its names at any port.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
     /// Names of policies for all that goes to this service; of a kind, they win over those of the rule.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::*;
-use crate::balance::service::{EjectionSpec, ServiceSpec, Speaks};
+use crate::balance::service::{EjectionSpec, Reached, ServiceSpec, Speaks};
 use crate::upstream::Security;
 
 fn service(strategy: Strategy, weights: &[u32]) -> Service {
     let spec = ServiceSpec {
         name: "s".into(),
+        reached: Reached::AtEndpoints,
         strategy,
         speaks: Speaks::Http1,
         security: Security::Plain,

@@ -234,7 +234,8 @@ fn sidecar(
         inbound: vec![Inbound {
             port: instance.inbound.port(),
             bind: Some(instance.inbound.ip().to_string()),
-            app: instance.app.to_string(),
+            app: Some(instance.app.to_string()),
+            transparent: false,
             mtls: Some(MtlsMode::Strict),
             allow: allow.into_iter().collect(),
             policies: Vec::new(),
@@ -242,6 +243,7 @@ fn sidecar(
         }],
         outbound: Some(Outbound {
             bind: instance.outbound.to_string(),
+            transparent: false,
         }),
         services: services
             .iter()

@@ -120,6 +120,7 @@ impl Compiler {
             balancers: pass.balancers(at, spec),
             guards,
             treatment,
+            onward: None,
         };
         Some((plan, files))
     }
@@ -134,7 +135,7 @@ impl Compiler {
     ) -> Option<ListenerPlan> {
         let bind = spec.bind.as_deref().unwrap_or("0.0.0.0");
         let ip: Option<IpAddr> = pass.address(&at.then("bind"), bind);
-        let app: Option<SocketAddr> = pass.address(&at.then("app"), &spec.app);
+        let app = pass.app(at, spec);
         let mut policies = pass.policies(&at.then("policies"), &spec.policies);
         let name = format!(
             "inbound-{}",
@@ -164,6 +165,7 @@ impl Compiler {
             Duration::ZERO,
             routes::default_retry(),
         );
+        let onward = spec.transparent.then(|| pass.to_application(&rule));
         let mut table = Table::default();
         table.add(
             None,
@@ -182,6 +184,7 @@ impl Compiler {
             balancers: None,
             guards: Vec::new(),
             treatment: Treatment::default(),
+            onward,
         })
     }
 
@@ -221,7 +224,7 @@ impl Compiler {
     }
 
     /// The service behind an inbound port; the same one as long as it is the same application.
-    fn app(&mut self, app: SocketAddr, protocol: UpstreamProtocol) -> Arc<Service> {
+    fn app(&mut self, app: Option<SocketAddr>, protocol: UpstreamProtocol) -> Arc<Service> {
         let name = self.name("app");
         let key = (app, protocol);
         let known = self.apps.entry(key);
@@ -243,6 +246,7 @@ impl Compiler {
         let address: Option<SocketAddr> = pass.address(&at, &spec.bind);
         let mut table = Table::default();
         routes::fill(pass, &mut table, "outbound", None, rules);
+        let mut onward = spec.transparent.then(|| self.passing_on(pass));
         for (name, (spec, service)) in services {
             let mut policies = pass.known_policies(&spec.policies);
             policies.guards.sort_by_key(Guard::order);
@@ -257,15 +261,15 @@ impl Compiler {
             );
             // `orders`, and `orders.localhost` for tools that insist on a resolvable name.
             let own = [name.clone(), format!("{name}.localhost")];
-            for host in own.iter().chain(&spec.hostnames) {
-                if let Ok(host) = host.parse::<Pattern>() {
-                    table.add(
-                        Some(&host),
-                        &Path::Prefix(String::new()),
-                        Matcher::default(),
-                        &rule,
-                    );
+            let hosts = own.iter().chain(&spec.hostnames);
+            let hosts: Vec<Pattern> = hosts.filter_map(|host| host.parse().ok()).collect();
+            let at = At::key("services").then(name).then("addresses");
+            let addresses = pass.called_at(&at, &spec.addresses, onward.as_deref());
+            match &mut onward {
+                Some(onward) if !addresses.is_empty() => {
+                    super::onward::add(onward, &addresses, &hosts, &rule);
                 }
+                _ => super::onward::name(&mut table, &hosts, &rule),
             }
         }
         Some(ListenerPlan {
@@ -279,6 +283,7 @@ impl Compiler {
             balancers: None,
             guards: Vec::new(),
             treatment: Treatment::default(),
+            onward,
         })
     }
 

@@ -15,6 +15,7 @@ mod listeners;
 mod logins;
 mod manners;
 mod matches;
+mod onward;
 mod places;
 mod policies;
 mod routes;
@@ -75,7 +76,9 @@ pub struct Compiler {
     generation: u64,
     services: BTreeMap<String, (selvedge_contract::config::Service, Arc<Service>)>,
     /// Services behind inbound ports.
-    apps: BTreeMap<(SocketAddr, UpstreamProtocol), Arc<Service>>,
+    apps: BTreeMap<(Option<SocketAddr>, UpstreamProtocol), Arc<Service>>,
+    /// What a transparent outbound port carries on.
+    passed: Option<Arc<Service>>,
     files: Vec<Arc<FileCertificates>>,
     /// Certificates by ACME that listeners use.
     issuers: BTreeMap<String, Arc<Issuer>>,
@@ -148,6 +151,7 @@ impl Compiler {
             generation: 0,
             services: BTreeMap::new(),
             apps: BTreeMap::new(),
+            passed: None,
             files: Vec::new(),
             issuers: BTreeMap::new(),
             names: BTreeMap::new(),

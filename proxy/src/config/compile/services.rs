@@ -10,12 +10,13 @@ use rustls_pki_types::ServerName;
 use selvedge_contract::config::{
     Balance, Endpoint, ProxyVersion, Service as Spec, UpstreamProtocol,
 };
+use selvedge_contract::defaults::transparent::CONNECT;
 use selvedge_contract::defaults::upstream as defaults;
 use selvedge_contract::identity::SpiffeId;
 
 use crate::balance::breaker::BreakerSpec;
 use crate::balance::service::{DnsName, EjectionSpec, Speaks, Strategy};
-use crate::balance::{Service, ServiceSpec};
+use crate::balance::{Reached, Service, ServiceSpec};
 use crate::tls;
 use crate::upstream::security::{MeshTls, ServerTls};
 use crate::upstream::{Announce, Security};
@@ -218,6 +219,7 @@ fn full_spec(name: Arc<str>, spec: &Spec, security: Security) -> ServiceSpec {
     let ejection = &spec.ejection;
     ServiceSpec {
         name,
+        reached: Reached::AtEndpoints,
         strategy: match spec.balance {
             Balance::LeastRequest => Strategy::LeastRequest,
             Balance::RoundRobin => Strategy::RoundRobin,
@@ -252,12 +254,35 @@ fn full_spec(name: Arc<str>, spec: &Spec, security: Security) -> ServiceSpec {
     }
 }
 
-/// The service behind an inbound port: the application, in plaintext.
-pub(super) fn app_service(name: Arc<str>, app: SocketAddr, protocol: UpstreamProtocol) -> Service {
+/// The service behind an inbound port: the application, in plaintext; `None` is where its callers
+/// were going.
+pub(super) fn app_service(
+    name: Arc<str>,
+    app: Option<SocketAddr>,
+    protocol: UpstreamProtocol,
+) -> Service {
     let spec = Spec {
         protocol,
         connect_timeout: Some(selvedge_contract::units::Duration(defaults::CONNECT_APP)),
         ..Spec::default()
     };
-    Service::new(full_spec(name, &spec, Security::Plain), &[(app, 1)])
+    let mut spec = full_spec(name, &spec, Security::Plain);
+    if app.is_none() {
+        spec.reached = Reached::AsApplication;
+        // Nothing could be called in place of a port that fails.
+        spec.ejection.consecutive = 0;
+    }
+    let endpoints: Vec<_> = app.map(|app| (app, 1)).into_iter().collect();
+    Service::new(spec, &endpoints)
+}
+
+/// What goes on to where it was going.
+pub(super) fn passed_service(name: Arc<str>) -> Service {
+    let spec = Spec {
+        connect_timeout: Some(selvedge_contract::units::Duration(CONNECT)),
+        ..Spec::default()
+    };
+    let mut spec = full_spec(name, &spec, Security::Plain);
+    spec.reached = Reached::WhereItWasGoing;
+    Service::new(spec, &[])
 }

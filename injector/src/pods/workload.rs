@@ -1,0 +1,275 @@
+//! Injector: objects that have pods in them, and what is done to them by the command line and by the
+//! webhook.
+
+use serde_json::{Value, json};
+
+use super::decide::{Skip, decide, texts};
+use super::options::{Capture, Options};
+use super::pod::{Pod, PodError};
+use super::render;
+use super::settings::Settings;
+
+use std::collections::BTreeMap;
+
+/// What became of a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It has a sidecar now, which may be the one that it had.
+    Injected {
+        /// The pod.
+        pod: Value,
+        /// What was said of it and has no meaning.
+        warnings: Vec<String>,
+    },
+    /// It is left as it is.
+    Skipped(Skip),
+}
+
+/// Why a pod is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// What it says of its sidecar.
+    #[error("{}", .0.join("; "))]
+    Said(Vec<String>),
+    /// What it is.
+    #[error(transparent)]
+    Pod(#[from] PodError),
+}
+
+/// What is known of a pod's namespace.
+#[derive(Debug, Clone, Default)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Gives a pod its sidecar, if it is to have one. The same pod with its sidecar gives the same again.
+/// `configure` makes the sidecar's configuration.
+///
+/// # Errors
+/// [`Refusal`]: such a pod must not run without what it asks for.
+pub fn inject(
+    settings: &Settings,
+    namespace: Option<&Namespace>,
+    pod: &Value,
+    configure: &dyn Fn(&Settings, &Options) -> Value,
+) -> Result<Outcome, Refusal> {
+    let around = namespace.map(|n| (n.name.as_str(), &n.labels));
+    let skip = decide(settings, around, pod).map_err(|why| Refusal::Said(vec![why]))?;
+    if let Some(skip) = skip {
+        return Ok(Outcome::Skipped(skip));
+    }
+    let none = BTreeMap::new();
+    let of_namespace = namespace.map_or(&none, |n| &n.annotations);
+    let read = Options::read(settings, of_namespace, &texts(pod, "annotations"));
+    let read = read.map_err(Refusal::Said)?;
+    let mut parts = Pod::new(pod)?;
+    render::uninject(&mut parts);
+    let config = configure(settings, &read.options);
+    render::inject(&mut parts, settings, &read.options, config)?;
+    Ok(Outcome::Injected {
+        pod: parts.into_value(),
+        warnings: read.warnings,
+    })
+}
+
+/// A sidecar's configuration: it takes what comes for the application and what the application sends,
+/// and proves who it is by the pod's token.
+#[must_use]
+pub fn configuration(settings: &Settings, options: &Options) -> Value {
+    let (token, bundle) = super::containers::files();
+    let mut config = json!({
+        "identity": {
+            "trustDomain": settings.trust_domain,
+            "ca": settings.ca,
+            "bundle": bundle,
+            "token": token,
+        },
+        "admin": { "health": format!("0.0.0.0:{}", super::containers::HEALTH) },
+        "drain": { "delay": options.drain_delay },
+        "outbound": { "bind": "127.0.0.1:15001" },
+    });
+    if let (Capture::Redirect, Value::Object(config)) = (options.capture, &mut config) {
+        let inbound = json!([{ "port": 15006, "bind": "0.0.0.0", "transparent": true }]);
+        let outbound = json!({ "bind": "127.0.0.1:15001", "transparent": true });
+        config.extend([
+            ("inbound".to_owned(), inbound),
+            ("outbound".to_owned(), outbound),
+        ]);
+    }
+    config
+}
+
+/// Takes a pod's sidecar away again. `None`: it has none of ours.
+///
+/// # Errors
+/// [`PodError`].
+pub fn uninject(pod: &Value) -> Result<Option<Value>, PodError> {
+    if !texts(pod, "annotations").contains_key(super::options::STATUS) {
+        return Ok(None);
+    }
+    let mut parts = Pod::new(pod)?;
+    render::uninject(&mut parts);
+    Ok(Some(parts.into_value()))
+}
+
+/// Where the pod, or the template of one, is in an object of this kind. `None`: it has none.
+#[must_use]
+pub fn template_of(kind: &str) -> Option<&'static str> {
+    match kind {
+        "Pod" => Some(""),
+        "Deployment"
+        | "DaemonSet"
+        | "ReplicaSet"
+        | "StatefulSet"
+        | "Job"
+        | "ReplicationController" => Some("/spec/template"),
+        "CronJob" => Some("/spec/jobTemplate/spec/template"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configure(_: &Settings, options: &Options) -> Value {
+        json!({ "log": options.log })
+    }
+
+    fn injected(settings: &Settings, pod: &Value) -> Value {
+        match inject(settings, None, pod, &configure).unwrap() {
+            Outcome::Injected { pod, .. } => pod,
+            Outcome::Skipped(skip) => panic!("{skip:?}"),
+        }
+    }
+
+    fn pods() -> Vec<Value> {
+        vec![
+            json!({ "spec": { "containers": [{ "name": "app", "image": "a" }] } }),
+            json!({
+                "metadata": { "name": "x", "labels": {}, "annotations": { "a": "b" } },
+                "spec": {
+                    "initContainers": [{ "name": "first" }],
+                    "containers": [
+                        { "name": "app", "env": [{ "name": "http_proxy", "value": "own" }],
+                          "readinessProbe": { "httpGet": { "path": "/", "port": 80 } } },
+                        { "name": "other" },
+                    ],
+                    "volumes": [{ "name": "data", "emptyDir": {} }],
+                },
+            }),
+            json!({
+                "metadata": { "annotations": { "kubectl.kubernetes.io/default-container": "app" } },
+                "spec": { "containers": [{ "name": "app" }], "volumes": [] },
+            }),
+        ]
+    }
+
+    #[test]
+    fn twice_is_once_and_back_is_where_it_was() {
+        for native in ["true", "false"] {
+            for (name, value) in [
+                ("capture", "proxy"),
+                ("hold-application", "false"),
+                ("log", "debug"),
+            ] {
+                for mut pod in pods() {
+                    for (name, value) in [("native-sidecar", native), (name, value)] {
+                        pod["metadata"]["annotations"][format!("selvedge.dev/{name}")] =
+                            json!(value);
+                    }
+                    let settings = Settings::default();
+                    let once = injected(&settings, &pod);
+                    assert_ne!(once, pod);
+                    assert_eq!(injected(&settings, &once), once);
+                    assert_eq!(uninject(&once).unwrap(), Some(pod.clone()));
+                    assert_eq!(uninject(&pod).unwrap(), None);
+                }
+            }
+        }
+        for pod in pods() {
+            let once = injected(&Settings::default(), &pod);
+            assert_eq!(uninject(&once).unwrap(), Some(pod));
+        }
+    }
+
+    #[test]
+    fn a_new_setting_takes_the_place_of_the_old_one() {
+        let [pod, ..] = &pods()[..] else { panic!() };
+        let once = injected(&Settings::default(), pod);
+        let newer = Settings {
+            image: "selvedge:2".to_owned(),
+            ..Settings::default()
+        };
+        assert_eq!(injected(&newer, &once), injected(&newer, pod));
+    }
+
+    #[test]
+    fn what_others_add_afterwards_stays() {
+        let [pod, ..] = &pods()[..] else { panic!() };
+        let mut once = injected(&Settings::default(), pod);
+        once["spec"]["containers"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({ "name": "late" }));
+        let again = injected(&Settings::default(), &once);
+        assert_eq!(injected(&Settings::default(), &again), again);
+        let back = uninject(&again).unwrap().unwrap();
+        assert_eq!(back["spec"]["containers"][1]["name"], "late");
+        assert_eq!(back["spec"]["initContainers"], Value::Null);
+    }
+
+    #[test]
+    fn containers_stand_in_the_order_that_they_need() {
+        let names = |list: &Value| -> Vec<String> {
+            let list = list.as_array().unwrap().iter();
+            list.map(|c| c["name"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        let mut pod = pods().remove(1);
+        let native = injected(&Settings::default(), &pod);
+        assert_eq!(
+            names(&native["spec"]["initContainers"]),
+            ["selvedge-redirect", "selvedge-proxy", "first"]
+        );
+        assert_eq!(names(&native["spec"]["containers"]), ["app", "other"]);
+        pod["metadata"]["annotations"]["selvedge.dev/native-sidecar"] = json!("false");
+        let classic = injected(&Settings::default(), &pod);
+        assert_eq!(
+            names(&classic["spec"]["initContainers"]),
+            ["first", "selvedge-redirect"]
+        );
+        assert_eq!(
+            names(&classic["spec"]["containers"]),
+            ["selvedge-proxy", "app", "other"]
+        );
+        pod["metadata"]["annotations"]["selvedge.dev/hold-application"] = json!("false");
+        let late = injected(&Settings::default(), &pod);
+        assert_eq!(
+            names(&late["spec"]["containers"]),
+            ["app", "other", "selvedge-proxy"]
+        );
+    }
+
+    #[test]
+    fn pods_that_cannot_have_one_are_refused() {
+        let same_user = json!({ "spec": { "containers": [{ "name": "a", "securityContext": { "runAsUser": 1337 } }] } });
+        let same_volume =
+            json!({ "spec": { "containers": [], "volumes": [{ "name": "selvedge-token" }] } });
+        let bad_port = json!({
+            "metadata": { "annotations": { "selvedge.dev/skip-inbound-ports": "x" } },
+            "spec": { "containers": [] },
+        });
+        for pod in [same_user, same_volume, bad_port, json!({ "spec": {} })] {
+            assert!(
+                inject(&Settings::default(), None, &pod, &configure).is_err(),
+                "{pod}"
+            );
+        }
+    }
+}

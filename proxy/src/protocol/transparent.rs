@@ -1,0 +1,304 @@
+//! Connections that rules of the kernel have sent here: where they were going, and whether they are
+//! for the engines or to be carried on byte for byte.
+//!
+//! Nobody knows beforehand who of the two ends speaks first. So the client gets a moment; if it is
+//! silent, the far end is connected to, and whoever speaks first decides.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use selvedge_contract::defaults::transparent::{HELLO, MOMENT};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::accept::{
+    Downstream, ListenerPlan, ListenerRole, ListenerSecurity,
+    original::{canonical, original_destination},
+};
+use crate::balance::Endpoint;
+use crate::drain::Phase;
+use crate::error::{Error, ErrorKind};
+use crate::exchange::onward;
+use crate::route::Onward;
+use crate::telemetry::Record;
+use crate::tls::MESH_HTTP;
+use crate::worker::Worker;
+
+use super::detect::{self, First};
+use super::http1::parse::HeadEnd;
+use super::http1::request::parse_request;
+use super::serve;
+
+/// Serves one connection from its arrival to its end.
+pub(super) async fn arrive(
+    worker: Rc<Worker>,
+    listener: Arc<ListenerPlan>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let Some(onward) = &listener.onward else {
+        return;
+    };
+    let came_to = canonical(stream.local_addr().unwrap_or(listener.address));
+    let to = original_destination(&stream, came_to);
+    let mut downstream = serve::facts(listener.clone(), peer, came_to, Some(to));
+    downstream.local_port = to.port();
+    let service = onward.rule.backends.first().map(|b| &b.service);
+    downstream.onward = service.map(|service| match listener.role {
+        ListenerRole::Inbound => service.beside(to),
+        _ => Arc::new(Endpoint::new(to, 1)),
+    });
+    if comes_round(&worker, onward, &listener, peer, came_to, to) {
+        refuse(&worker, &downstream, &ErrorKind::Loop.into());
+        return;
+    }
+    let arrival = Arrival {
+        worker: &worker,
+        listener: &listener,
+        onward,
+        stream: &stream,
+        to,
+    };
+    match arrival.judge().await {
+        Way::Engine => {
+            let deadline = Instant::now() + listener.limits.handshake;
+            serve::hand_over(worker, downstream, stream, deadline).await;
+        }
+        Way::Onward(server) => {
+            let downstream = Rc::new(downstream);
+            Box::pin(onward::carry(worker, downstream, stream, server)).await;
+        }
+        Way::Refused(error) => refuse(&worker, &downstream, &error),
+    }
+}
+
+fn refuse(worker: &Worker, downstream: &Downstream, error: &Error) {
+    tracing::debug!(peer = %downstream.peer, to = %downstream.local, %error, "redirected connection");
+    let snapshot = worker.snapshot();
+    Record::unread(&snapshot, worker, downstream).fail(error);
+}
+
+/// Whether a connection was going to this proxy itself, or comes from it: carried on, it would come
+/// round for ever.
+fn comes_round(
+    worker: &Worker,
+    onward: &Onward,
+    listener: &ListenerPlan,
+    peer: SocketAddr,
+    came_to: SocketAddr,
+    to: SocketAddr,
+) -> bool {
+    let here = to == came_to || to.ip().is_unspecified();
+    here || match listener.role {
+        ListenerRole::Inbound => onward.own_ports.contains(&to.port()),
+        _ => to.ip().is_loopback() || worker.shared.dials.contains(canonical(peer)),
+    }
+}
+
+/// What becomes of a connection.
+enum Way {
+    /// TLS of the mesh, or HTTP that is for a service.
+    Engine,
+    /// Byte for byte, over a connection that there may be already.
+    Onward(Option<TcpStream>),
+    /// Neither.
+    Refused(Error),
+}
+
+/// Who has spoken first, and the connection to the far end where there is one.
+enum Speaker {
+    Client(Option<TcpStream>),
+    Server(TcpStream),
+}
+
+struct Arrival<'a> {
+    worker: &'a Rc<Worker>,
+    listener: &'a ListenerPlan,
+    onward: &'a Onward,
+    stream: &'a TcpStream,
+    to: SocketAddr,
+}
+
+impl Arrival<'_> {
+    async fn judge(&self) -> Way {
+        let strict = matches!(
+            self.listener.security,
+            ListenerSecurity::Mesh {
+                permissive: false,
+                ..
+            }
+        );
+        if strict {
+            return Way::Engine;
+        }
+        let mut draining = self.worker.shared.drain.subscribe();
+        // Cancelled by the drain: a connection that is silent has nothing in flight. Only looks and a
+        // connection without a byte on it are lost.
+        let speaker = tokio::select! {
+            speaker = self.speaker() => speaker,
+            _ = draining.wait_for(|phase| *phase >= Phase::Draining) => {
+                Err(ErrorKind::Draining.into())
+            }
+        };
+        match speaker {
+            Err(error) => Way::Refused(error),
+            Ok(Speaker::Server(server)) => Way::Onward(Some(server)),
+            Ok(Speaker::Client(server)) => {
+                let way = match self.listener.role {
+                    ListenerRole::Inbound => self.inbound().await,
+                    _ => self.outbound().await,
+                };
+                match way {
+                    Way::Onward(None) => Way::Onward(server),
+                    way => way,
+                }
+            }
+        }
+    }
+
+    /// Waits for whoever speaks first.
+    async fn speaker(&self) -> Result<Speaker, Error> {
+        let idle = self.listener.limits.downstream_idle;
+        let gone = |error| Error::with(ErrorKind::ClientGone, error);
+        let mut client = std::pin::pin!(detect::speaks(self.stream));
+        // Where bytes may not be carried on as they are, there is nobody else to speak.
+        let moment = if self.must_be_understood() {
+            idle
+        } else {
+            MOMENT
+        };
+        if let Ok(spoken) = timeout(moment, &mut client).await {
+            return spoken.map(|()| Speaker::Client(None)).map_err(gone);
+        }
+        if moment == idle {
+            return Err(ErrorKind::HeadTimeout.into());
+        }
+        // Each branch that loses is dropped with no byte taken.
+        let dialled = tokio::select! {
+            biased;
+            spoken = &mut client => {
+                return spoken.map(|()| Speaker::Client(None)).map_err(gone);
+            }
+            dialled = onward::dial(self.onward, self.to) => dialled,
+        };
+        let server = match dialled {
+            Ok(server) => server,
+            Err(error) => {
+                // The client may yet ask for a service that is elsewhere.
+                let patience = self.listener.limits.handshake;
+                return match timeout(patience, &mut client).await {
+                    Ok(spoken) => spoken.map(|()| Speaker::Client(None)).map_err(gone),
+                    Err(_) => Err(error),
+                };
+            }
+        };
+        let _dial = self.worker.shared.dials.note(&server);
+        let client_first = tokio::select! {
+            biased;
+            spoken = &mut client => spoken.map(|()| true).map_err(gone)?,
+            // Its end is worth as much to the client as its first word.
+            _ = detect::speaks(&server) => false,
+            () = sleep(idle) => return Err(ErrorKind::HeadTimeout.into()),
+        };
+        Ok(if client_first {
+            Speaker::Client(Some(server))
+        } else {
+            Speaker::Server(server)
+        })
+    }
+
+    /// Whether nothing may pass that is no HTTP: there are policies that look at requests, or a
+    /// service of the mesh, which has no plaintext to fall back to.
+    fn must_be_understood(&self) -> bool {
+        match self.listener.role {
+            ListenerRole::Inbound => !self.onward.rule.guards.is_empty(),
+            _ => self.onward.by_address.get(&self.to).is_some_and(|rule| {
+                let mut backends = rule.backends.iter();
+                backends.any(|b| b.service.spec.security.is_mesh())
+            }),
+        }
+    }
+
+    fn not_understood(&self) -> Way {
+        if !self.must_be_understood() {
+            return Way::Onward(None);
+        }
+        let why = match self.listener.role {
+            ListenerRole::Inbound => {
+                "it is not HTTP, and the policies of this port look at requests"
+            }
+            _ => "it is not HTTP, and a service of the mesh is never called in plaintext",
+        };
+        Way::Refused(Error::with(ErrorKind::Denied, why))
+    }
+
+    /// What the client has begun, as soon as that can be told.
+    async fn first(&self) -> First {
+        let judge = |bytes: &[u8], over: bool| match detect::first(bytes) {
+            First::Unclear if !over => None,
+            First::Unclear => Some(First::Other),
+            told => Some(told),
+        };
+        let most = self.listener.limits.uri + 64;
+        let look = detect::look(self.stream, most, judge);
+        match timeout(self.listener.limits.handshake, look).await {
+            Ok(Ok(Some(first))) => first,
+            _ => First::Other,
+        }
+    }
+
+    async fn inbound(&self) -> Way {
+        match self.first().await {
+            First::Http1 | First::Http2 => Way::Engine,
+            First::Tls if self.is_mesh().await => Way::Engine,
+            _ => self.not_understood(),
+        }
+    }
+
+    /// Whether TLS is that of the mesh, and not the application's own.
+    async fn is_mesh(&self) -> bool {
+        if !matches!(self.listener.security, ListenerSecurity::Mesh { .. }) {
+            return false;
+        }
+        let look = detect::look(self.stream, HELLO, |bytes, _| {
+            detect::offers(bytes, MESH_HTTP)
+        });
+        let told = timeout(self.listener.limits.handshake, look).await;
+        matches!(told, Ok(Ok(Some(true))))
+    }
+
+    async fn outbound(&self) -> Way {
+        let known = self.onward.by_address.contains_key(&self.to);
+        match self.first().await {
+            First::Http1 if known || self.is_for_service().await => Way::Engine,
+            First::Http2 if known => Way::Engine,
+            // Nobody reads what is sealed already.
+            First::Http1 | First::Http2 | First::Tls => Way::Onward(None),
+            First::Unclear | First::Other => self.not_understood(),
+        }
+    }
+
+    /// Whether the first request names a service, by the whole of its head.
+    async fn is_for_service(&self) -> bool {
+        let judge = |bytes: &[u8], _| match detect::head_end(bytes) {
+            HeadEnd::Partial(_) => None,
+            HeadEnd::At(end) => Some(self.names_service(bytes.get(..end).unwrap_or_default())),
+            HeadEnd::Malformed => Some(false),
+        };
+        let limits = &self.listener.limits;
+        let look = detect::look(self.stream, limits.header_block, judge);
+        let told = timeout(limits.header_read, look).await;
+        matches!(told, Ok(Ok(Some(true))))
+    }
+
+    fn names_service(&self, head: &[u8]) -> bool {
+        let head = head.strip_prefix(b"\r\n").unwrap_or(head);
+        let Ok(parsed) = parse_request(Bytes::copy_from_slice(head), self.listener) else {
+            return false;
+        };
+        self.listener.table.find(&parsed.head).is_some()
+            || self.onward.service(&parsed.head, self.to).is_some()
+    }
+}

@@ -1,0 +1,40 @@
+//! Part of stage 5, route: what is known of a connection by where it was going, before rules of the
+//! kernel sent it here.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::message::RequestHead;
+
+use super::{Rule, Table};
+
+/// What a transparent listener goes by besides the routes that every listener has.
+#[derive(Debug)]
+pub struct Onward {
+    /// Ports of this very proxy: what was going to one of them would come round for ever.
+    pub own_ports: Vec<u16>,
+    /// Services by the addresses that applications call.
+    pub by_address: HashMap<SocketAddr, Arc<Rule>>,
+    /// The same services by their names, for each of those ports.
+    pub by_port: HashMap<u16, Table>,
+    /// All else goes on to where it was going.
+    pub rule: Arc<Rule>,
+}
+
+impl Onward {
+    /// The rule of a service that a request is for; `to` is where its connection was going.
+    #[must_use]
+    pub fn service(&self, head: &RequestHead, to: SocketAddr) -> Option<&Arc<Rule>> {
+        let named = self.by_port.get(&to.port());
+        named
+            .and_then(|table| table.find(head))
+            .or_else(|| self.by_address.get(&to))
+    }
+
+    /// The rule for a request that no route takes.
+    #[must_use]
+    pub fn find(&self, head: &RequestHead, to: SocketAddr) -> &Arc<Rule> {
+        self.service(head, to).unwrap_or(&self.rule)
+    }
+}
