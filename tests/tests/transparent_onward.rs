@@ -22,6 +22,7 @@ services:
     addresses: [\"10.96.0.20:80\"]
     hostnames: [orders.shop.svc]
     mesh: {{ identity: \"{ORDERS}\" }}
+  plain: {{ endpoints: [\"10.7.0.2:8081\"], hostnames: [plain.svc] }}
 "
     )
 }
@@ -298,6 +299,12 @@ fn a_sidecar_that_the_rules_do_not_know_does_not_go_round() {
         client.write_all(first).unwrap();
         assert_eq!(rest(&mut client), "");
     }
+    // Nor by way of a service, whose endpoints are redirected as well.
+    let mut client = web.connect("10.7.0.2:7000");
+    let request = b"GET / HTTP/1.1\r\nHost: plain.svc\r\nConnection: close\r\n\r\n";
+    client.write_all(request).unwrap();
+    let said = rest(&mut client);
+    assert!(said.starts_with("HTTP/1.1 50"), "{said}");
     web.wait_for_line(&["outbound", "end=DO "]);
     let (_, metrics) = web.curl(&["http://127.0.0.1:15020/metrics"]);
     let counts = metrics
@@ -308,6 +315,37 @@ fn a_sidecar_that_the_rules_do_not_know_does_not_go_round() {
     assert!(taken > 2.0, "{metrics}");
     assert!(taken < 20.0, "{taken}");
     drop(b);
+}
+
+#[test]
+fn what_a_connection_asks_for_next_may_be_elsewhere() {
+    let (web, orders) = pods("mtls: permissive", &[]);
+    for port in [8081, 8082] {
+        serve(orders.listen(port), |mut stream| {
+            let mut part = [0; 4096];
+            while stream.read(&mut part).unwrap_or(0) > 0 {
+                let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+            }
+        });
+    }
+    let mut client = web.connect("10.7.0.2:8082");
+    for (host, path) in [("plain.svc", "/first"), ("other.example", "/second")] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        client.write_all(request.as_bytes()).unwrap();
+        expect(&mut client, b"HTTP/1.1 204 No Content\r\n");
+        let mut byte = [0];
+        let mut tail = b"\r\n".to_vec();
+        while !tail.ends_with(b"\r\n\r\n") {
+            client.read_exact(&mut byte).unwrap();
+            tail.push(byte[0]);
+        }
+    }
+    web.wait_for_line(&["GET /first", "service=plain", "upstream=10.7.0.2:8081"]);
+    web.wait_for_line(&[
+        "GET /second",
+        "service=passthrough",
+        "upstream=10.7.0.2:8082",
+    ]);
 }
 
 #[test]
