@@ -99,21 +99,48 @@ impl Pod {
 
     /// Waits until the access log has a line with all of this.
     pub fn wait_for_line(&self, parts: &[&str]) -> String {
-        let file = self.sidecar().dir().join("access.log");
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = std::fs::read_to_string(&file).unwrap_or_default();
-            let found = log
-                .lines()
-                .find(|line| parts.iter().all(|p| line.contains(p)));
-            if let Some(line) = found {
-                return line.to_owned();
-            }
-            assert!(Instant::now() < deadline, "no {parts:?} in:\n{log}");
-            std::thread::yield_now();
-        }
+        wait_for_line(&self.sidecar().dir().join("access.log"), parts)
     }
 
+    /// A directory that its applications may write to.
+    #[must_use]
+    pub fn open_dir(&self) -> TempDir {
+        open_dir()
+    }
+
+    /// A gateway as an application, with a listener that is called `app`.
+    #[must_use]
+    pub fn application(&self, user: u32, dir: TempDir, config: &str) -> Selvedge {
+        let file = dir.path().join("config.yaml");
+        std::fs::write(&file, config).unwrap();
+        let mut command = self.net.command_of(user, reachable(user, dir.path()));
+        command
+            .args(["gateway", "--workers", "1", "--config"])
+            .arg(file);
+        Selvedge::spawn(command, dir, &["app"])
+    }
+}
+
+/// Waits until a log has a line with all of this.
+///
+/// # Panics
+/// When it has none within [`PATIENCE`].
+pub fn wait_for_line(file: &Path, parts: &[&str]) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let log = std::fs::read_to_string(file).unwrap_or_default();
+        let found = log
+            .lines()
+            .find(|line| parts.iter().all(|p| line.contains(p)));
+        if let Some(line) = found {
+            return line.to_owned();
+        }
+        assert!(Instant::now() < deadline, "no {parts:?} in:\n{log}");
+        std::thread::yield_now();
+    }
+}
+
+impl Pod {
     /// What an application asks by curl, which knows of no proxy; gives its exit code and the answer.
     #[must_use]
     pub fn curl(&self, arguments: &[&str]) -> (Option<i32>, String) {

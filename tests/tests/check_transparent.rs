@@ -31,6 +31,7 @@ fn transparent_ports_have_no_application_and_others_need_one() {
         "inbound:
   - { port: 15006, transparent: true, app: \"127.0.0.1:80\" }
   - { port: 9080 }
+  - { port: 9082, app: \"127.0.0.1:80\", http2Ports: [9090] }
   - { port: 9081, app: \"127.0.0.1:80\", transparant: true }
 ",
     );
@@ -41,6 +42,11 @@ fn transparent_ports_have_no_application_and_others_need_one() {
         "a transparent port has as many applications",
     );
     says(&said, "inbound[1]", "`app` is missing");
+    says(
+        &said,
+        "inbound[2].http2Ports",
+        "it names ports of the application, where the port is transparent",
+    );
     for part in [
         "remove `app`, or `transparent`",
         "did you mean `transparent`?",

@@ -1,6 +1,8 @@
 //! `selvedge redirect` in namespaces of its own: rules that are there once, that verify, that go
 //! away whole, by both backends; and what it says where it cannot.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
 use selvedge_tests::netns::{Namespace, run};
@@ -183,6 +185,45 @@ fn what_is_missing_is_named() {
     assert_eq!(output.status.code(), Some(4));
     assert!(
         said(&output).contains("the user of the sidecar"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn where_nftables_fails_iptables_takes_its_place() {
+    let place = Namespace::new();
+    let dir = tempfile::tempdir().unwrap();
+    let broken = dir.path().join("nft");
+    std::fs::write(&broken, "#!/bin/sh\necho no such kernel >&2\nexit 1\n").unwrap();
+    std::fs::set_permissions(&broken, Permissions::from_mode(0o755)).unwrap();
+    let path = format!(
+        "PATH={}:/usr/sbin:/usr/bin:/sbin:/bin",
+        dir.path().display()
+    );
+    let mut command = place.command("env");
+    let output = command
+        .arg(&path)
+        .arg(binary())
+        .arg("redirect")
+        .output()
+        .unwrap();
+    assert!(
+        said(&output).contains("warning: nft: no such kernel"),
+        "{}",
+        said(&output)
+    );
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(in_force(&place).contains("-A SELVEDGE_OUTPUT"));
+    let mut command = place.command("env");
+    let named = command
+        .arg(&path)
+        .arg(binary())
+        .args(["redirect", "--backend", "nft"]);
+    let output = named.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said(&output).contains("error: nft: no such kernel"),
         "{}",
         said(&output)
     );

@@ -2,8 +2,9 @@
 //! over the wire is mutual TLS. By both backends of the rules, IPv4 and IPv6.
 
 use selvedge_tests::TestCa;
-use selvedge_tests::netns::Namespace;
-use selvedge_tests::pod::{Pod, Wire};
+use selvedge_tests::netns::{Namespace, run};
+use selvedge_tests::pod::{APP, Pod, Wire, wait_for_line};
+use selvedge_tests::process::binary;
 
 const WEB: &str = "spiffe://shop.local/ns/shop/sa/web";
 const ORDERS: &str = "spiffe://shop.local/ns/shop/sa/orders";
@@ -84,6 +85,10 @@ fn crosses_with_mutual_tls(backend: &str) {
             assert!(said.contains(part), "{url}: {said}");
         }
     }
+    // HTTP/2 has no name that could be seen: its address tells.
+    let (code, said) = web.curl(&["--http2-prior-knowledge", "http://10.96.0.20/secret-path"]);
+    let known = format!("URI={WEB}\r\n");
+    assert!(code == Some(0) && said.contains(&known), "{said}");
     orders.wait_for_line(&[
         "inbound-15006",
         "GET /secret-path",
@@ -97,6 +102,16 @@ fn crosses_with_mutual_tls(backend: &str) {
     ]);
 
     assert!(!wire.has(b"secret-path") && !wire.has(b"HTTP/1.1"));
+
+    // Health is the sidecar's own; a probe through the rules finds it listening.
+    let (code, said) = web.curl(&["http://10.7.0.2:15020/ready"]);
+    assert_eq!(code, Some(0), "{said}");
+    let verified = run(web
+        .net
+        .command(binary())
+        .args(["redirect", "--verify-only"]));
+    let taken = "192.0.2.2:1404 is taken where the sidecar listens";
+    assert!(verified.contains(taken), "{verified}");
 
     // Past the sidecars nothing gets in, whoever calls whom.
     let (code, said) = web.curl(&["http://10.7.0.2:8080/secret-path"]);
@@ -116,6 +131,43 @@ fn plain_http_crosses_with_mutual_tls_by_nftables() {
 #[test]
 fn plain_http_crosses_with_mutual_tls_by_iptables() {
     crosses_with_mutual_tls("iptables");
+}
+
+#[test]
+fn each_port_of_an_application_has_its_own_protocol() {
+    let ca = TestCa::new();
+    let (a, b) = Namespace::pair();
+    let services = "
+services:
+  old: { endpoints: [\"10.7.0.2:8080\"], addresses: [\"10.96.0.20:80\"], mesh: {} }
+  new: { endpoints: [\"10.7.0.2:9090\"], addresses: [\"10.96.0.20:90\"], mesh: {} }
+";
+    let ports = "inbound: [{ bind: \"::\", port: 15006, transparent: true, http2Ports: [9090] }]\n\
+         outbound: { bind: \"[::]:15001\", transparent: true }";
+    let web = Pod::new(a, &ca, WEB, &format!("{ports}{services}"));
+    let orders = Pod::new(b, &ca, ORDERS, &format!("{ports}{services}"));
+    // What speaks both stands before what speaks one, and says in which it was asked.
+    orders.serve_http(8080);
+    let dir = orders.open_dir();
+    let log = dir.path().join("app.log");
+    let config = format!(
+        "listeners: [{{ name: app, port: 9090 }}]\n\
+         telemetry: {{ accessLog: {{ path: {}, format: text }} }}\n\
+         admin: {{ bind: \"off\", health: \"off\" }}\n\
+         routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]\n\
+         services: {{ app: {{ endpoints: [\"127.0.0.1:8080\"] }} }}\n",
+        log.display()
+    );
+    let _app = orders.application(APP, dir, &config);
+    web.redirect(&[]);
+    orders.redirect(&[]);
+    for port in [80, 90] {
+        let (code, said) = web.curl(&[&format!("http://10.96.0.20:{port}/")]);
+        assert!(code == Some(0) && said.contains("peer="), "{said}");
+    }
+    orders.wait_for_line(&["inbound-15006", "upstream=10.7.0.2:8080"]);
+    orders.wait_for_line(&["inbound-15006", "upstream=10.7.0.2:9090"]);
+    let _ = wait_for_line(&log, &["\"GET / HTTP/2"]);
 }
 
 fn calls_itself(backend: &str) {

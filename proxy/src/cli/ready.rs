@@ -1,11 +1,13 @@
 //! `selvedge ready`: whether a sidecar of this machine is ready, for hooks of containers without a shell.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::{Duration as Std, Instant};
+use std::time::Duration as Std;
 
 use selvedge_contract::units::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::complain;
 
@@ -26,12 +28,26 @@ const PAUSE: Std = Std::from_millis(100);
 const ONCE: Std = Std::from_secs(1);
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(wait(arguments)),
+        Err(error) => {
+            complain(format_args!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn wait(arguments: &Arguments) -> ExitCode {
     let begun = Instant::now();
     loop {
-        let said = match ask(arguments.address) {
-            Ok(line) if line.starts_with("HTTP/1.1 200 ") => return ExitCode::SUCCESS,
-            Ok(line) => line,
-            Err(error) => error.to_string(),
+        let said = match timeout(ONCE, ask(arguments.address)).await {
+            Ok(Ok(line)) if line.starts_with("HTTP/1.1 200 ") => return ExitCode::SUCCESS,
+            Ok(Ok(line)) => line,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
         };
         if begun.elapsed() + PAUSE > arguments.wait.0 {
             complain(format_args!(
@@ -40,18 +56,18 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             ));
             return ExitCode::FAILURE;
         }
-        std::thread::sleep(PAUSE);
+        sleep(PAUSE).await;
     }
 }
 
 /// The first line of the answer.
-fn ask(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, ONCE)?;
-    stream.set_read_timeout(Some(ONCE))?;
-    stream.set_write_timeout(Some(ONCE))?;
-    stream.write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+async fn ask(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let question = b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(question).await?;
     let mut start = [0; 64];
-    let count = stream.read(&mut start)?;
-    let start = String::from_utf8_lossy(start.get(..count).unwrap_or_default()).into_owned();
+    let count = stream.read(&mut start).await?;
+    let start = start.get(..count).unwrap_or_default();
+    let start = String::from_utf8_lossy(start).into_owned();
     Ok(start.lines().next().unwrap_or_default().to_owned())
 }

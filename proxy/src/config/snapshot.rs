@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use selvedge_contract::config::Config;
 
-use crate::accept::ListenerPlan;
+use crate::accept::{ListenerPlan, ListenerRole};
 use crate::acme::Issuers;
 use crate::balance::Service;
 use crate::cache::Cache;
@@ -51,6 +51,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether rules of the kernel may send what this process sends back to it.
+    #[must_use]
+    pub fn may_come_round(&self) -> bool {
+        let mut plans = self.listeners.iter();
+        plans.any(|plan| plan.onward.is_some() && plan.role == ListenerRole::Outbound)
+    }
+
     /// A listener.
     #[must_use]
     pub fn listener(&self, name: &Arc<str>) -> Option<&Arc<ListenerPlan>> {

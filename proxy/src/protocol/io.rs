@@ -10,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use crate::upstream::dials::Dial;
+
 use super::socket::Socket;
 
 /// A connection's bytes, and what was read ahead of it while the protocol was told apart.
@@ -17,6 +19,8 @@ use super::socket::Socket;
 pub struct Io {
     stream: Stream,
     ahead: BytesMut,
+    /// Held for as long as the connection is.
+    dial: Option<Box<Dial>>,
 }
 
 #[derive(Debug)]
@@ -32,6 +36,7 @@ impl Io {
         Self {
             stream: Stream::Plain(Socket::new(stream)),
             ahead: BytesMut::new(),
+            dial: None,
         }
     }
 
@@ -41,7 +46,13 @@ impl Io {
         Self {
             stream: Stream::Tls(Box::new(stream.into())),
             ahead: BytesMut::new(),
+            dial: None,
         }
+    }
+
+    /// Keeps what says that this connection is our own, see [`Dial`].
+    pub fn known_by(&mut self, dial: Dial) {
+        self.dial = Some(Box::new(dial));
     }
 
     /// Puts bytes back: the next read gives them first.

@@ -59,6 +59,7 @@ pub(super) async fn arrive(
         listener: &listener,
         onward,
         stream: &stream,
+        peer,
         to,
     };
     match arrival.judge().await {
@@ -118,6 +119,7 @@ struct Arrival<'a> {
     listener: &'a ListenerPlan,
     onward: &'a Onward,
     stream: &'a TcpStream,
+    peer: SocketAddr,
     to: SocketAddr,
 }
 
@@ -144,6 +146,7 @@ impl Arrival<'_> {
         };
         match speaker {
             Err(error) => Way::Refused(error),
+            Ok(_) if self.is_our_own() => Way::Refused(ErrorKind::Loop.into()),
             Ok(Speaker::Server(server)) => Way::Onward(Some(server)),
             Ok(Speaker::Client(server)) => {
                 let way = match self.listener.role {
@@ -156,6 +159,12 @@ impl Arrival<'_> {
                 }
             }
         }
+    }
+
+    /// Whether this process has opened the connection. Before its first byte that may be too early to
+    /// say; into the inbound port it may come, when an application calls its own service.
+    fn is_our_own(&self) -> bool {
+        self.listener.role == ListenerRole::Outbound && self.worker.shared.dials.contains(self.peer)
     }
 
     /// Waits for whoever speaks first.
@@ -174,6 +183,9 @@ impl Arrival<'_> {
         }
         if moment == idle {
             return Err(ErrorKind::HeadTimeout.into());
+        }
+        if self.is_our_own() {
+            return Err(ErrorKind::Loop.into());
         }
         // Each branch that loses is dropped with no byte taken.
         let dialled = tokio::select! {

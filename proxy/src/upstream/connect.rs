@@ -37,6 +37,13 @@ pub async fn connect(
         .await
         .unwrap_or_else(|_| Err(ErrorKind::ConnectTimeout.into()));
     let shard = worker.metrics.worker(worker.index);
+    let result = result.map(|mut io| {
+        if worker.snapshot().may_come_round() {
+            let dial = worker.shared.dials.note(io.socket());
+            io.known_by(dial);
+        }
+        io
+    });
     match &result {
         Ok(_) => shard.connected.add(1),
         Err(error) => {

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use targets::{
     acme, answers, authority, carry, chunked, config, frames, heads, hpack, identity, login, proof,
-    target, trace,
+    redirected, target, trace,
 };
 
 /// A target: panics when a property does not hold.
@@ -34,6 +34,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("path", target::path),
     ("host", target::host),
     ("pattern", target::pattern),
+    ("first-bytes", redirected::first),
+    ("plan", redirected::plan),
     ("config", config::config),
     ("acme", acme::answer),
     ("login", login::login),

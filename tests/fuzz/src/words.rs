@@ -4,13 +4,14 @@
 #[must_use]
 pub fn words(target: &str) -> &'static [&'static [u8]] {
     match target {
-        "http1-request" | "http1-response" | "http1-framing" => HTTP1,
+        "http1-request" | "http1-response" | "http1-framing" | "first-bytes" => HTTP1,
         "http1-chunked" => CHUNKS,
         "http2-server" | "http2-client" => FRAMES,
         "http2-head" => HEADS,
         "hpack-decode" | "hpack-encode" => HPACK,
         "path" | "host" | "pattern" => TARGETS,
         "config" => CONFIG,
+        "plan" => PLANS,
         "acme" => ACME,
         "login" => LOGIN,
         "proof" => PROOF,
@@ -20,6 +21,19 @@ pub fn words(target: &str) -> &'static [&'static [u8]] {
         _ => DER,
     }
 }
+
+const PLANS: &[&[u8]] = &[
+    b"\n",
+    b",",
+    b"8000-8100",
+    b"65535",
+    b"0.0.0.0/0",
+    b"fd00::/8",
+    b"::ffff:1.2.3.4",
+    b"tap*",
+    b"\"",
+    b";",
+];
 
 const HTTP1: &[&[u8]] = &[
     b"\r\n",

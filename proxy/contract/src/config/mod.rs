@@ -159,6 +159,10 @@ pub struct Inbound {
     /// Protocol of the application. Default: `http1`.
     #[serde(default)]
     pub protocol: UpstreamProtocol,
+    /// Ports of the application that speak HTTP/2 (gRPC) whatever `protocol` is, where the port is
+    /// `transparent`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub http2_ports: Vec<u16>,
 }
 
 /// Whether plaintext is let in.

@@ -240,6 +240,7 @@ fn sidecar(
             allow: allow.into_iter().collect(),
             policies: Vec::new(),
             protocol: UpstreamProtocol::Http1,
+            http2_ports: Vec::new(),
         }],
         outbound: Some(Outbound {
             bind: instance.outbound.to_string(),

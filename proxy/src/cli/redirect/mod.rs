@@ -228,9 +228,13 @@ fn apply(plan: &Plan, backend: Backend) -> Result<&'static str, Failure> {
     };
     match other {
         // Whoever is not there has nothing in force.
-        Ok(_) | Err(Failure::NoTool(_)) => Ok(if by_nft { "nftables" } else { "iptables" }),
-        Err(failure) => Err(failure),
+        Ok(_) | Err(Failure::NoTool(_)) => {}
+        // Nor has who does not work with this kernel, as far as anyone can tell.
+        Err(failure) => complain(format_args!(
+            "warning: {failure}; rules that it has in force would stay"
+        )),
     }
+    Ok(if by_nft { "nftables" } else { "iptables" })
 }
 
 fn cleanup(backend: Backend) -> Result<(), Failure> {

@@ -156,23 +156,33 @@ impl Compiler {
         }
         policies.guards.sort_by_key(Guard::order);
         let security = self.inbound_security(pass, at, spec)?;
-        let service = self.app(app?, spec.protocol);
+        let app = app?;
         let tag = routes::simple_tag(pass, &name, serde_json::to_vec(spec), &spec.policies);
-        let rule = self.simple_rule(
-            (&name, &tag),
-            &service,
-            policies,
-            Duration::ZERO,
-            routes::default_retry(),
-        );
-        let onward = spec.transparent.then(|| pass.to_application(&rule));
+        let rule_to = |compiler: &mut Self, protocol| {
+            let service = compiler.app(app, protocol);
+            let retry = routes::default_retry();
+            compiler.simple_rule(
+                (&name, &tag),
+                &service,
+                policies.clone(),
+                Duration::ZERO,
+                retry,
+            )
+        };
+        let rule = rule_to(self, spec.protocol);
         let mut table = Table::default();
-        table.add(
-            None,
-            &Path::Prefix(String::new()),
-            Matcher::default(),
-            &rule,
-        );
+        let onward = if spec.transparent {
+            let mut onward = pass.to_application(&rule);
+            if !spec.http2_ports.is_empty() {
+                let rule = rule_to(self, UpstreamProtocol::Http2);
+                super::onward::every(&mut onward, &spec.http2_ports, &rule);
+            }
+            Some(onward)
+        } else {
+            let path = Path::Prefix(String::new());
+            table.add(None, &path, Matcher::default(), &rule);
+            None
+        };
         Some(ListenerPlan {
             name: self.name(&name),
             address: SocketAddr::new(ip?, spec.port),

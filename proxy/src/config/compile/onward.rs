@@ -51,6 +51,11 @@ impl Pass<'_> {
 
     /// The application of an inbound port; none where it is for all of the application's ports.
     pub(super) fn app(&mut self, at: &At, spec: &Inbound) -> Option<Option<SocketAddr>> {
+        if spec.http2_ports.contains(&0) || (!spec.transparent && !spec.http2_ports.is_empty()) {
+            let message = "it names ports of the application, where the port is transparent";
+            let remedy = "set `protocol: http2` where it is not; leave out 0, which is no port";
+            self.error(&at.then("http2Ports"), message, remedy);
+        }
         match (&spec.app, spec.transparent) {
             (Some(app), false) => self.address(&at.then("app"), app).map(Some),
             (None, true) => Some(None),
@@ -130,6 +135,15 @@ pub(super) fn add(
     }
     for address in addresses {
         onward.by_address.insert(*address, rule.clone());
+    }
+}
+
+/// All that was going to one of these ports.
+pub(super) fn every(onward: &mut Onward, ports: &[u16], rule: &Arc<Rule>) {
+    for port in ports {
+        let table = onward.by_port.entry(*port).or_default();
+        let path = Path::Prefix(String::new());
+        table.add(None, &path, Matcher::default(), rule);
     }
 }
 

@@ -17,7 +17,7 @@ use super::services::Services;
 use super::{At, Compiler, Pass};
 
 /// What the policies of a rule come to.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Policies {
     pub(super) request_edits: Edits,
     pub(super) response_edits: Edits,

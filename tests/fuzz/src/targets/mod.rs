@@ -13,6 +13,7 @@ pub(crate) mod hpack;
 pub(crate) mod identity;
 pub(crate) mod login;
 pub(crate) mod proof;
+pub(crate) mod redirected;
 pub(crate) mod target;
 pub(crate) mod trace;
 
