@@ -102,6 +102,24 @@ fn what_an_application_sends() {
 }
 
 #[test]
+fn neighbours_on_the_link_are_called_as_before() {
+    let (inside, outside) = Namespace::pair();
+    let _sidecar = hold(&inside, 15001);
+    let show = ["-o", "-6", "addr", "show", "dev", "eth0", "scope", "link"];
+    // `2: eth0    inet6 fe80::1/64 scope link ...`, which of its own the other side does not know.
+    let own = |place: &Namespace| run(place.command("ip").args(show));
+    let (here, there) = (own(&inside), own(&outside));
+    let index = here.split(':').next().unwrap();
+    let (_, address) = there.split_once("inet6 ").unwrap();
+    let to = format!("[{}%{index}]:80", address.split('/').next().unwrap());
+    for backend in ["nft", "iptables"] {
+        redirect(&inside, backend, &[]);
+        assert!(!taken(&inside, APP, &to), "{backend}: {to}");
+        assert!(taken(&inside, APP, "[fd07::2]:80"), "{backend}");
+    }
+}
+
+#[test]
 fn what_comes_to_an_application() {
     let (outside, inside) = Namespace::pair();
     let _sidecar = hold(&inside, 15006);
