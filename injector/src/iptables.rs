@@ -6,7 +6,7 @@ use std::fmt::Write;
 use selvedge_contract::ports::{APP_CLASS, APP_SOURCE};
 
 use crate::list::{Cidr, Ports};
-use crate::plan::{Family, Plan};
+use crate::plan::{Family, ON_LINK, Plan};
 
 const PREROUTING: &str = "SELVEDGE_PREROUTING";
 const OUTPUT: &str = "SELVEDGE_OUTPUT";
@@ -183,6 +183,9 @@ fn output(out: &mut String, plan: &Plan, family: Family) {
     rule(out, OUTPUT, "-o lo -j RETURN");
     for who in &proxy {
         rule(out, OUTPUT, format_args!("{who} -j RETURN"));
+    }
+    if family == Family::V6 {
+        rule(out, OUTPUT, format_args!("-d {ON_LINK} -j RETURN"));
     }
     rule(out, OUTPUT, format_args!("-g {TO_OUTBOUND}"));
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use selvedge_contract::ports::{APP_CLASS, APP_SOURCE};
 
 use crate::list::{Cidr, Interface, Ports};
-use crate::plan::{Family, Plan};
+use crate::plan::{Family, ON_LINK, Plan};
 
 /// The table, which holds nothing but these rules.
 pub const TABLE: &str = "selvedge_redirect";
@@ -140,6 +140,7 @@ fn output(out: &mut String, plan: &Plan) {
     for who in &proxy {
         line(out, format_args!("{who} return"));
     }
+    line(out, format_args!("ip6 daddr {ON_LINK} return"));
     line(out, "goto to_outbound");
     end(out, true);
 }

@@ -156,10 +156,12 @@ impl Plan {
     pub fn takes_outbound(&self, to: SocketAddr) -> bool {
         let ip = to.ip();
         let among = |cidrs: &[Cidr]| cidrs.iter().any(|cidr| cidr.contains(ip));
+        let on_link = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let ports = self.outbound_ports.as_ref();
         let cidrs = self.outbound_cidrs.as_ref();
         (self.ipv6 || ip.is_ipv4())
             && !ip.is_loopback()
+            && !on_link
             && !self.skip_outbound_ports.contains(to.port())
             && !among(&self.skip_outbound_cidrs)
             && ports.is_none_or(|ports| ports.contains(to.port()))
@@ -215,6 +217,10 @@ impl Plan {
         self.ipv6
     }
 }
+
+/// Neighbours on a link of IPv6: which link is not part of the address, and the kernel does not say it
+/// of a connection that it has redirected. So nobody could carry one on.
+pub(crate) const ON_LINK: &str = "fe80::/10";
 
 /// Port of a probe, unless the plan does not take it. Nothing is registered for it.
 const PROBE: u16 = 1404;

@@ -170,6 +170,28 @@ services:
     let _ = wait_for_line(&log, &["\"GET / HTTP/2"]);
 }
 
+#[test]
+fn ports_of_ipv4_only() {
+    let ca = TestCa::new();
+    let (a, b) = Namespace::pair();
+    let config = format!(
+        "inbound: [{{ port: 15006, transparent: true }}]\n\
+         outbound: {{ transparent: true }}\n{SERVICES}"
+    );
+    let web = Pod::new(a, &ca, WEB, &config);
+    let orders = Pod::new(b, &ca, ORDERS, &config);
+    orders.serve_http(8080);
+    for pod in [&web, &orders] {
+        pod.redirect(&["--ipv4-only"]);
+    }
+    let (code, said) = web.curl(&["http://10.96.0.20/"]);
+    let known = format!("By={ORDERS};URI={WEB}\r\n");
+    assert!(code == Some(0) && said.contains(&known), "{said}");
+    // IPv6 is as it was: nobody's business.
+    let (code, said) = web.curl(&["http://[fd07::2]:8080/"]);
+    assert!(code == Some(0) && said.contains("peer=fd07::1\n"), "{said}");
+}
+
 fn calls_itself(backend: &str) {
     let (web, _orders) = pods("strict", &["--backend", backend]);
     for (url, peer) in [
