@@ -18,7 +18,6 @@ pub struct Expression {
     program: Program,
     source: Box<str>,
     names: BTreeSet<String>,
-    loops: bool,
 }
 
 impl fmt::Debug for Expression {
@@ -65,6 +64,14 @@ impl Expression {
             let told = "goes through a list inside another".to_owned();
             return Err(ExpressionError(told));
         }
+        if walk.patterns_inside {
+            let told =
+                "takes a pattern for each item of a list: use `startsWith`, `endsWith`, `contains`";
+            return Err(ExpressionError(told.to_owned()));
+        }
+        if let Some(name) = known.iter().find(|name| walk.bound.contains(**name)) {
+            return Err(ExpressionError(format!("`{name}` has a meaning already")));
+        }
         let references = program.references();
         let variables = references.variables();
         let foreign = variables
@@ -85,14 +92,7 @@ impl Expression {
             source: source.into(),
             names,
             program,
-            loops: walk.deepest > 0,
         })
-    }
-
-    /// Whether it goes through lists: that takes a microsecond for each item.
-    #[must_use]
-    pub const fn loops(&self) -> bool {
-        self.loops
     }
 
     /// Whether it looks a name up: nothing else need be gathered.
@@ -163,6 +163,8 @@ struct Walk {
     sums: usize,
     /// A pattern that is not written down here.
     foreign_pattern: bool,
+    /// A pattern for each item of a list.
+    patterns_inside: bool,
 }
 
 impl Walk {
@@ -195,6 +197,8 @@ impl Walk {
                 let pattern = call.args.last().filter(|_| call.func_name == "matches");
                 let written = pattern.is_none_or(|p| matches!(p.expr, Expr::Literal(_)));
                 self.foreign_pattern |= !written;
+                // Each would be read anew.
+                self.patterns_inside |= pattern.is_some() && depth > 0;
                 let all = call.target.as_deref().into_iter().chain(&call.args);
                 all.for_each(|e| self.visit(e, depth));
             }
@@ -279,6 +283,9 @@ mod tests {
             "body.items.all(i, i in body.allowed)",
             "body.items.map(i, i + claims.sub)",
             "body.a.matches(body.b)",
+            "body.items.filter(i, i.matches('^a'))",
+            "claims.groups.exists(g, g.matches('^a'))",
+            "[0].exists(body, body == 0) ? size(body.items.map(i, body.prefix + i)) : 0",
             "matches(body.a, body.b)",
             "body.a+body.a+body.a+body.a+body.a+body.a+body.a+body.a+body.a+body.a",
         ] {

@@ -72,6 +72,7 @@ impl Template {
         environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(64);
+        bound(&mut environment);
         environment.set_auto_escape_callback(move |_| match place {
             Place::Json => AutoEscape::Json,
             Place::Html => AutoEscape::Html,
@@ -135,6 +136,58 @@ impl Template {
     }
 }
 
+/// Takes away what makes much out of little, or looks through a list for each item of another: how
+/// much would be a client's to say.
+fn bound(environment: &mut Environment<'static>) {
+    for name in ["indent", "format", "batch", "slice", "center"] {
+        environment.remove_filter(name);
+    }
+    environment.remove_test("in");
+    environment.add_filter("join", join);
+    environment.add_filter("replace", replace);
+}
+
+fn too_long() -> Error {
+    Error::new(
+        ErrorKind::InvalidOperation,
+        format!("more than {OUTPUT} bytes"),
+    )
+}
+
+/// The items of a list as one text.
+fn join(list: &Slot, between: Option<String>) -> Result<String, Error> {
+    let between = between.unwrap_or_default();
+    let mut out = String::new();
+    for (index, item) in list.try_iter()?.enumerate() {
+        if index > 0 {
+            out.push_str(&between);
+        }
+        let text = item
+            .as_str()
+            .map_or_else(|| item.to_string(), str::to_owned);
+        out.push_str(&text);
+        if out.len() > OUTPUT {
+            return Err(too_long());
+        }
+    }
+    Ok(out)
+}
+
+/// A text with another in place of a part.
+fn replace(text: String, from: String, to: String) -> Result<String, Error> {
+    if from.is_empty() {
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "nothing to replace",
+        ));
+    }
+    let longer = text.matches(&from).count().saturating_mul(to.len());
+    match text.len().saturating_add(longer) > OUTPUT {
+        true => Err(too_long()),
+        false => Ok(text.replace(&from, &to)),
+    }
+}
+
 /// Writes what goes into a target or a header.
 fn escape(text: &str, place: Place, out: &mut impl Write) -> std::fmt::Result {
     for byte in text.bytes() {
@@ -187,12 +240,6 @@ impl Maker {
 
     /// What stands before an expression.
     pub const CEL: &str = "cel:";
-
-    /// Whether it goes through lists one by one.
-    #[must_use]
-    pub const fn loops(&self) -> bool {
-        matches!(self, Self::Expression(expression, _) if expression.loops())
-    }
 
     /// Whether it looks up a name.
     #[must_use]
@@ -330,6 +377,29 @@ mod tests {
             error.unwrap_err().to_string(),
             format!("gives more than {OUTPUT} bytes")
         );
+    }
+
+    #[test]
+    fn what_is_made_inside_has_an_end_too() {
+        let values = json!({
+            "items": vec![""; 2000], "s": "ab".repeat(200_000), "n": 1_000_000_000_000_000_000u64,
+        });
+        let made = |source: &str, place| {
+            Template::new(source, place).and_then(|t| t.render(&slot(&values)))
+        };
+        for source in [
+            "{{ items | join(s) | length }}",
+            "{{ s | replace('a', s) | length }}",
+            "{{ s | indent(n) | length }}",
+            "{{ s * n }}",
+            "{{ '%999999999999d' | format(n) }}",
+            "{{ items | batch(n) }}",
+            "{{ items | reject('in', items) | list }}",
+        ] {
+            assert!(made(source, Place::Json).is_err(), "{source}");
+        }
+        let fine = "{{ 'a-b' | replace('-', '+') }}{{ ['x', 1] | join(',') }}";
+        assert_eq!(made(fine, Place::Target), Ok("a%2Bbx%2C1".to_owned()));
     }
 
     #[test]

@@ -118,16 +118,11 @@ impl Pod {
         self.annotations.as_ref()?.get(name)?.as_str()
     }
 
-    /// The user that a container runs as, if anybody says so.
+    /// The user or group (`runAsUser`, `runAsGroup`) that a container runs as, if anybody says so.
     #[must_use]
-    pub fn user(&self, container: &Value) -> Option<u64> {
-        let own = container
-            .get("securityContext")
-            .and_then(|c| c.get("runAsUser"));
-        let around = self
-            .spec
-            .get("securityContext")
-            .and_then(|c| c.get("runAsUser"));
+    pub fn runs_as(&self, container: &Value, key: &str) -> Option<u64> {
+        let own = container.get("securityContext").and_then(|c| c.get(key));
+        let around = self.spec.get("securityContext").and_then(|c| c.get(key));
         own.or(around)?.as_u64()
     }
 }

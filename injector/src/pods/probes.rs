@@ -31,6 +31,13 @@ pub fn rewrite(containers: &mut [Value], health: u16) -> Map<String, Value> {
             else {
                 continue;
             };
+            // One of another machine is asked there.
+            if asked
+                .get("host")
+                .is_some_and(|host| !host.is_null() && host != "")
+            {
+                continue;
+            }
             // One that is the sidecar's already, or whose port nobody knows.
             let Some(of_app) = port(&asked, &ports).filter(|port| *port != health) else {
                 continue;
@@ -53,16 +60,23 @@ pub fn rewrite(containers: &mut [Value], health: u16) -> Map<String, Value> {
     originals
 }
 
-/// Puts probes back as they were.
-pub fn restore(containers: &mut [Value], originals: &Map<String, Value>) {
+/// Puts probes back as they were, where they are still asked of the sidecar.
+pub fn restore(containers: &mut [Value], originals: &Map<String, Value>, health: u16) {
     for container in containers {
-        let Some(kept) = originals.get(name(container)).and_then(Value::as_object) else {
+        let of = name(container).to_owned();
+        let Some(kept) = originals.get(&of).and_then(Value::as_object) else {
             continue;
         };
-        for (probe, kept) in kept {
+        for (probe, path) in PROBES {
+            let Some(kept) = kept.get(probe) else {
+                continue;
+            };
             let way = kept.get("way").and_then(Value::as_str);
+            let way = way.and_then(|way| WAYS.into_iter().find(|known| *known == way));
+            let ours = json!({ "path": format!("/app-health/{of}/{path}"), "port": health });
             if let (Some(Value::Object(probe)), Some(way), Some(original)) =
                 (container.get_mut(probe), way, kept.get("original"))
+                && probe.get("httpGet") == Some(&ours)
             {
                 probe.remove("httpGet");
                 probe.insert(way.to_owned(), original.clone());
@@ -127,7 +141,12 @@ fn told(kept: &Value) -> Option<Value> {
     ];
     for (theirs, ours) in members {
         if let Some(value) = asked.get(theirs).filter(|value| !value.is_null()) {
-            told.insert(ours.to_owned(), value.clone());
+            // As the system does, which asks by an address that it has read.
+            let value = match value.as_str() {
+                Some(path) if ours == "path" => path.replace(' ', "%20").into(),
+                _ => value.clone(),
+            };
+            told.insert(ours.to_owned(), value);
         }
     }
     if let Some(seconds) = kept.get("timeoutSeconds").and_then(Value::as_u64) {
@@ -168,7 +187,7 @@ mod tests {
         );
         assert_eq!(containers[0]["startupProbe"], before[0]["startupProbe"]);
         assert_eq!(containers[1], before[1]);
-        restore(&mut containers, &originals);
+        restore(&mut containers, &originals, 15020);
         assert_eq!(json!(containers), before);
     }
 }

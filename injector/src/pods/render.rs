@@ -19,63 +19,87 @@ const DEFAULTS: [&str; 2] = [
 /// Variables by which applications find a proxy.
 const VARIABLES: [&str; 4] = ["http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"];
 
-/// Takes away what an injection has brought: whatever others have changed since stays.
+/// Takes away what an injection has brought: whatever others have changed since stays. What the status
+/// says is a user's to write: it names nothing that is not ours to take.
 pub fn uninject(pod: &mut Pod) {
     let status = pod.annotation(STATUS).map(str::to_owned);
     let status = status.and_then(|text| serde_json::from_str::<Value>(&text).ok());
     let Some(status) = status else { return };
-    let names = |key: &str| -> Vec<String> {
-        let names = status.get(key).and_then(Value::as_array);
-        let names = names.into_iter().flatten();
-        names
-            .filter_map(|name| Some(name.as_str()?.to_owned()))
-            .collect()
-    };
     if let Some(originals) = status.get("probes").and_then(Value::as_object) {
-        probes::restore(&mut pod.containers, originals);
+        probes::restore(&mut pod.containers, originals, containers::HEALTH);
+        let inits = pod.inits.iter_mut().flatten();
+        inits.for_each(|c| probes::restore(std::slice::from_mut(c), originals, containers::HEALTH));
     }
-    let keep = |ours: Vec<String>| move |item: &Value| !ours.iter().any(|n| n == name(item));
-    pod.containers.retain(keep(names("containers")));
-    for (list, key) in [
-        (&mut pod.inits, "initContainers"),
-        (&mut pod.volumes, "volumes"),
-    ] {
-        if let Some(list) = list {
-            list.retain(keep(names(key)));
-        }
+    let foreign = |item: &Value, ours: &[&str]| !ours.contains(&name(item));
+    pod.containers.retain(|c| foreign(c, &[PROXY]));
+    if let Some(inits) = &mut pod.inits {
+        inits.retain(|c| foreign(c, &[PROXY, REDIRECT]));
     }
-    let variables = status.get("env").and_then(Value::as_object);
-    for container in &mut pod.containers {
-        let ours = variables.and_then(|v| v.get(name(container)));
-        let ours: Vec<String> = ours
-            .and_then(|v| serde_json::from_value(v.clone()).ok())
-            .unwrap_or_default();
-        if let Some(Value::Array(env)) = container.get_mut("env") {
-            env.retain(keep(ours.clone()));
-            if env.is_empty() && !ours.is_empty() {
-                containers::remove(container, "env");
+    if let Some(volumes) = &mut pod.volumes {
+        volumes.retain(|v| foreign(v, &[CONFIG, TOKEN, TRUST]));
+    }
+    remove_variables(pod, &status);
+    let said = |key: &str, what: &str| {
+        let names = status.get(key).and_then(Value::as_array);
+        names
+            .into_iter()
+            .flatten()
+            .any(|name| name.as_str() == Some(what))
+    };
+    if let Some(annotations) = &mut pod.annotations {
+        for name in [STATUS, CONFIG_ANNOTATION].into_iter().chain(DEFAULTS) {
+            if !DEFAULTS.contains(&name) || said("annotations", name) {
+                annotations.remove(name);
             }
         }
     }
-    if let Some(annotations) = &mut pod.annotations {
-        for name in names("annotations") {
-            annotations.remove(&name);
-        }
-    }
     // What was made for the sidecar goes where nobody else has put something in.
-    let made = names("made");
-    let was_made = |key: &str| made.iter().any(|m| m == key);
-    if was_made("initContainers") && pod.inits.as_ref().is_some_and(Vec::is_empty) {
+    let made = |key: &str| said("made", key);
+    if made("initContainers") && pod.inits.as_ref().is_some_and(Vec::is_empty) {
         pod.inits = None;
     }
-    if was_made("volumes") && pod.volumes.as_ref().is_some_and(Vec::is_empty) {
+    if made("volumes") && pod.volumes.as_ref().is_some_and(Vec::is_empty) {
         pod.volumes = None;
     }
-    if was_made("annotations") && pod.annotations.as_ref().is_some_and(Map::is_empty) {
+    if made("annotations") && pod.annotations.as_ref().is_some_and(Map::is_empty) {
         pod.annotations = None;
     }
-    if was_made("metadata") && pod.metadata.as_ref().is_some_and(Map::is_empty) {
+    if made("metadata") && pod.metadata.as_ref().is_some_and(Map::is_empty) {
         pod.metadata = None;
+    }
+}
+
+/// Takes away the variables that were set, where they still say what they were set to.
+fn remove_variables(pod: &mut Pod, status: &Value) {
+    for container in &mut pod.containers {
+        let set = status.get("env").and_then(|env| env.get(name(container)));
+        let set: Vec<String> = set
+            .and_then(|set| serde_json::from_value(set.clone()).ok())
+            .unwrap_or_default();
+        let ours = |item: &Value| {
+            let variable = VARIABLES.into_iter().find(|v| *v == name(item));
+            let value = item.get("value").and_then(Value::as_str);
+            variable.is_some_and(|v| set.iter().any(|s| s == v) && value == Some(value_of(v)))
+        };
+        let emptied = match container.get_mut("env") {
+            Some(Value::Array(env)) => {
+                let before = env.len();
+                env.retain(|item| !ours(item));
+                env.is_empty() && before > 0
+            }
+            _ => false,
+        };
+        if emptied {
+            containers::remove(container, "env");
+        }
+    }
+}
+
+/// What a variable is set to.
+fn value_of(variable: &str) -> &'static str {
+    match variable {
+        "http_proxy" | "HTTP_PROXY" => "http://127.0.0.1:15001",
+        _ => "localhost,127.0.0.1,::1",
     }
 }
 
@@ -95,7 +119,15 @@ pub fn inject(
     let first = pod.containers.first().map(|first| name(first).to_owned());
     let redirected = options.capture == Capture::Redirect;
     if redirected && options.rewrite_probes {
-        let originals = probes::rewrite(&mut pod.containers, containers::HEALTH);
+        let mut originals = probes::rewrite(&mut pod.containers, containers::HEALTH);
+        // Native sidecars of others are probed too.
+        let inits = pod.inits.iter_mut().flatten();
+        let native =
+            inits.filter(|c| c.get("restartPolicy").and_then(Value::as_str) == Some("Always"));
+        for init in native {
+            let of = probes::rewrite(std::slice::from_mut(init), containers::HEALTH);
+            originals.extend(of);
+        }
         if !originals.is_empty() {
             if let Value::Object(config) = &mut config {
                 config.insert("probes".to_owned(), probes::configured(&originals));
@@ -140,10 +172,14 @@ pub fn inject(
 
 fn check(pod: &Pod, settings: &Settings) -> Result<(), PodError> {
     let uid = u64::from(settings.uid);
-    let same = pod.containers.iter().find(|c| pod.user(c) == Some(uid));
+    let mut all = pod.containers.iter().chain(pod.inits.iter().flatten());
+    let same = all.find(|c| {
+        let as_user = pod.runs_as(c, "runAsUser") == Some(uid);
+        as_user || pod.runs_as(c, "runAsGroup") == Some(uid)
+    });
     if let Some(container) = same {
         return Err(PodError::Unfit(format!(
-            "container `{}` runs as user {uid}, the sidecar\'s: what it sends would not be redirected",
+            "container `{}` runs as user or group {uid}, the sidecar's: what it sends would not be redirected",
             name(container)
         )));
     }
@@ -184,10 +220,7 @@ fn use_proxy(pod: &mut Pod) -> Map<String, Value> {
             if env.into_iter().flatten().any(|v| name(v) == variable) {
                 continue;
             }
-            let value = match variable {
-                "http_proxy" | "HTTP_PROXY" => "http://127.0.0.1:15001",
-                _ => "localhost,127.0.0.1,::1",
-            };
+            let value = value_of(variable);
             containers::push_env(container, json!({ "name": variable, "value": value }));
             ours.push(variable);
         }

@@ -77,6 +77,11 @@ pub fn process(text: &str, work: Work<'_>) -> Result<Stream, String> {
         };
         match changed {
             None => stream.text.push_str(document),
+            Some(object) if !is_kept(document, &object) => {
+                return Err(format!(
+                    "the document in line {line}: it has tags or numbers that would not stay as they are"
+                ));
+            }
             Some(object) => {
                 if document.starts_with("---") {
                     stream.text.push_str("---\n");
@@ -95,8 +100,11 @@ pub fn process(text: &str, work: Work<'_>) -> Result<Stream, String> {
 fn documents(text: &str) -> Vec<(usize, &str)> {
     let mut starts = vec![(1, 0)];
     let mut at = 0;
+    // Directives stand before the mark of their own document.
+    let mut directives = false;
     for (index, line) in text.split_inclusive('\n').enumerate() {
-        let marker = line.strip_prefix("---");
+        let marker = line.strip_prefix("---").filter(|_| !directives);
+        directives = line.starts_with('%') || (directives && !line.starts_with("---"));
         if at > 0
             && marker
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\n', '\r', '\t']))
@@ -120,8 +128,28 @@ fn read(document: &str) -> Result<Option<Value>, String> {
     if !meaning {
         return Ok(None);
     }
-    let value: Value = serde_saphyr::from_str(document).map_err(|e| e.to_string())?;
+    // `0400` is a file's mode, as the cluster reads it.
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let value: Value =
+        serde_saphyr::from_str_with_options(document, options).map_err(|e| e.to_string())?;
     Ok((!value.is_null()).then_some(value))
+}
+
+/// Whether writing an object anew says what it said: tags and numbers that JSON has not would be lost.
+fn is_kept(document: &str, object: &Value) -> bool {
+    fn plain(value: &Value) -> bool {
+        match value {
+            Value::Number(number) => {
+                number.is_i64()
+                    || number.is_u64()
+                    || number.as_f64().is_some_and(|n| n.abs() < 1e15)
+            }
+            Value::Array(list) => list.iter().all(plain),
+            Value::Object(map) => map.values().all(plain),
+            _ => true,
+        }
+    }
+    !document.contains("!!") && plain(object)
 }
 
 /// Works on an object, and on those of a list; tells whether anything has changed.
@@ -331,6 +359,23 @@ items:
         assert!(!back.text.contains("selvedge.dev"), "{}", back.text);
         let untouched = process(STREAM, Work::Remove).unwrap();
         assert_eq!(untouched.text, STREAM);
+    }
+
+    #[test]
+    fn modes_and_directives_stay_what_they_are() {
+        let text = "%YAML 1.1\n---\nkind: Pod\nspec: { containers: [], volumes: [{ name: s, secret: { defaultMode: 0400 } }] }\n";
+        let labelled = process(text, Work::Label).unwrap();
+        assert!(
+            labelled.text.contains("defaultMode: 256"),
+            "{}",
+            labelled.text
+        );
+        for odd in ["a: !!binary aGVsbG8=", "a: 12345678901234567890123"] {
+            let text = format!("kind: Pod\nspec: {{ containers: [] }}\n{odd}\n");
+            assert!(process(&text, Work::Label).is_err(), "{odd}");
+            let other = format!("kind: Secret\n{odd}\n");
+            assert_eq!(process(&other, Work::Label).unwrap().text, other);
+        }
     }
 
     #[test]

@@ -257,6 +257,32 @@ mod tests {
     }
 
     #[test]
+    fn a_forged_status_takes_and_gives_nothing() {
+        let status = json!({
+            "containers": ["audit"], "initContainers": ["guard"], "volumes": ["policy"],
+            "annotations": ["own"], "env": { "web": ["AUDIT"] }, "made": ["volumes"],
+            "probes": { "web": { "securityContext": { "way": "privileged", "original": true } } },
+        });
+        let pod = json!({
+            "metadata": { "annotations": { "own": "x", "selvedge.dev/status": status.to_string() } },
+            "spec": {
+                "containers": [
+                    { "name": "web", "env": [{ "name": "AUDIT", "value": "1" }], "securityContext": {} },
+                    { "name": "audit" },
+                ],
+                "initContainers": [{ "name": "guard" }],
+                "volumes": [{ "name": "policy" }],
+            },
+        });
+        let mut bare = pod.clone();
+        bare["metadata"]["annotations"]
+            .as_object_mut()
+            .unwrap()
+            .remove("selvedge.dev/status");
+        assert_eq!(uninject(&pod).unwrap(), Some(bare));
+    }
+
+    #[test]
     fn pods_that_cannot_have_one_are_refused() {
         let same_user = json!({ "spec": { "containers": [{ "name": "a", "securityContext": { "runAsUser": 1337 } }] } });
         let same_volume =
@@ -265,7 +291,17 @@ mod tests {
             "metadata": { "annotations": { "selvedge.dev/skip-inbound-ports": "x" } },
             "spec": { "containers": [] },
         });
-        for pod in [same_user, same_volume, bad_port, json!({ "spec": {} })] {
+        let same_group = json!({ "spec": {
+            "containers": [],
+            "initContainers": [{ "name": "a", "securityContext": { "runAsGroup": 1337 } }],
+        } });
+        for pod in [
+            same_user,
+            same_group,
+            same_volume,
+            bad_port,
+            json!({ "spec": {} }),
+        ] {
             assert!(
                 inject(&Settings::default(), None, &pod, &configure).is_err(),
                 "{pod}"

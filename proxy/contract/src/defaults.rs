@@ -236,6 +236,8 @@ pub mod policy {
     pub const INTROSPECTIONS: usize = 4096;
     /// Bytes of an answer about a token.
     pub const INTROSPECTION_BYTES: usize = 32 << 10;
+    /// A body that is held comes within this, where its request has no deadline.
+    pub const HOLD: Duration = Duration::from_secs(60);
     /// Bytes of bodies that are held at a time, in the whole process, until they are verified and sent.
     /// Over it: 503.
     pub const HELD_BYTES: usize = 128 << 20;
@@ -292,7 +294,7 @@ pub mod policy {
     pub const TRANSFORM: u64 = 1 << 20;
     /// Values in a body that is changed: each takes some fifty bytes, whatever its text.
     pub const TRANSFORM_VALUES: usize = 100_000;
-    /// The same where an expression goes through its lists: each takes a microsecond then.
+    /// The same where a template or an expression looks at it: each takes a microsecond then.
     pub const TRANSFORM_LOOPED: usize = 20_000;
     /// Shorter responses are not compressed: the head and a packet cost more than they save.
     pub const COMPRESS_FROM: u64 = 1024;

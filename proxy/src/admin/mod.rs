@@ -1,5 +1,6 @@
 //! Admin, health and metrics: two small HTTP servers on the control runtime, away from the path.
 
+mod callers;
 mod exposition;
 mod policies;
 mod probes;
@@ -23,6 +24,8 @@ use selvedge_contract::ports;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
+
+use callers::Callers;
 
 use crate::cli::logging::Level;
 use crate::drain::Phase;
@@ -49,8 +52,8 @@ struct State {
     full: bool,
 }
 
-/// Connections at a time: scrapers and people, not load.
-const CONNECTIONS: usize = 64;
+/// Connections at a time: scrapers, probes and people, not load.
+const CONNECTIONS: usize = 256;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Starts both servers, where they are not `off`.
@@ -105,18 +108,22 @@ async fn serve(address: SocketAddr, what: &'static str, state: State) -> io::Res
     })?;
     tracing::info!(address = %listener.local_addr()?, "{what}");
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let callers = Arc::new(Callers::default());
     tokio::spawn(async move {
         loop {
             let Ok(place) = places.clone().acquire_owned().await else {
                 return;
             };
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "{what}: accept");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
+            };
+            let Some(caller) = callers.admit(peer.ip()) else {
+                continue;
             };
             let state = state.clone();
             tokio::spawn(async move {
@@ -128,8 +135,8 @@ async fn serve(address: SocketAddr, what: &'static str, state: State) -> io::Res
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_TIMEOUT)
                     .serve_connection(TokioIo::new(stream), service);
-                let _ = connection.await;
-                drop(place);
+                callers::bounded(connection).await;
+                drop((place, caller));
             });
         }
     });

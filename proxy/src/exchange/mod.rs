@@ -167,7 +167,7 @@ async fn gate(
                 let until = deadline(record.start, rule.request_timeout);
                 let reserve = notes.reserve.get_or_insert_default();
                 // Nothing of it could be sent, whatever else there is to be said for the request.
-                let read = Box::pin(hold::hold(body, most, until, reserve)).await?;
+                let read = Box::pin(hold::hold(body, most, until, &record.waited, reserve)).await?;
                 held = true;
                 seen.found = Some(Found::Body(read));
             }
@@ -228,9 +228,9 @@ impl<'a> Way<'a> {
                 let changing = Box::pin(transform.request(request, &known));
                 match deadline(record.start, rule.request_timeout) {
                     None => changing.await?,
-                    Some(at) => tokio::time::timeout_at(at, changing)
+                    Some(at) => hold::in_time(changing, at, &record.waited)
                         .await
-                        .unwrap_or_else(|_| Err(ErrorKind::BodyTimeout.into()))?,
+                        .unwrap_or_else(|| Err(ErrorKind::BodyTimeout.into()))?,
                 }
                 if let Some(site) = &mut site {
                     site.made = transform.made(&request.head);

@@ -66,7 +66,7 @@ impl AnyOf {
         let kept = taken.brings();
         let others = self.ways.iter().filter(|way| !std::ptr::eq(*way, taken));
         for brought in others.flat_map(Guard::brings) {
-            if !kept.contains(&brought) {
+            if !kept.iter().any(|kept| kept.is(brought)) {
                 brought.remove(notes);
             }
         }

@@ -74,21 +74,23 @@ impl ApiKey {
     }
 }
 
+/// Whether a pair of a query has this name, in any encoding: applications decode it.
+fn is_named(pair: &str, name: &str) -> bool {
+    let key = pair.split_once('=').map_or(pair, |(key, _)| key);
+    form_urlencoded::parse(key.as_bytes()).any(|(key, _)| key == name)
+}
+
 /// The first value of a query parameter. Keys have no characters that need an escape.
 fn query<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    let mut pairs = query
-        .split('&')
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+    let mut pairs = query.split('&');
+    let pair = pairs.find(|pair| is_named(pair, name))?;
+    Some(pair.split_once('=').map_or("", |(_, value)| value))
 }
 
 /// A query without a parameter.
 #[must_use]
 pub fn without(query: &str, name: &str) -> String {
-    let kept = query.split('&').filter(|pair| {
-        let key = pair.split_once('=').map_or(*pair, |(key, _)| key);
-        key != name
-    });
+    let kept = query.split('&').filter(|pair| !is_named(pair, name));
     kept.collect::<Vec<_>>().join("&")
 }
 
@@ -103,11 +105,13 @@ mod tests {
             ("a=1&key=2&b=3&key=4", "a=1&b=3"),
             ("keys=1&akey=2", "keys=1&akey=2"),
             ("key&a", "a"),
+            ("ke%79=forged&a=1&k%65y", "a=1"),
             ("", ""),
         ] {
             assert_eq!(without(text, "key"), want, "{text}");
         }
         assert_eq!(query("a=1&key=2&key=3", "key"), Some("2"));
         assert_eq!(query("xkey=1", "key"), None);
+        assert_eq!(query("ke%79=1&key=2", "key"), Some("1"));
     }
 }

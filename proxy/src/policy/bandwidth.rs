@@ -23,6 +23,11 @@ const SLOTS: usize = 1 << 14;
 /// Bytes that count as one: so that rates of gigabytes are exact to some percent.
 const UNIT: u64 = 16;
 
+/// Bodies of a client that a body may share its rate with until its request is late.
+const BESIDE: u32 = 8;
+/// No deadline is put off for longer.
+const LONGEST: Duration = Duration::from_secs(600);
+
 /// A rate in one direction.
 #[derive(Debug)]
 pub struct Pace {
@@ -67,6 +72,8 @@ pub struct Paced {
     key: u64,
     epoch: Instant,
     waited: Rc<Cell<Duration>>,
+    /// No more than this is added to a deadline.
+    most: Duration,
 }
 
 impl Bandwidth {
@@ -78,6 +85,7 @@ impl Bandwidth {
                 pace: pace.clone(),
                 epoch: self.epoch,
                 waited: Rc::default(),
+                most: LONGEST,
             })
         };
         notes.paced_request = paced(&self.request);
@@ -88,9 +96,14 @@ impl Bandwidth {
 impl Paced {
     /// The body, slowed down.
     #[must_use]
-    pub fn body(self, body: Body) -> Body {
+    pub fn body(mut self, body: Body) -> Body {
         if body.is_empty() {
             return body;
+        }
+        if let BodyLength::Exact(length) = body.length() {
+            let own = Duration::from_nanos(self.pace.quota.interval())
+                .saturating_mul(u32::try_from(length.div_ceil(UNIT)).unwrap_or(u32::MAX));
+            self.most = own.saturating_mul(BESIDE).min(LONGEST);
         }
         Body::Through(Box::new(Slow {
             length: body.length(),
@@ -122,7 +135,8 @@ impl Paced {
         let ahead = pace.table.push(self.key, &pace.quota, since, units);
         let wait = ahead.saturating_sub(pace.quota.window());
         let wait = Duration::from_nanos(wait);
-        self.waited.set(self.waited.get() + wait);
+        let waited = self.waited.get().saturating_add(wait);
+        self.waited.set(waited.min(self.most));
         (!wait.is_zero()).then(|| now + wait)
     }
 }
@@ -208,6 +222,7 @@ mod tests {
                     key,
                     epoch,
                     waited: Rc::default(),
+                    most: LONGEST,
                 };
                 // A quarter of a second's worth is free.
                 let took = time_of(vec![of(7)], 225_000).await.as_secs_f64();

@@ -4,7 +4,7 @@ use super::guard::{Guard, Notes};
 use super::{api_key, jwt};
 
 /// A place in a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Brought<'a> {
     /// A header.
     Header(&'a str),
@@ -17,6 +17,18 @@ pub enum Brought<'a> {
 const AUTHORIZATION: Brought<'static> = Brought::Header("Authorization");
 
 impl Brought<'_> {
+    /// Whether both are the same place: names of headers in any case, and with `_` for `-`.
+    #[must_use]
+    pub fn is(self, other: Brought<'_>) -> bool {
+        let read = |name: &str| name.to_ascii_lowercase().replace('_', "-");
+        match (self, other) {
+            (Self::Header(a), Brought::Header(b)) => read(a) == read(b),
+            (Self::Query(a), Brought::Query(b)) => a == b,
+            (Self::Session(a), Brought::Session(b)) => a == b,
+            _ => false,
+        }
+    }
+
     /// The application will not get it.
     pub fn remove(self, notes: &mut Notes) {
         match self {

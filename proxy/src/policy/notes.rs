@@ -31,7 +31,7 @@ pub struct Notes {
     pub conceal: bool,
     /// Edits of the request that is sent and of its response.
     pub headers: Option<Arc<Headers>>,
-    /// What is held of the request's body.
+    /// What is held of the request's body, until its answer begins.
     pub reserve: Option<Reserve>,
     /// Places of its client, held to the last byte of the response.
     pub held: Vec<Held>,

@@ -348,7 +348,6 @@ pub fn finish<'a>(
         _ => body,
     };
     record.held = notes.held;
-    record.reserve = notes.reserve;
     record.set_status(head.status);
     Outgoing {
         head,

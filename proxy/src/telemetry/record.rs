@@ -14,7 +14,7 @@ use crate::accept::Downstream;
 use crate::balance::Lease;
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Fields, RequestHead, Reserve};
+use crate::message::{Fields, RequestHead};
 use crate::policy::concurrency::Held;
 
 use crate::worker::Worker;
@@ -48,8 +48,6 @@ pub struct Record<'a> {
     pub lease: Option<Lease>,
     /// The same for places of its client.
     pub held: Vec<Held>,
-    /// The same for a body that was held whole.
-    pub reserve: Option<Reserve>,
     /// Time that its body has waited since it was too fast: nobody's fault but the policy's.
     pub waited: Option<Rc<Cell<Duration>>>,
 }
@@ -111,7 +109,6 @@ impl<'a> Record<'a> {
             trace,
             lease: None,
             held: Vec::new(),
-            reserve: None,
             waited: None,
         }
     }
@@ -137,7 +134,6 @@ impl<'a> Record<'a> {
             trace: None,
             lease: None,
             held: Vec::new(),
-            reserve: None,
             waited: None,
         }
     }

@@ -146,7 +146,7 @@ impl Pass<'_> {
         });
         let makers: Vec<&Maker> = values.chain(&edit.template).collect();
         edit.looks_at_body = makers.iter().any(|maker| maker.uses("body"));
-        if makers.iter().any(|maker| maker.loops()) {
+        if edit.looks_at_body {
             edit.values = defaults::TRANSFORM_LOOPED;
         }
         edit
