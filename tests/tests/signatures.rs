@@ -225,3 +225,25 @@ fn a_body_that_cannot_be_held_is_sent_by_no_other_way() {
     assert_eq!(place.post("X-API-Key: x\r\n", &long).status, 401);
     assert_eq!(place.app.all().matches("POST ").count(), 1);
 }
+
+#[test]
+fn the_limit_of_one_signature_is_no_reason_against_another() {
+    let place = Place::new("{ form: gitHub, secretFiles: [$FILE], maxBody: 8KiB }");
+    let config = place.proxy.dir().join("config.yaml");
+    std::fs::write(place._dir.path().join("other"), "another secret of theirs").unwrap();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let small = format!(
+        "policies:\n  who: {{ anyOf: [small, signed] }}\n  small: {{ signature: {{ form: gitHub, secretFiles: [{}], maxBody: 1KiB }} }}\n  signed",
+        place._dir.path().join("other").display()
+    );
+    let text = text.replace("policies: [signed]", "policies: [who]");
+    std::fs::write(&config, text.replace("policies:\n  signed", &small)).unwrap();
+    let reloads = "selvedge_config_reloads_total";
+    place.proxy.wait_for_metric(reloads, &[], 1.0);
+    let body = "x".repeat(5000);
+    let good = format!("X-Hub-Signature-256: sha256={}\r\n", hex(&hmac(&body)));
+    assert_eq!(place.post(&good, &body).status, 200);
+    assert!(place.app.all().contains(&body));
+    let long = "x".repeat(9000);
+    assert_eq!(place.post(&good, &long).status, 413);
+}

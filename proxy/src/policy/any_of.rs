@@ -57,6 +57,15 @@ impl AnyOf {
         })
     }
 
+    /// Bytes of a body that some way would look at.
+    fn largest(&self) -> usize {
+        let signatures = self.ways.iter().filter_map(|way| match way {
+            Guard::Signature(policy) => Some(policy.largest),
+            _ => None,
+        });
+        signatures.max().unwrap_or_default()
+    }
+
     /// Has all that other ways look at, or would tell, removed from the request: nobody has verified it.
     fn disown(&self, taken: &Guard, notes: &mut Notes) {
         for name in self.ways.iter().flat_map(Guard::told) {
@@ -99,6 +108,8 @@ impl AnyOf {
                     notes.conceal |= own.conceal;
                     seen.tried.add(error, &own.fields);
                 }
+                // One way's limit is no reason against another's.
+                Err(Stop::Body(most)) => return Err(Stop::Body(self.largest().max(most))),
                 Err(stop) => {
                     if matches!(stop, Stop::Answered(_)) {
                         notes.merge(own);

@@ -56,6 +56,10 @@ impl Signature {
         let Some(Found::Body(body)) = seen.found.take() else {
             return Err(Stop::Body(self.largest));
         };
+        // Held for another way, which may take more.
+        if body.len() > self.largest {
+            return Err(ErrorKind::BodyTooLarge.into());
+        }
         let signers = |claim: &Claim| match claim.key {
             Some(key) => self.signers.get(key..=key).unwrap_or_default(),
             None => &self.signers,
