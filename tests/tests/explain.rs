@@ -33,56 +33,52 @@ fn explain_names_what_is_in_force_and_where() {
     );
 }
 
-#[test]
-fn explain_knows_policies_of_services() {
+/// What it says of a configuration, words set apart by single blanks.
+fn explained(text: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("c.yaml");
-    let text = "listeners: [{ name: web, port: 8080, policies: [a] }]
+    std::fs::write(&file, text).unwrap();
+    let mut command = Command::new(binary());
+    let output = command
+        .args(["check", "--explain"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn explain_knows_policies_of_services() {
+    let words = explained(
+        "listeners: [{ name: web, port: 8080, policies: [a] }]
 policies:
   a: { rateLimit: { rate: 1/s } }
   b: { rateLimit: { rate: 2/s } }
   c: { concurrency: { max: 1 } }
 routes: [{ name: shop, rules: [{ policies: [c], backendRefs: [{ service: app }] }] }]
 services: { app: { endpoints: [\"127.0.0.1:1\"], policies: [b] } }
-";
-    std::fs::write(&file, text).unwrap();
-    let mut command = Command::new(binary());
-    let output = command
-        .args(["check", "--explain"])
-        .arg(&file)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let words: Vec<&str> = said.split_whitespace().collect();
+",
+    );
     let want = "rateLimit b service concurrency c rule";
-    assert!(words.join(" ").contains(want), "{said}");
+    assert!(words.contains(want), "{words}");
 }
 
 #[test]
 fn explain_knows_sidecars() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("c.yaml");
-    let text = "inbound: [{ port: 8080, app: \"127.0.0.1:1\", policies: [a] }]
+    let words = explained(
+        "inbound: [{ port: 8080, app: \"127.0.0.1:1\", policies: [a] }]
 outbound: { bind: \"127.0.0.1:0\" }
 policies:
   a: { rateLimit: { rate: 1/s } }
   b: { rateLimit: { rate: 2/s } }
 services: { app: { endpoints: [\"127.0.0.1:1\"], policies: [b] } }
-";
-    std::fs::write(&file, text).unwrap();
-    let mut command = Command::new(binary());
-    let output = command
-        .args(["check", "--explain"])
-        .arg(&file)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let words: Vec<&str> = said.split_whitespace().collect();
-    let words = words.join(" ");
+",
+    );
     for want in [
         "outbound/app at outbound rateLimit b service",
         "inbound-8080 rateLimit a port",
     ] {
-        assert!(words.contains(want), "{said}");
+        assert!(words.contains(want), "{words}");
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn proxy(settings: &Settings, options: &Options, gates: Option<&str>)
         "imagePullPolicy": settings.image_pull_policy,
         "args": ["sidecar", "--config", format!("{CONFIG_DIR}/sidecar.yaml"), "--log", options.log],
         "ports": [{ "name": "mesh-health", "containerPort": HEALTH, "protocol": "TCP" }],
-        "env": environment(options),
+        "env": environment(),
         "readinessProbe": { "httpGet": ready, "periodSeconds": 2, "failureThreshold": 15 },
         "resources": resources(&options.resources),
         "securityContext": restricted(settings.uid),
@@ -116,7 +116,7 @@ fn restricted(uid: u32) -> Value {
 }
 
 /// Who it is, for its log and its spans.
-fn environment(_: &Options) -> Value {
+fn environment() -> Value {
     let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
     json!([
         field("POD_NAME", "metadata.name"),
