@@ -12,7 +12,7 @@
 //!
 //! Beside the path: [`message`] (what the stages hand each other), [`error`] (what can go wrong),
 //! [`config`] (files to snapshot), [`worker`] and [`app`] (threads), [`identity`] (certificates of
-//! one's own), [`acme`] (public certificates), [`discover`] (endpoints by DNS), [`telemetry`], [`admin`], [`drain`].
+//! one's own), [`acme`] (public certificates), [`discover`] (endpoints by DNS), `kubernetes` (its API), [`telemetry`], [`admin`], [`drain`].
 
 pub mod accept;
 pub mod acme;
@@ -28,6 +28,8 @@ pub mod error;
 pub mod exchange;
 pub mod fetch;
 pub mod identity;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod message;
 pub mod policy;
 pub mod protocol;
