@@ -7,6 +7,7 @@ use selvedge_contract::identity::SpiffeId;
 
 use crate::authority::Authority;
 use crate::issue::{IssueError, permitted};
+use crate::review::{ReviewError, Reviewer, is_compact};
 use crate::signer::{parse, uri_names};
 use crate::token::{TokenError, TokenStore};
 
@@ -25,9 +26,11 @@ pub struct Shown<'a> {
 pub enum Proof {
     /// A join token, which is spent now.
     Token,
+    /// A service account's token, which the platform vouches for.
+    Account,
     /// A certificate that this authority issued: the way to renew.
     Certificate,
-    /// Both, and they agree.
+    /// A certificate and one of the others, and they agree.
     Both,
 }
 
@@ -37,6 +40,7 @@ impl Proof {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
+            Self::Account => "service-account",
             Self::Certificate => "certificate",
             Self::Both => "token+certificate",
         }
@@ -67,6 +71,9 @@ pub enum AttestError {
     /// The token is not accepted.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The platform does not vouch for the token, or could not be asked.
+    #[error(transparent)]
+    Review(#[from] ReviewError),
     /// The certificate does not chain to this authority, is out of its life, or not for clients.
     #[error("the certificate is not valid: {0}")]
     Certificate(String),
@@ -81,7 +88,24 @@ pub enum AttestError {
     NotPermitted(IssueError),
 }
 
-/// Finds out who calls. A join token is spent by this, whatever comes of it; blocks on the disk.
+/// Asks the platform about a token of its own form; `None`: it has another, or nobody is asked.
+///
+/// # Errors
+/// [`AttestError::Review`].
+pub async fn review(
+    reviewer: Option<&dyn Reviewer>,
+    authorization: Option<&str>,
+) -> Result<Option<SpiffeId>, AttestError> {
+    let token = authorization.and_then(bearer);
+    match (reviewer, token) {
+        (Some(reviewer), Some(token)) if is_compact(token) => {
+            Ok(Some(reviewer.review(token).await?))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Finds out who calls. `reviewed` is whom the platform says the token belongs to. A join token is spent by this, whatever comes of it; blocks on the disk.
 ///
 /// With both a token and a certificate, both must be good and agree. So a workload that renews
 /// with its certificate leaves its old token at home.
@@ -91,6 +115,7 @@ pub enum AttestError {
 pub fn attest(
     authority: &Authority,
     tokens: Option<&TokenStore>,
+    reviewed: Option<SpiffeId>,
     shown: Shown<'_>,
     now: SystemTime,
 ) -> Result<Caller, AttestError> {
@@ -99,18 +124,20 @@ pub fn attest(
         [] => None,
         [leaf, intermediates @ ..] => Some(certified(authority, leaf, intermediates, now)?),
     };
-    let by_token = match shown.authorization {
-        None => None,
-        Some(value) => {
+    let by_token = match (reviewed, shown.authorization) {
+        (Some(id), _) => Some((id, Proof::Account)),
+        (None, None) => None,
+        (None, Some(value)) => {
             let token = bearer(value).ok_or(AttestError::Scheme)?;
-            Some(tokens.ok_or(AttestError::NoTokens)?.redeem(token, now)?)
+            let id = tokens.ok_or(AttestError::NoTokens)?.redeem(token, now)?;
+            Some((id, Proof::Token))
         }
     };
     let (id, proof) = match (by_token, by_certificate) {
         (None, None) => return Err(AttestError::Nothing),
-        (Some(id), None) => (id, Proof::Token),
+        (Some(token), None) => token,
         (None, Some(id)) => (id, Proof::Certificate),
-        (Some(token), Some(certificate)) if token == certificate => (token, Proof::Both),
+        (Some((token, _)), Some(certificate)) if token == certificate => (token, Proof::Both),
         (Some(_), Some(_)) => return Err(AttestError::Disagree),
     };
     permitted(&id, authority.trust_domain()).map_err(AttestError::NotPermitted)?;

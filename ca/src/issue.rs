@@ -97,6 +97,21 @@ impl Authority {
         ttl: Option<Duration>,
         now: SystemTime,
     ) -> Result<Issued, IssueError> {
+        self.issue_for(csr_pem, id, &[], ttl, now)
+    }
+
+    /// The same, with `names` (DNS names and IP addresses) besides the identity.
+    ///
+    /// # Errors
+    /// As [`Self::issue`], and for names as [`Self::server_identity`].
+    pub fn issue_for(
+        &self,
+        csr_pem: &str,
+        id: &SpiffeId,
+        names: &[String],
+        ttl: Option<Duration>,
+        now: SystemTime,
+    ) -> Result<Issued, IssueError> {
         permitted(id, self.trust_domain())?;
         let life = match ttl {
             None | Some(Duration::ZERO) => DEFAULT_LIFE,
@@ -107,6 +122,7 @@ impl Authority {
         let leaf = Leaf::prepare(self, life, now)?;
         let mut params = leaf.params;
         params.subject_alt_names = vec![signer::uri(id.as_str()).map_err(IssueError::Sign)?];
+        name(&mut params, names)?;
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
@@ -143,11 +159,7 @@ impl Authority {
         let mut params = leaf.params;
         let own = format!("{}/{RESERVED}/ca", self.trust_domain().uri());
         params.subject_alt_names = vec![signer::uri(&own).map_err(IssueError::Sign)?];
-        for (index, name) in names.iter().enumerate() {
-            let san = alternative_name(name).filter(|_| index < MAX_NAMES);
-            let san = san.ok_or_else(|| IssueError::Name(name.clone()))?;
-            params.subject_alt_names.push(san);
-        }
+        name(&mut params, names)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = signer::new_key().map_err(IssueError::Sign)?;
         let issuer = leaf.signer.issuer().map_err(IssueError::Sign)?;
@@ -196,6 +208,16 @@ impl Leaf {
             signer,
         })
     }
+}
+
+/// Adds names to a certificate.
+fn name(params: &mut CertificateParams, names: &[String]) -> Result<(), IssueError> {
+    for (index, name) in names.iter().enumerate() {
+        let san = alternative_name(name).filter(|_| index < MAX_NAMES);
+        let san = san.ok_or_else(|| IssueError::Name(name.clone()))?;
+        params.subject_alt_names.push(san);
+    }
+    Ok(())
 }
 
 fn alternative_name(name: &str) -> Option<SanType> {

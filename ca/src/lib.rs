@@ -6,6 +6,7 @@
 //! - [`issue`]: a certificate for a proven identity; the request contributes only its public key.
 //! - [`token`]: one-use join tokens, shared between processes through a directory.
 //! - [`attest`]: what a caller shows (token, certificate) becomes a SPIFFE ID, or nothing.
+//! - [`review`]: a token of the platform's (a Kubernetes service account's), for which the platform vouches.
 //! - [`service`]: the gRPC call: limit, attest, issue, log.
 //! - [`server`]: the socket: TLS, HTTP/2, limits, upkeep, shutdown.
 //! - `signer`: one CA certificate with its key, and how both are made and checked.
@@ -21,6 +22,7 @@ mod csr;
 mod disk;
 pub mod issue;
 mod limit;
+pub mod review;
 pub mod server;
 pub mod service;
 mod signer;
@@ -32,6 +34,7 @@ pub use authority::{Authority, AuthorityError};
 pub use csr::CsrError;
 pub use disk::DiskError;
 pub use issue::{IssueError, Issued};
+pub use review::{Account, ReviewError, Reviewer};
 pub use server::serve;
 pub use service::CaService;
 pub use tls::ServerIdentity;

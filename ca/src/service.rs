@@ -1,5 +1,6 @@
 //! The gRPC call `CreateCertificate`: limit, attest, issue, and one log event for each decision.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,10 +14,11 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use crate::attest::{AttestError, Shown, attest};
+use crate::attest::{AttestError, Shown, attest, review};
 use crate::authority::Authority;
 use crate::issue::{IssueError, Issued};
 use crate::limit::Limiter;
+use crate::review::{ReviewError, Reviewer};
 use crate::token::TokenStore;
 
 /// Calls per second that one address may make.
@@ -28,8 +30,13 @@ pub struct CaService {
     pub(crate) authority: Arc<Authority>,
     pub(crate) tokens: Option<Arc<TokenStore>>,
     pub(crate) names: Arc<[String]>,
+    reviewer: Option<Arc<dyn Reviewer>>,
+    serving: Arc<Serving>,
     limiter: Arc<Limiter>,
 }
+
+/// DNS names that a certificate carries besides its identity, by that identity.
+pub type Serving = BTreeMap<SpiffeId, Vec<String>>;
 
 /// Who is at the other end of a connection; the server adds it to each request's extensions.
 #[derive(Debug, Clone)]
@@ -70,8 +77,25 @@ impl CaService {
             authority,
             tokens,
             names: names.into(),
+            reviewer: None,
+            serving: Arc::default(),
             limiter: Arc::new(Limiter::new(CALLS_PER_SECOND)),
         }
+    }
+
+    /// Takes tokens of the platform too, as far as `reviewer` vouches for them.
+    #[must_use]
+    pub fn with_reviewer(mut self, reviewer: Arc<dyn Reviewer>) -> Self {
+        self.reviewer = Some(reviewer);
+        self
+    }
+
+    /// Adds DNS names to certificates of these identities: for servers that are verified by name, as
+    /// webhooks are. Who asks has no say in it.
+    #[must_use]
+    pub fn with_serving(mut self, serving: Serving) -> Self {
+        self.serving = Arc::new(serving);
+        self
     }
 
     async fn decide(
@@ -84,6 +108,8 @@ impl CaService {
             return Err(Refusal::TooMany);
         }
         let authorization = authorization(&request)?;
+        let shown = authorization.as_deref().map(String::as_str);
+        let reviewed = review(self.reviewer.as_deref(), shown).await?;
         let asked = request.into_inner();
         // Zero or less means the default; what does not fit is far over the maximum anyway.
         let seconds = u64::try_from(asked.validity_duration).unwrap_or(0);
@@ -97,8 +123,13 @@ impl CaService {
                 certificates: &peer.certificates,
             };
             let tokens = service.tokens.as_deref();
-            let caller = attest(&service.authority, tokens, shown, now)?;
-            match service.authority.issue(&asked.csr, &caller.id, life, now) {
+            let caller = attest(&service.authority, tokens, reviewed, shown, now)?;
+            let names = service.serving.get(&caller.id);
+            let names = names.map_or(&[][..], Vec::as_slice);
+            let issued = service
+                .authority
+                .issue_for(&asked.csr, &caller.id, names, life, now);
+            match issued {
                 Ok(issued) => Ok(Decision {
                     issued,
                     id: caller.id,
@@ -162,9 +193,10 @@ fn authorization(
 fn status(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::TooMany => Status::resource_exhausted("too many calls"),
-        Refusal::Unattested(AttestError::Token(crate::TokenError::Store(_))) => {
-            Status::unavailable("try again later")
-        }
+        Refusal::Unattested(
+            AttestError::Token(crate::TokenError::Store(_))
+            | AttestError::Review(ReviewError::Unavailable(_)),
+        ) => Status::unavailable("try again later"),
         Refusal::Unattested(_) => Status::unauthenticated("request authenticate failure"),
         Refusal::NotIssued { error, .. } => match error {
             IssueError::Request(_) | IssueError::Life => {

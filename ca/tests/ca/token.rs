@@ -181,7 +181,7 @@ fn a_certificate_or_a_token_proves_an_identity() {
             authorization,
             certificates,
         };
-        attest(&authority, Some(&store), shown, at)
+        attest(&authority, Some(&store), None, shown, at)
     };
     let bearer = |id| format!("Bearer {}", *store.mint(&id, HOUR, now()).unwrap());
 
@@ -246,7 +246,7 @@ fn without_a_store_tokens_are_refused() {
         certificates: &[],
     };
     assert!(matches!(
-        attest(&authority, None, shown, now()),
+        attest(&authority, None, None, shown, now()),
         Err(AttestError::NoTokens)
     ));
 }

@@ -1,5 +1,10 @@
 //! Beside the path: the way to the Kubernetes API, for discovery, the injector and the CA.
 
+#[cfg(feature = "ca")]
+pub mod review;
+#[cfg(feature = "ca")]
+pub mod trust;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,13 +21,13 @@ const CONNECT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct Api {
     /// Where the Kubernetes API is.
-    #[arg(long = "kube-api", default_value = SERVER)]
+    #[arg(id = "kube-api", long = "kube-api", default_value = SERVER)]
     pub server: http::Uri,
     /// File with the token by which this process asks; re-read once a minute.
-    #[arg(long = "kube-token", default_value_os_t = Path::new(ACCOUNT).join("token"))]
+    #[arg(id = "kube-token", long = "kube-token", default_value_os_t = Path::new(ACCOUNT).join("token"))]
     pub token: PathBuf,
     /// File with the CAs of the API's certificate; re-read once a minute.
-    #[arg(long = "kube-ca", default_value_os_t = Path::new(ACCOUNT).join("ca.crt"))]
+    #[arg(id = "kube-ca", long = "kube-ca", default_value_os_t = Path::new(ACCOUNT).join("ca.crt"))]
     pub ca: PathBuf,
 }
 
