@@ -34,11 +34,15 @@ pub fn sidecar(config: &str) -> Selvedge {
     Selvedge::start("sidecar", config)
 }
 
-/// Where the binary is; built first, so that no test runs against an old one.
+/// Where the binary is; built first, so that no test runs against an old one. `SELVEDGE_BINARY` names
+/// another, to be measured.
 #[must_use]
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        if let Some(other) = std::env::var_os("SELVEDGE_BINARY") {
+            return PathBuf::from(other);
+        }
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "-p", "selvedge", "--bin", "selvedge"])
@@ -130,7 +134,7 @@ impl Selvedge {
             return;
         };
         let name = word("listener=").or_else(|| {
-            ["admin", "health", "certificate authority"]
+            ["admin", "health", "certificate authority", "webhook"]
                 .into_iter()
                 .find(|name| line.contains(&format!(" {name} ")))
                 .map(str::to_owned)

@@ -12,10 +12,16 @@ pub const CONFIG: &str = "selvedge-config";
 pub const TOKEN: &str = "selvedge-token";
 /// Volume with the roots of the mesh.
 pub const TRUST: &str = "selvedge-trust";
+/// Volume with what the Kubernetes API asks for: the pod's own may be switched off.
+pub const API: &str = "selvedge-api";
+/// Every volume of ours.
+pub const VOLUMES: [&str; 4] = [CONFIG, TOKEN, TRUST, API];
 /// Where these are.
 const CONFIG_DIR: &str = "/etc/selvedge";
 const TOKEN_DIR: &str = "/var/run/secrets/selvedge";
 const TRUST_DIR: &str = "/var/run/selvedge/trust";
+/// Where the token for the API is, `token`, with its CA, `ca.crt`, and the pod's `namespace`.
+pub const API_DIR: &str = "/var/run/secrets/selvedge-api";
 /// Port of the sidecar for health, metrics and the application's probes.
 pub const HEALTH: u16 = 15020;
 /// Seconds that a sidecar may take to start.
@@ -44,6 +50,7 @@ pub(super) fn proxy(settings: &Settings, options: &Options, gates: Option<&str>)
             { "name": CONFIG, "mountPath": CONFIG_DIR, "readOnly": true },
             { "name": TOKEN, "mountPath": TOKEN_DIR, "readOnly": true },
             { "name": TRUST, "mountPath": TRUST_DIR, "readOnly": true },
+            { "name": API, "mountPath": API_DIR, "readOnly": true },
         ],
     });
     if options.native {
@@ -150,8 +157,8 @@ fn resources(amounts: &[Option<String>; 4]) -> Value {
     all.into()
 }
 
-/// Configuration, token, roots.
-pub(super) fn volumes(settings: &Settings) -> [Value; 3] {
+/// Configuration, token, roots, and the way to the API.
+pub(super) fn volumes(settings: &Settings) -> [Value; 4] {
     [
         json!({
             "name": CONFIG,
@@ -169,6 +176,20 @@ pub(super) fn volumes(settings: &Settings) -> [Value; 3] {
             } }] },
         }),
         json!({ "name": TRUST, "configMap": { "name": settings.trust } }),
+        json!({
+            "name": API,
+            "projected": { "sources": [
+                { "serviceAccountToken": { "path": "token" } },
+                { "configMap": {
+                    "name": "kube-root-ca.crt",
+                    "items": [{ "key": "ca.crt", "path": "ca.crt" }],
+                } },
+                { "downwardAPI": { "items": [{
+                    "path": "namespace",
+                    "fieldRef": { "fieldPath": "metadata.namespace" },
+                }] } },
+            ] },
+        }),
     ]
 }
 

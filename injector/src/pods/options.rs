@@ -13,7 +13,7 @@ pub const INJECT: &str = "selvedge.dev/inject";
 pub const STATUS: &str = "selvedge.dev/status";
 
 /// Annotations that tune a sidecar.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 16] = [
     "skip-inbound-ports",
     "skip-outbound-ports",
     "skip-outbound-cidrs",
@@ -28,6 +28,18 @@ const KNOWN: [&str; 14] = [
     "rewrite-probes",
     "capture",
     "drain-delay",
+    "mtls",
+    "opaque-ports",
+];
+
+/// Those of them that need redirection.
+const REDIRECTED: [&str; 6] = [
+    "skip-inbound-ports",
+    "skip-outbound-ports",
+    "skip-outbound-cidrs",
+    "rewrite-probes",
+    "mtls",
+    "opaque-ports",
 ];
 
 /// How a pod's traffic comes to its sidecar.
@@ -64,6 +76,10 @@ pub struct Options {
     pub capture: Capture,
     /// How long the sidecar goes on accepting when the pod ends.
     pub drain_delay: String,
+    /// Whether callers without the mesh's mutual TLS are refused.
+    pub strict: bool,
+    /// Ports of the application whose plaintext is not looked into.
+    pub opaque: Vec<u16>,
 }
 
 /// What came of reading annotations.
@@ -111,6 +127,18 @@ impl Options {
                 }
             }
         }
+        if options.capture == Capture::Proxy {
+            let said = |name: &&&str| {
+                let name = format!("{PREFIX}{name}");
+                namespace.contains_key(&name) || pod.contains_key(&name)
+            };
+            warnings.extend(
+                REDIRECTED
+                    .iter()
+                    .filter(said)
+                    .map(|name| format!("{PREFIX}{name} does nothing with {PREFIX}capture: proxy")),
+            );
+        }
         match wrong.is_empty() {
             true => Ok(Read { options, warnings }),
             false => Err(wrong),
@@ -138,6 +166,8 @@ impl Options {
                     _ => return Err("`redirect` or `proxy`"),
                 }
             }
+            "mtls" => self.strict = strict(value)?,
+            "opaque-ports" => self.opaque = single_ports(value)?,
             "drain-delay" => self.drain_delay = seconds(value)?,
             _ => {}
         }
@@ -211,6 +241,22 @@ fn ports(value: &str) -> Result<Vec<String>, &'static str> {
     match out.len() {
         0..=ENTRIES => Ok(out),
         _ => Err(WANT),
+    }
+}
+
+/// Ports without ranges.
+fn single_ports(value: &str) -> Result<Vec<u16>, &'static str> {
+    const WANT: &str = "up to 64 ports such as `3306,5432`";
+    let all = ports(value).map_err(|_| WANT)?;
+    all.iter().map(|p| p.parse().map_err(|_| WANT)).collect()
+}
+
+/// How callers must come: `strict` or `permissive`.
+pub(super) fn strict(value: &str) -> Result<bool, &'static str> {
+    match value {
+        "strict" => Ok(true),
+        "permissive" => Ok(false),
+        _ => Err("`strict` or `permissive`"),
     }
 }
 
@@ -327,6 +373,8 @@ mod tests {
             ("drain-delay", "5"),
             ("proxy-image", "a b"),
             ("log", "a;b"),
+            ("mtls", "on"),
+            ("opaque-ports", "80-90"),
         ];
         let wrong = read(&bad).unwrap_err();
         assert_eq!(wrong.len(), bad.len(), "{wrong:?}");
@@ -339,6 +387,15 @@ mod tests {
         let many: Vec<String> = (1..=65).map(|n| n.to_string()).collect();
         assert!(read(&[("skip-inbound-ports", &many.join(","))]).is_err());
         assert!(read(&[("skip-inbound-ports", "80-70")]).is_err());
+    }
+
+    #[test]
+    fn what_does_nothing_is_said() {
+        let warnings = read(&[("capture", "proxy"), ("mtls", "strict")])
+            .unwrap()
+            .warnings;
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings.iter().all(|w| w.contains("does nothing")));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::containers::{self, CONFIG, TOKEN, TRUST};
+use super::containers::{self, VOLUMES};
 use super::decide::{PROXY, REDIRECT};
 use super::options::{Capture, Options, STATUS};
 use super::pod::{Pod, PodError, name};
@@ -36,7 +36,7 @@ pub fn uninject(pod: &mut Pod) {
         inits.retain(|c| foreign(c, &[PROXY, REDIRECT]));
     }
     if let Some(volumes) = &mut pod.volumes {
-        volumes.retain(|v| foreign(v, &[CONFIG, TOKEN, TRUST]));
+        volumes.retain(|v| foreign(v, &VOLUMES));
     }
     remove_variables(pod, &status);
     let said = |key: &str, what: &str| {
@@ -140,6 +140,13 @@ pub fn inject(
     }
     let proxy = containers::proxy(settings, options, first.as_deref());
     let redirect = redirected.then(|| containers::redirect(settings, options));
+    let hash = hash(&json!([
+        proxy,
+        redirect,
+        config,
+        containers::volumes(settings)
+    ]));
+    status.insert("hash".to_owned(), hash.into());
     let inits = pod.inits.get_or_insert_default();
     let mut ours = Vec::new();
     ours.extend(redirect.is_some().then_some(REDIRECT));
@@ -164,10 +171,18 @@ pub fn inject(
     status.insert("initContainers".to_owned(), json!(ours));
     let volumes = pod.volumes.get_or_insert_default();
     volumes.extend(containers::volumes(settings));
-    status.insert("volumes".to_owned(), json!([CONFIG, TOKEN, TRUST]));
+    status.insert("volumes".to_owned(), json!(VOLUMES));
     status.insert("made".to_owned(), json!(made));
     annotate(pod, status, first, &config);
     Ok(())
+}
+
+/// A short name for what was rendered: pods that have another are of other settings (FNV-1a, 64 bits;
+/// nothing depends on its being hard to forge).
+fn hash(of: &Value) -> String {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = of.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, step);
+    format!("{hash:016x}")
 }
 
 fn check(pod: &Pod, settings: &Settings) -> Result<(), PodError> {
@@ -184,7 +199,7 @@ fn check(pod: &Pod, settings: &Settings) -> Result<(), PodError> {
         )));
     }
     let mut volumes = pod.volumes.iter().flatten();
-    if let Some(volume) = volumes.find(|v| [CONFIG, TOKEN, TRUST].contains(&name(v))) {
+    if let Some(volume) = volumes.find(|v| VOLUMES.contains(&name(v))) {
         let told = format!(
             "volume `{}` has the name of one of the sidecar\'s",
             name(volume)

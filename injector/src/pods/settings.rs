@@ -34,6 +34,11 @@ pub struct Settings {
     pub resources: [Option<String>; 4],
     /// Log filter.
     pub log: String,
+    /// Whether callers without the mesh's mutual TLS are refused.
+    pub strict: bool,
+    /// Where sidecars find services: the domain of the cluster's names. Empty: nowhere but in their
+    /// own configuration.
+    pub cluster_domain: String,
 }
 
 impl Default for Settings {
@@ -60,6 +65,8 @@ impl Default for Settings {
                 Some(text("128Mi")),
             ],
             log: text("info"),
+            strict: false,
+            cluster_domain: text("cluster.local"),
         }
     }
 }
@@ -79,6 +86,8 @@ impl Settings {
             rewrite_probes: true,
             capture: Capture::Redirect,
             drain_delay: "5s".to_owned(),
+            strict: self.strict,
+            opaque: Vec::new(),
         }
     }
 

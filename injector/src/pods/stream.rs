@@ -252,7 +252,11 @@ fn label(pod: &Value, value: Option<&str>) -> Option<Value> {
             labels.insert(INJECT.to_owned(), value.into());
         }
         None => {
-            let had = labels.remove(INJECT).is_some();
+            // Who says no goes on saying it.
+            let had = labels.get(INJECT).is_some_and(|said| said == "enabled");
+            if had {
+                labels.remove(INJECT);
+            }
             if had && labels.is_empty() {
                 metadata.remove("labels");
             }

@@ -89,17 +89,23 @@ pub fn configuration(settings: &Settings, options: &Options) -> Value {
             "bundle": bundle,
             "token": token,
         },
-        "admin": { "health": format!("0.0.0.0:{}", super::containers::HEALTH) },
+        "admin": { "health": format!("[::]:{}", super::containers::HEALTH) },
         "drain": { "delay": options.drain_delay },
         "outbound": { "bind": "127.0.0.1:15001" },
     });
-    if let (Capture::Redirect, Value::Object(config)) = (options.capture, &mut config) {
-        let inbound = json!([{ "port": 15006, "bind": "0.0.0.0", "transparent": true }]);
-        let outbound = json!({ "bind": "127.0.0.1:15001", "transparent": true });
-        config.extend([
-            ("inbound".to_owned(), inbound),
-            ("outbound".to_owned(), outbound),
-        ]);
+    if options.capture == Capture::Redirect {
+        let mtls = if options.strict {
+            "strict"
+        } else {
+            "permissive"
+        };
+        // Both families: what rules send here may be of either.
+        let mut inbound = json!({ "port": 15006, "bind": "::", "transparent": true, "mtls": mtls });
+        if !options.opaque.is_empty() {
+            inbound["opaquePorts"] = json!(options.opaque);
+        }
+        config["inbound"] = json!([inbound]);
+        config["outbound"] = json!({ "bind": "[::]:15001", "transparent": true });
     }
     config
 }

@@ -22,6 +22,7 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// What the system says: address in use, no permission.
 pub fn bind(address: SocketAddr, again: bool) -> io::Result<std::net::TcpListener> {
+    let address = every(address);
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -47,6 +48,17 @@ pub fn bind(address: SocketAddr, again: bool) -> io::Result<std::net::TcpListene
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// The address that is meant by "every address of this machine", `[::]`: where the kernel has no IPv6,
+/// those of IPv4.
+#[must_use]
+pub fn every(address: SocketAddr) -> SocketAddr {
+    let all = address.is_ipv6() && address.ip().is_unspecified();
+    if all && Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).is_err() {
+        return SocketAddr::from(([0, 0, 0, 0], address.port()));
+    }
+    address
 }
 
 /// Takes a port without listening on it, so that nobody else gets it before it is bound with

@@ -20,7 +20,7 @@ use crate::tls::ServerTls;
 use crate::tls::client::ClientCertificate;
 
 pub use census::{Census, Counted, Live};
-pub use listener::{accept_forever, bind, hold};
+pub use listener::{accept_forever, bind, every, hold};
 
 /// Whose traffic a listener takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

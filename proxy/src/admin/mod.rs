@@ -2,30 +2,25 @@
 
 mod callers;
 mod exposition;
+pub(crate) mod listen;
 mod policies;
 mod probes;
 mod purge;
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{Method, StatusCode, header};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_contract::config::Admin;
 use selvedge_contract::ports;
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
-use callers::Callers;
+use listen::{Answer, text, with_type};
 
 use crate::cli::logging::Level;
 use crate::drain::Phase;
@@ -51,10 +46,6 @@ struct State {
     /// Admin, or only health and metrics.
     full: bool,
 }
-
-/// Connections at a time: scrapers, probes and people, not load.
-const CONNECTIONS: usize = 256;
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Starts both servers, where they are not `off`.
 ///
@@ -85,14 +76,15 @@ pub async fn start(
                 "admin.bind: {address} is not a loopback address"
             )));
         }
-        serve(address, "admin", state.clone()).await?;
+        listen::serve(address, "admin", state.clone(), answer).await?;
     }
     if health != "off" {
         let state = State {
             full: false,
             ..state
         };
-        serve(parse("admin.health", health)?, "health", state).await?;
+        let address = parse("admin.health", health)?;
+        listen::serve(address, "health", state, answer).await?;
     }
     Ok(())
 }
@@ -102,67 +94,13 @@ fn parse(key: &str, text: &str) -> io::Result<SocketAddr> {
         .map_err(|_| io::Error::other(format!("{key}: `{text}` is not an address and a port")))
 }
 
-async fn serve(address: SocketAddr, what: &'static str, state: State) -> io::Result<()> {
-    let listener = TcpListener::bind(address).await.map_err(|error| {
-        io::Error::other(format!("cannot listen on {address} ({what}): {error}"))
-    })?;
-    tracing::info!(address = %listener.local_addr()?, "{what}");
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let callers = Arc::new(Callers::default());
-    tokio::spawn(async move {
-        loop {
-            let Ok(place) = places.clone().acquire_owned().await else {
-                return;
-            };
-            let (stream, peer) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "{what}: accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let Some(caller) = callers.admit(peer.ip()) else {
-                continue;
-            };
-            let state = state.clone();
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let state = state.clone();
-                    async move { Ok::<_, Infallible>(answer(&state, &request).await) }
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service);
-                callers::bounded(connection).await;
-                drop((place, caller));
-            });
-        }
-    });
-    Ok(())
-}
-
-type Answer = Response<Full<Bytes>>;
-
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    with_type(status, "text/plain; charset=utf-8", body)
-}
-
-fn with_type(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let value = header::HeaderValue::from_static(kind);
-    response.headers_mut().insert(header::CONTENT_TYPE, value);
-    response
-}
-
 fn object(value: &serde_json::Value) -> Answer {
     let body = serde_json::to_vec_pretty(value).unwrap_or_default();
     with_type(StatusCode::OK, "application/json", body)
 }
 
-async fn answer(state: &State, request: &http::Request<Incoming>) -> Answer {
+async fn answer(state: State, request: http::Request<Incoming>) -> Answer {
+    let (state, request) = (&state, &request);
     let path = request.uri().path();
     if state.full && !is_local(request) {
         return text(
@@ -172,8 +110,7 @@ async fn answer(state: &State, request: &http::Request<Incoming>) -> Answer {
     }
     match (request.method(), path) {
         (&Method::GET, "/metrics") => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            return with_type(StatusCode::OK, kind, exposition::encode(&state.shared));
+            return listen::metrics(exposition::encode(&state.shared));
         }
         (&Method::GET, "/livez") => return text(StatusCode::OK, "ok\n"),
         (&Method::GET, "/ready") => return ready(state),

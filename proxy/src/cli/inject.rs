@@ -41,12 +41,10 @@ pub(super) fn inject(arguments: &Inject) -> ExitCode {
     }
     let settings = match &arguments.settings {
         None => Settings::default(),
-        Some(file) => match read(file)
-            .and_then(|text| serde_saphyr::from_str(&text).map_err(|error| error.to_string()))
-        {
+        Some(file) => match settings(file) {
             Ok(settings) => settings,
             Err(error) => {
-                complain(format_args!("error: {}: {error}", file.display()));
+                complain(format_args!("error: {error}"));
                 return ExitCode::from(2);
             }
         },
@@ -56,6 +54,13 @@ pub(super) fn inject(arguments: &Inject) -> ExitCode {
         configure: &configuration,
     };
     each(&arguments.files, work)
+}
+
+/// Reads what an installation says of every sidecar.
+pub(super) fn settings(file: &Path) -> Result<Settings, String> {
+    let read = read(file)
+        .and_then(|text| serde_saphyr::from_str(&text).map_err(|error| error.to_string()));
+    read.map_err(|error| format!("{}: {error}", file.display()))
 }
 
 pub(super) fn uninject(arguments: &Uninject) -> ExitCode {

@@ -9,6 +9,8 @@ pub mod dev;
 mod explain;
 #[cfg(feature = "injector")]
 mod inject;
+#[cfg(feature = "injector")]
+mod injector;
 pub mod logging;
 mod password;
 mod ready;
@@ -64,6 +66,9 @@ enum Command {
     /// Take it from them again.
     #[cfg(feature = "injector")]
     Uninject(inject::Uninject),
+    /// Run the webhook that gives pods their sidecar when they are created.
+    #[cfg(feature = "injector")]
+    Injector(Box<injector::Arguments>),
     /// Ask a sidecar of this machine whether it is ready.
     Ready(ready::Arguments),
     /// Set a user's password for the policy `basic`.
@@ -73,7 +78,7 @@ enum Command {
     Dev(dev::Arguments),
     /// Run the certificate authority, or mint join tokens for it.
     #[cfg(feature = "ca")]
-    Ca(ca::Arguments),
+    Ca(Box<ca::Arguments>),
     /// Send the traffic of an application through its sidecar, by rules of the kernel.
     #[cfg(feature = "injector")]
     Redirect(Box<redirect::Arguments>),
@@ -143,10 +148,12 @@ pub fn main(environment: Environment) -> ExitCode {
         Command::Inject(args) => inject::inject(&args),
         #[cfg(feature = "injector")]
         Command::Uninject(args) => inject::uninject(&args),
+        #[cfg(feature = "injector")]
+        Command::Injector(args) => injector::run(*args, &filter),
         #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(&args, &filter),
         #[cfg(feature = "ca")]
-        Command::Ca(args) => ca::run(args, &filter),
+        Command::Ca(args) => ca::run(*args, &filter),
         #[cfg(feature = "injector")]
         Command::Redirect(args) => redirect::run(&args),
         Command::Docs { what } => docs(&what),

@@ -263,7 +263,9 @@ impl Arrival<'_> {
 
     async fn inbound(&self) -> Way {
         match self.first().await {
-            First::Http1 | First::Http2 => Way::Engine,
+            First::Http1 | First::Http2 if !self.onward.opaque.contains(&self.to.port()) => {
+                Way::Engine
+            }
             First::Tls if self.is_mesh().await => Way::Engine,
             _ => self.not_understood(),
         }

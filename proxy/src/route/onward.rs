@@ -18,6 +18,8 @@ pub struct Onward {
     pub by_address: HashMap<SocketAddr, Arc<Rule>>,
     /// The same services by their names, for each of those ports.
     pub by_port: HashMap<u16, Table>,
+    /// Ports of the application whose plaintext is nobody's business.
+    pub opaque: Vec<u16>,
     /// All else goes on to where it was going.
     pub rule: Arc<Rule>,
 }

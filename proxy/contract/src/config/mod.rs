@@ -163,6 +163,10 @@ pub struct Inbound {
     /// `transparent`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub http2_ports: Vec<u16>,
+    /// Ports of the application whose plaintext is carried on without a look at what it is, even
+    /// where it begins like HTTP; the port must be `transparent`, and have no policies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub opaque_ports: Vec<u16>,
 }
 
 /// Whether plaintext is let in.

@@ -241,6 +241,7 @@ fn sidecar(
             policies: Vec::new(),
             protocol: UpstreamProtocol::Http1,
             http2_ports: Vec::new(),
+            opaque_ports: Vec::new(),
         }],
         outbound: Some(Outbound {
             bind: instance.outbound.to_string(),

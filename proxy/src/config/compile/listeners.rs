@@ -173,6 +173,7 @@ impl Compiler {
         let mut table = Table::default();
         let onward = if spec.transparent {
             let mut onward = pass.to_application(&rule);
+            onward.opaque.clone_from(&spec.opaque_ports);
             if !spec.http2_ports.is_empty() {
                 let rule = rule_to(self, UpstreamProtocol::Http2);
                 super::onward::every(&mut onward, &spec.http2_ports, &rule);

@@ -45,6 +45,7 @@ impl Pass<'_> {
             own_ports: self.own_ports(),
             by_address: HashMap::new(),
             by_port: HashMap::new(),
+            opaque: Vec::new(),
             rule: rule.clone(),
         })
     }
@@ -55,6 +56,12 @@ impl Pass<'_> {
             let message = "it names ports of the application, where the port is transparent";
             let remedy = "set `protocol: http2` where it is not; leave out 0, which is no port";
             self.error(&at.then("http2Ports"), message, remedy);
+        }
+        let judged = !spec.policies.is_empty() || !spec.allow.is_empty();
+        if !spec.opaque_ports.is_empty() && (!spec.transparent || judged) {
+            let message = "what is carried on unseen is for transparent ports without policies";
+            let remedy = "set `transparent`, and remove `policies` and `allow`";
+            self.error(&at.then("opaquePorts"), message, remedy);
         }
         match (&spec.app, spec.transparent) {
             (Some(app), false) => self.address(&at.then("app"), app).map(Some),

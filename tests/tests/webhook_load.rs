@@ -1,0 +1,213 @@
+//! The webhook among two hundred who ask at the same time, some of whom mean no good.
+//!
+//! `SELVEDGE_BINARY` names another binary to measure, such as a release build; then the bar is the
+//! product's: 99 of 100 answers for an ordinary pod within 20 ms.
+
+use std::time::Duration;
+
+use selvedge_tests::cluster::{Asking, Caller, Cluster, review};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+/// Those who ask at the same time.
+const CALLERS: usize = 200;
+/// Questions of each.
+const EACH: usize = 10;
+
+/// A pod as they are: a few containers, probes, volumes.
+fn pod() -> Value {
+    let container = |name: &str, port: u16| {
+        json!({
+            "name": name, "image": format!("registry.example/{name}:1.4"),
+            "ports": [{ "name": "http", "containerPort": port }],
+            "env": (0..20).map(|n| json!({ "name": format!("KEY_{n}"), "value": "value" })).collect::<Vec<_>>(),
+            "resources": { "requests": { "cpu": "100m", "memory": "128Mi" } },
+            "livenessProbe": { "httpGet": { "path": "/livez", "port": "http" } },
+            "readinessProbe": { "httpGet": { "path": "/readyz", "port": "http" } },
+            "volumeMounts": [{ "name": "data", "mountPath": "/data" }],
+        })
+    };
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "generateName": "web-", "namespace": "shop", "labels": { "app": "web" } },
+        "spec": {
+            "containers": [container("web", 8080), container("exporter", 9100)],
+            "volumes": [{ "name": "data", "emptyDir": {} }],
+            "serviceAccountName": "web",
+        },
+    })
+}
+
+/// One of 3 MiB, as large as an API server takes.
+fn large() -> String {
+    let mut pod = pod();
+    let note = "x".repeat(1000);
+    for n in 0..3200 {
+        pod["metadata"]["annotations"][format!("example.com/{n}")] = json!(note);
+    }
+    review("shop", &pod).to_string()
+}
+
+async fn is_injected(connection: &mut Asking, question: &str) {
+    let (status, answer) = connection
+        .ask("/inject/namespace", question.to_owned())
+        .await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["response"]["patchType"], "JSONPatch");
+}
+
+/// Asks what cannot be answered, over and over.
+async fn malformed(caller: Caller) {
+    let mut no_uid = review("shop", &pod());
+    no_uid["request"]["uid"] = json!("");
+    let mut old = review("shop", &pod());
+    old["apiVersion"] = json!("admission.k8s.io/v1beta1");
+    for _ in 0..EACH {
+        let mut connection = caller.open().await;
+        for (body, want) in [
+            (String::new(), 400),
+            ("{".repeat(5000), 400),
+            ("null".to_owned(), 400),
+            (no_uid.to_string(), 400),
+            (old.to_string(), 400),
+            (review("", &pod()).to_string(), 400),
+            (review("nowhere", &pod()).to_string(), 503),
+        ] {
+            let (status, told) = connection.ask("/inject", body).await;
+            assert_eq!(status, want, "{told}");
+        }
+        let kind = "application/json; charset=utf-8";
+        let good = review("shop", &pod()).to_string();
+        for (path, method, kind, want) in [
+            ("/inject", "POST", kind, 200),
+            ("/inject", "POST", "text/plain", 415),
+            ("/inject", "GET", kind, 405),
+            ("/", "POST", kind, 404),
+        ] {
+            let (status, _) = connection.ask_as(path, method, kind, good.clone()).await;
+            assert_eq!(status, want, "{method} {path} {kind}");
+        }
+    }
+}
+
+/// Asks for what is large, and for what is too large.
+async fn heavy(caller: Caller) {
+    let large = large();
+    assert!(large.len() > 3 << 20);
+    let mut connection = caller.open().await;
+    for _ in 0..2 {
+        is_injected(&mut connection, &large).await;
+    }
+    let huge = vec![b' '; 11_000_000];
+    let mut stream = caller.connect().await.unwrap();
+    let head = format!(
+        "POST /inject HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        huge.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert!(answered(&mut stream).await.starts_with("HTTP/1.1 413 "));
+    // The same without saying so beforehand.
+    let mut stream = caller.connect().await.unwrap();
+    let head = "POST /inject HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let chunk = [&b"100000\r\n"[..], &huge[..1 << 20], b"\r\n"].concat();
+    for _ in 0..11 {
+        if stream.write_all(&chunk).await.is_err() {
+            break;
+        }
+    }
+    assert!(answered(&mut stream).await.starts_with("HTTP/1.1 413 "));
+}
+
+async fn answered(stream: &mut selvedge_tests::cluster::Connection) -> String {
+    let mut head = Vec::new();
+    let _ = stream.read_buf(&mut head).await;
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+/// Begins and does not go on: the connection is ended for it in time.
+async fn slow(caller: Caller, beginning: &'static str) -> Duration {
+    let mut stream = caller.connect().await.unwrap();
+    stream.write_all(beginning.as_bytes()).await.unwrap();
+    let begun = Instant::now();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    begun.elapsed()
+}
+
+#[test]
+fn two_hundred_ask_at_the_same_time_and_some_mean_no_good() {
+    let cluster = Cluster::start();
+    let caller = cluster.caller();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut took = runtime.block_on(async {
+        let head = "POST /inject HTTP/1.1\r\nHost: a\r\n";
+        let body = "POST /inject HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{";
+        let beginnings = ["", head, body];
+        let hostile: Vec<_> = (0..30)
+            .map(|n| tokio::spawn(slow(caller.clone(), beginnings[n % beginnings.len()])))
+            .collect();
+        let others = [
+            tokio::spawn(malformed(caller.clone())),
+            tokio::spawn(malformed(caller.clone())),
+            tokio::spawn(heavy(caller.clone())),
+        ];
+        let question = review("shop", &pod()).to_string();
+        let mut callers = Vec::new();
+        for _ in 0..CALLERS {
+            let (caller, question) = (caller.clone(), question.clone());
+            callers.push(tokio::spawn(async move {
+                let mut connection = caller.open().await;
+                let mut took = Vec::new();
+                for _ in 0..EACH {
+                    let begun = Instant::now();
+                    is_injected(&mut connection, &question).await;
+                    took.push(begun.elapsed());
+                }
+                took
+            }));
+        }
+        let mut took = Vec::new();
+        for caller in callers {
+            took.extend(caller.await.unwrap());
+        }
+        for other in others {
+            other.await.unwrap();
+        }
+        for slow in hostile {
+            // 15 s for a head, 10 s for a body, and a busy machine.
+            assert!(slow.await.unwrap() < Duration::from_secs(25));
+        }
+        took
+    });
+    took.sort();
+    let percentile = |p: usize| took[took.len() * p / 100];
+    println!(
+        "of {}: p50 {:?}, p99 {:?}, most {:?}; {} MiB resident, {} at most",
+        took.len(),
+        percentile(50),
+        percentile(99),
+        took[took.len() - 1],
+        cluster.injector.resident() >> 20,
+        cluster.injector.peak() >> 20,
+    );
+    let bar = match std::env::var_os("SELVEDGE_BINARY") {
+        Some(_) => Duration::from_millis(20),
+        None => Duration::from_secs(2),
+    };
+    assert!(percentile(99) < bar, "{:?}", percentile(99));
+    let failed = |reason: &str| {
+        let labels = ["outcome=\"failed\"", reason];
+        cluster
+            .injector
+            .metric("selvedge_injector_reviews_total", &labels)
+    };
+    for reason in ["malformed", "too_large", "slow", "request", "namespace"] {
+        assert!(failed(reason) > 0.5, "{reason}");
+    }
+}
