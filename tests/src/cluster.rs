@@ -1,6 +1,8 @@
 //! A cluster without nodes: an API server, the CA as it runs there, the injector, and a client that asks
 //! the injector as an API server does.
 
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -21,9 +23,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::PATIENCE;
 use crate::kube::{KubeApi, Token};
+use crate::pod::{open_dir, reachable};
 use crate::process::{Selvedge, binary};
+use crate::{PATIENCE, least};
 
 /// The webhook's name, which its certificate must carry.
 pub const WEBHOOK: &str = "selvedge-injector.selvedge-system.svc";
@@ -59,6 +62,19 @@ impl ClusterCa {
     /// Starts one that reviews tokens and publishes its roots. It may do what the chart lets it.
     #[must_use]
     pub fn start(api: &KubeApi) -> Self {
+        Self::run(api, |_, _| Command::new(binary()))
+    }
+
+    /// The same with as little as a restricted pod has.
+    #[must_use]
+    pub fn start_confined(api: &KubeApi) -> Self {
+        Self::run(api, |dir, volume| {
+            std::fs::create_dir(volume).unwrap();
+            least::confined(&reachable(least::USER, dir), Some(volume))
+        })
+    }
+
+    fn run(api: &KubeApi, command: impl FnOnce(&Path, &Path) -> Command) -> Self {
         let user = account(api, "selvedge-ca");
         for (verb, resource) in [
             ("create", "tokenreviews"),
@@ -71,9 +87,10 @@ impl ClusterCa {
         ] {
             api.allow(&user, verb, resource);
         }
-        let dir = tempfile::tempdir().unwrap();
-        let keys = dir.path().join("keys");
-        let mut command = Command::new(binary());
+        let dir = open_dir();
+        let volume = dir.path().join("volume");
+        let mut command = command(dir.path(), &volume);
+        let keys = volume.join("ca");
         let serving = format!("spiffe://shop.local/ns/{OWN}/sa/selvedge-injector={WEBHOOK}");
         command
             .args([
@@ -143,7 +160,22 @@ impl Cluster {
     /// All three, ready to answer; the namespace `shop` has the label.
     #[must_use]
     pub fn start() -> Self {
+        Self::run(ClusterCa::start, |api, ca| injector(api, ca, "one"))
+    }
+
+    /// The same with as little as restricted pods have.
+    #[must_use]
+    pub fn start_confined() -> Self {
+        Self::run(ClusterCa::start_confined, confined_injector)
+    }
+
+    fn run(
+        ca: impl FnOnce(&KubeApi) -> ClusterCa,
+        injector: impl FnOnce(&KubeApi, &str) -> Selvedge,
+    ) -> Self {
         let api = KubeApi::start();
+        // Every user's processes read from it.
+        set_permissions(api.dir(), Permissions::from_mode(0o755)).unwrap();
         for (name, labels) in [
             (OWN, json!({})),
             ("shop", json!({ "selvedge.dev/inject": "enabled" })),
@@ -154,9 +186,9 @@ impl Cluster {
             }));
         }
         api.put(webhooks());
-        let ca = ClusterCa::start(&api);
+        let ca = ca(&api);
         write_bundle(&api);
-        let injector = injector(&api, &ca.url(), "one");
+        let injector = injector(&api, &ca.url());
         wait_ready(&injector);
         Self { api, ca, injector }
     }
@@ -224,6 +256,23 @@ pub fn write_bundle(api: &KubeApi) -> PathBuf {
 /// Starts an injector of this name, which may do what the chart lets it.
 #[must_use]
 pub fn injector(api: &KubeApi, ca: &str, name: &str) -> Selvedge {
+    run_injector(api, ca, name, |_| Command::new(binary()))
+}
+
+/// The same with as little as a restricted pod has.
+#[must_use]
+pub fn confined_injector(api: &KubeApi, ca: &str) -> Selvedge {
+    run_injector(api, ca, "confined", |dir| {
+        least::confined(&reachable(least::USER, dir), None)
+    })
+}
+
+fn run_injector(
+    api: &KubeApi,
+    ca: &str,
+    name: &str,
+    command: impl FnOnce(&Path) -> Command,
+) -> Selvedge {
     let user = account(api, "selvedge-injector");
     for (verb, resource) in [
         ("get", "namespaces"),
@@ -237,7 +286,7 @@ pub fn injector(api: &KubeApi, ca: &str, name: &str) -> Selvedge {
     ] {
         api.allow(&user, verb, resource);
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = open_dir();
     let settings = dir.path().join("settings.yaml");
     std::fs::write(
         &settings,
@@ -248,7 +297,7 @@ pub fn injector(api: &KubeApi, ca: &str, name: &str) -> Selvedge {
     std::fs::write(&token, "ca.injector.token").unwrap();
     let proof = Token::of_account(OWN, "selvedge-injector").for_audiences(&[AUDIENCE]);
     api.add_token("ca.injector.token", proof);
-    let mut command = Command::new(binary());
+    let mut command = command(dir.path());
     command
         .args([
             "injector",

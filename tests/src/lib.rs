@@ -12,6 +12,7 @@ pub mod hostile;
 pub mod http2;
 pub mod http2_upstream;
 pub mod kube;
+pub mod least;
 pub mod mmdb;
 pub mod netns;
 pub mod node;

@@ -214,14 +214,16 @@ pub fn serve(listener: TcpListener, script: impl Fn(TcpStream) + Send + Sync + '
 }
 
 /// A directory that every user may write to.
-fn open_dir() -> TempDir {
+#[must_use]
+pub fn open_dir() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
     dir
 }
 
 /// The binary where this user can run it: the place it was built in may be closed to others.
-fn reachable(user: u32, dir: &Path) -> PathBuf {
+#[must_use]
+pub fn reachable(user: u32, dir: &Path) -> PathBuf {
     let user = user.to_string();
     let mut test = std::process::Command::new("setpriv");
     test.args([

@@ -106,3 +106,40 @@ fn every_output_is_what_kubernetes_takes() {
     let checked: usize = judge("kubernetes.py", &arguments).trim().parse().unwrap();
     assert!(checked >= 3 * 48, "{checked}");
 }
+
+/// Every configuration that an output has in an annotation.
+fn configurations(value: &serde_json::Value, out: &mut Vec<String>) {
+    if let Some(config) = value["selvedge.dev/config"].as_str() {
+        out.push(config.to_owned());
+    }
+    match value {
+        serde_json::Value::Array(list) => list.iter().for_each(|v| configurations(v, out)),
+        serde_json::Value::Object(map) => map.values().for_each(|v| configurations(v, out)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_configuration_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut configs = Vec::new();
+    for form in forms() {
+        for object in objects(&std::fs::read_to_string(golden(&form)).unwrap()) {
+            configurations(&object, &mut configs);
+        }
+    }
+    configs.sort();
+    configs.dedup();
+    assert!(configs.len() >= 12, "{}", configs.len());
+    for config in configs {
+        let file = dir.path().join("sidecar.yaml");
+        std::fs::write(&file, &config).unwrap();
+        let output = Command::new(binary())
+            .args(["check", "--mode", "sidecar"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{config}: {said}");
+    }
+}

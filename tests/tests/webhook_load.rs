@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use selvedge_tests::cluster::{Asking, Caller, Cluster, review};
+use selvedge_tests::cluster::{Caller, Cluster, Connection, WEBHOOK, review};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
@@ -49,12 +49,34 @@ fn large() -> String {
     review("shop", &pod).to_string()
 }
 
-async fn is_injected(connection: &mut Asking, question: &str) {
-    let (status, answer) = connection
-        .ask("/inject/namespace", question.to_owned())
-        .await;
-    assert_eq!(status, 200, "{answer}");
-    assert_eq!(answer["response"]["patchType"], "JSONPatch");
+/// A question as bytes: what is measured is not what asking costs.
+fn written(question: &str) -> Vec<u8> {
+    let length = question.len();
+    format!(
+        "POST /inject/namespace?timeout=10s HTTP/1.1\r\nHost: {WEBHOOK}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{question}"
+    )
+    .into_bytes()
+}
+
+/// Asks, and reads the whole answer.
+async fn is_injected(stream: &mut Connection, question: &[u8]) {
+    stream.write_all(question).await.unwrap();
+    let mut answer = Vec::with_capacity(64 << 10);
+    let whole = loop {
+        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+        let text = std::str::from_utf8(&answer).unwrap();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head.split_once("content-length: ").unwrap().1;
+        let length = length.split("\r\n").next().unwrap();
+        if body.len() >= length.parse().unwrap() {
+            break text;
+        }
+    };
+    assert!(whole.starts_with("HTTP/1.1 200 "), "{whole}");
+    assert!(whole.contains("\"patchType\":\"JSONPatch\""), "{whole}");
 }
 
 /// Asks what cannot be answered, over and over.
@@ -92,10 +114,9 @@ async fn malformed(caller: Caller) {
 }
 
 /// Asks for what is large, and for what is too large.
-async fn heavy(caller: Caller) {
-    let large = large();
+async fn heavy(caller: Caller, large: Vec<u8>) {
     assert!(large.len() > 3 << 20);
-    let mut connection = caller.open().await;
+    let mut connection = caller.connect().await.unwrap();
     for _ in 0..2 {
         is_injected(&mut connection, &large).await;
     }
@@ -107,6 +128,10 @@ async fn heavy(caller: Caller) {
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     assert!(answered(&mut stream).await.starts_with("HTTP/1.1 413 "));
+    // Little to send, much to hold.
+    let many = format!("{{\"request\":[{}[]]}}", "[],".repeat(400_000));
+    let (status, told) = caller.ask("/inject", many).await;
+    assert_eq!(status, 413, "{told}");
     // The same without saying so beforehand.
     let mut stream = caller.connect().await.unwrap();
     let head = "POST /inject HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -120,7 +145,7 @@ async fn heavy(caller: Caller) {
     assert!(answered(&mut stream).await.starts_with("HTTP/1.1 413 "));
 }
 
-async fn answered(stream: &mut selvedge_tests::cluster::Connection) -> String {
+async fn answered(stream: &mut Connection) -> String {
     let mut head = Vec::new();
     let _ = stream.read_buf(&mut head).await;
     String::from_utf8_lossy(&head).into_owned()
@@ -145,6 +170,7 @@ fn two_hundred_ask_at_the_same_time_and_some_mean_no_good() {
         .enable_all()
         .build()
         .unwrap();
+    let large = written(&large());
     let mut took = runtime.block_on(async {
         let head = "POST /inject HTTP/1.1\r\nHost: a\r\n";
         let body = "POST /inject HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{";
@@ -155,14 +181,14 @@ fn two_hundred_ask_at_the_same_time_and_some_mean_no_good() {
         let others = [
             tokio::spawn(malformed(caller.clone())),
             tokio::spawn(malformed(caller.clone())),
-            tokio::spawn(heavy(caller.clone())),
+            tokio::spawn(heavy(caller.clone(), large)),
         ];
-        let question = review("shop", &pod()).to_string();
+        let question = written(&review("shop", &pod()).to_string());
         let mut callers = Vec::new();
         for _ in 0..CALLERS {
             let (caller, question) = (caller.clone(), question.clone());
             callers.push(tokio::spawn(async move {
-                let mut connection = caller.open().await;
+                let mut connection = caller.connect().await.unwrap();
                 let mut took = Vec::new();
                 for _ in 0..EACH {
                     let begun = Instant::now();
@@ -188,11 +214,12 @@ fn two_hundred_ask_at_the_same_time_and_some_mean_no_good() {
     took.sort();
     let percentile = |p: usize| took[took.len() * p / 100];
     println!(
-        "of {}: p50 {:?}, p99 {:?}, most {:?}; {} MiB resident, {} at most",
+        "of {}: p50 {:?}, p99 {:?}, most {:?}; {:?} of processors; {} MiB resident, {} at most",
         took.len(),
         percentile(50),
         percentile(99),
         took[took.len() - 1],
+        cluster.injector.cpu(),
         cluster.injector.resident() >> 20,
         cluster.injector.peak() >> 20,
     );

@@ -1,5 +1,6 @@
 //! Injector: a review, decided and answered.
 
+use json_patch::Patch;
 use serde_json::{Value, json};
 
 use crate::pods::decide::Skip;
@@ -71,45 +72,42 @@ pub struct Answer {
 ///
 /// The same question has the same answer, dry run or not.
 #[must_use]
-pub fn answer(settings: &Settings, review: &Review, namespace: &Namespace) -> Answer {
+pub fn answer(settings: &Settings, review: Review, namespace: &Namespace) -> Answer {
+    let uid = &review.uid;
     if !review.creates_pod {
-        return allowed(review, None, &[], Verdict::NotAPod);
+        return allowed(uid, None, &[], Verdict::NotAPod);
     }
     // Its upkeep is the API server's own, and nothing is changed in it: it only costs.
-    let mut before = review.object.clone();
+    let mut before = review.object;
     if let Some(metadata) = before.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }
     let outcome = workload::inject(settings, Some(namespace), &before, &workload::configuration);
     match outcome {
-        Ok(Outcome::Skipped(skip)) => allowed(review, None, &[], Verdict::Skipped(skip)),
-        Ok(Outcome::Injected { pod, warnings }) => match patch::between(&before, &pod) {
-            None => allowed(review, None, &warnings, Verdict::Unchanged),
-            Some(patch) => allowed(review, Some(&patch), &warnings, Verdict::Injected),
+        Ok(Outcome::Skipped(skip)) => allowed(uid, None, &[], Verdict::Skipped(skip)),
+        Ok(Outcome::Injected { pod, warnings }) => match patch::between(before, pod) {
+            None => allowed(uid, None, &warnings, Verdict::Unchanged),
+            Some(patch) => allowed(uid, Some(&patch), &warnings, Verdict::Injected),
         },
-        Err(refusal) => refused(review, &refusal),
+        Err(refusal) => refused(uid, &refusal),
     }
 }
 
-fn allowed(
-    review: &Review,
-    patch: Option<&Value>,
-    warnings: &[String],
-    verdict: Verdict,
-) -> Answer {
+fn allowed(uid: &str, patch: Option<&Patch>, warnings: &[String], verdict: Verdict) -> Answer {
     let (outcome, reason) = verdict.labels();
     let said = match reason {
         "" => outcome.to_owned(),
         reason => format!("{outcome}: {reason}"),
     };
     let mut response = json!({
-        "uid": review.uid,
+        "uid": uid,
         "allowed": true,
         "auditAnnotations": { "sidecar": said },
     });
     // Both or neither: an answer with one of them fails the call.
     if let Some(patch) = patch {
-        response["patch"] = base64(patch.to_string().as_bytes()).into();
+        let written = serde_json::to_vec(patch).unwrap_or_default();
+        response["patch"] = base64(&written).into();
         response["patchType"] = "JSONPatch".into();
     }
     let warnings = warnings.iter().take(WARNINGS).map(|w| cut(w, WARNING));
@@ -123,11 +121,11 @@ fn allowed(
     }
 }
 
-fn refused(review: &Review, refusal: &Refusal) -> Answer {
+fn refused(uid: &str, refusal: &Refusal) -> Answer {
     let reason = format!("selvedge: {refusal}");
     let reason = cut(&reason, REASON);
     let response = json!({
-        "uid": review.uid,
+        "uid": uid,
         "allowed": false,
         "status": { "code": 400, "reason": "BadRequest", "message": reason },
         "auditAnnotations": { "sidecar": "refused" },
@@ -187,7 +185,7 @@ mod tests {
         let response = &answer.body["response"];
         let text = response["patch"].as_str().unwrap();
         let bytes = base64::engine::general_purpose::STANDARD.decode(text);
-        let patch: json_patch::Patch = serde_json::from_slice(&bytes.unwrap()).unwrap();
+        let patch: Patch = serde_json::from_slice(&bytes.unwrap()).unwrap();
         assert_eq!(response["patchType"], "JSONPatch");
         let mut object = object.clone();
         json_patch::patch(&mut object, &patch).unwrap();
@@ -197,7 +195,7 @@ mod tests {
     #[test]
     fn a_pod_gets_its_sidecar_once() {
         let settings = Settings::default();
-        let first = answer(&settings, &review(pod()), &namespace(Some("enabled")));
+        let first = answer(&settings, review(pod()), &namespace(Some("enabled")));
         assert_eq!(first.verdict, Verdict::Injected);
         assert_eq!(first.body["response"]["uid"], "u-1");
         assert_eq!(first.body["response"]["allowed"], true);
@@ -210,7 +208,7 @@ mod tests {
             injected["spec"]["initContainers"][1]["name"],
             "selvedge-proxy"
         );
-        let again = answer(&settings, &review(injected), &namespace(Some("enabled")));
+        let again = answer(&settings, review(injected), &namespace(Some("enabled")));
         assert_eq!(again.verdict, Verdict::Unchanged);
         assert!(again.body["response"].get("patch").is_none());
         assert!(again.body["response"].get("patchType").is_none());
@@ -219,13 +217,13 @@ mod tests {
     #[test]
     fn what_is_left_alone_is_allowed() {
         let settings = Settings::default();
-        let skipped = answer(&settings, &review(pod()), &namespace(None));
+        let skipped = answer(&settings, review(pod()), &namespace(None));
         assert_eq!(skipped.verdict, Verdict::Skipped(Skip::NotEnabled));
         assert_eq!(skipped.body["response"]["allowed"], true);
         assert!(skipped.body["response"].get("patch").is_none());
         let mut other = review(json!(null));
         other.creates_pod = false;
-        let other = answer(&settings, &other, &namespace(Some("enabled")));
+        let other = answer(&settings, other, &namespace(Some("enabled")));
         assert_eq!(other.verdict, Verdict::NotAPod);
         assert_eq!(other.body["response"]["allowed"], true);
     }
@@ -236,7 +234,7 @@ mod tests {
         bad["metadata"]["annotations"] = json!({ "selvedge.dev/skip-inbound-ports": "all" });
         let refused = answer(
             &Settings::default(),
-            &review(bad),
+            review(bad),
             &namespace(Some("enabled")),
         );
         let response = &refused.body["response"];
@@ -255,7 +253,7 @@ mod tests {
         }
         let warned = answer(
             &Settings::default(),
-            &review(said),
+            review(said),
             &namespace(Some("enabled")),
         );
         let warnings = warned.body["response"]["warnings"].as_array().unwrap();

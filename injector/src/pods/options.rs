@@ -13,7 +13,7 @@ pub const INJECT: &str = "selvedge.dev/inject";
 pub const STATUS: &str = "selvedge.dev/status";
 
 /// Annotations that tune a sidecar.
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 17] = [
     "skip-inbound-ports",
     "skip-outbound-ports",
     "skip-outbound-cidrs",
@@ -30,15 +30,15 @@ const KNOWN: [&str; 16] = [
     "drain-delay",
     "mtls",
     "opaque-ports",
+    "inbound-ports",
 ];
 
 /// Those of them that need redirection.
-const REDIRECTED: [&str; 6] = [
+const REDIRECTED: [&str; 5] = [
     "skip-inbound-ports",
     "skip-outbound-ports",
     "skip-outbound-cidrs",
     "rewrite-probes",
-    "mtls",
     "opaque-ports",
 ];
 
@@ -80,6 +80,8 @@ pub struct Options {
     pub strict: bool,
     /// Ports of the application whose plaintext is not looked into.
     pub opaque: Vec<u16>,
+    /// Without redirection: ports of the sidecar, with the application's behind them.
+    pub inbound: Vec<(u16, u16)>,
 }
 
 /// What came of reading annotations.
@@ -127,21 +129,35 @@ impl Options {
                 }
             }
         }
-        if options.capture == Capture::Proxy {
-            let said = |name: &&&str| {
-                let name = format!("{PREFIX}{name}");
-                namespace.contains_key(&name) || pod.contains_key(&name)
-            };
-            warnings.extend(
-                REDIRECTED
-                    .iter()
-                    .filter(said)
-                    .map(|name| format!("{PREFIX}{name} does nothing with {PREFIX}capture: proxy")),
-            );
-        }
+        options.say_what_does_nothing(namespace, pod, &mut warnings);
         match wrong.is_empty() {
             true => Ok(Read { options, warnings }),
             false => Err(wrong),
+        }
+    }
+
+    /// Some annotations are for one way of capture only.
+    fn say_what_does_nothing(
+        &self,
+        namespace: &BTreeMap<String, String>,
+        pod: &BTreeMap<String, String>,
+        warnings: &mut Vec<String>,
+    ) {
+        let mut nothing = |name: &str, when: &str| {
+            let name = format!("{PREFIX}{name}");
+            if namespace.contains_key(&name) || pod.contains_key(&name) {
+                warnings.push(format!("{name} does nothing {when}"));
+            }
+        };
+        if self.capture == Capture::Redirect {
+            nothing("inbound-ports", "without selvedge.dev/capture: proxy");
+            return;
+        }
+        for name in REDIRECTED {
+            nothing(name, "with selvedge.dev/capture: proxy");
+        }
+        if self.inbound.is_empty() {
+            nothing("mtls", "without selvedge.dev/inbound-ports");
         }
     }
 
@@ -167,6 +183,7 @@ impl Options {
                 }
             }
             "mtls" => self.strict = strict(value)?,
+            "inbound-ports" => self.inbound = pairs(value)?,
             "opaque-ports" => self.opaque = single_ports(value)?,
             "drain-delay" => self.drain_delay = seconds(value)?,
             _ => {}
@@ -249,6 +266,30 @@ fn single_ports(value: &str) -> Result<Vec<u16>, &'static str> {
     const WANT: &str = "up to 64 ports such as `3306,5432`";
     let all = ports(value).map_err(|_| WANT)?;
     all.iter().map(|p| p.parse().map_err(|_| WANT)).collect()
+}
+
+/// Ports of the sidecar with those behind them, `18080:8080`.
+fn pairs(value: &str) -> Result<Vec<(u16, u16)>, &'static str> {
+    const WANT: &str = "up to 64 pairs such as `18080:8080`: a port of the sidecar, over 1023 and of \
+        no other use, and the application's";
+    let port = |text: &str| match ports(text.trim()).as_deref() {
+        Ok([port]) => port.parse::<u16>().ok(),
+        _ => None,
+    };
+    let mut out: Vec<(u16, u16)> = Vec::new();
+    for entry in list(value) {
+        let (own, app) = entry.split_once(':').ok_or(WANT)?;
+        let (own, app) = port(own).zip(port(app)).ok_or(WANT)?;
+        let taken = own < 1024 || (15000..15100).contains(&own) || own == app;
+        if taken || out.iter().any(|(other, _)| *other == own) {
+            return Err(WANT);
+        }
+        out.push((own, app));
+    }
+    match out.len() {
+        0..=ENTRIES => Ok(out),
+        _ => Err(WANT),
+    }
 }
 
 /// How callers must come: `strict` or `permissive`.
@@ -375,6 +416,7 @@ mod tests {
             ("log", "a;b"),
             ("mtls", "on"),
             ("opaque-ports", "80-90"),
+            ("inbound-ports", "80:8080"),
         ];
         let wrong = read(&bad).unwrap_err();
         assert_eq!(wrong.len(), bad.len(), "{wrong:?}");
@@ -391,11 +433,30 @@ mod tests {
 
     #[test]
     fn what_does_nothing_is_said() {
-        let warnings = read(&[("capture", "proxy"), ("mtls", "strict")])
-            .unwrap()
-            .warnings;
-        assert_eq!(warnings.len(), 2, "{warnings:?}");
-        assert!(warnings.iter().all(|w| w.contains("does nothing")));
+        let nothing = |pod: &[(&str, &str)]| {
+            let warnings = read(pod).unwrap().warnings;
+            assert!(warnings.iter().all(|w| w.contains("does nothing")));
+            warnings.len()
+        };
+        // The namespace says `skip-inbound-ports`.
+        assert_eq!(nothing(&[("capture", "proxy"), ("mtls", "strict")]), 2);
+        let inbound = ("inbound-ports", "18080:8080, 18081:8081");
+        let all = [("capture", "proxy"), ("mtls", "strict"), inbound];
+        assert_eq!(nothing(&all), 1);
+        assert_eq!(nothing(&[inbound]), 1);
+        let options = read(&all).unwrap().options;
+        assert_eq!(options.inbound, [(18080, 8080), (18081, 8081)]);
+        for bad in [
+            "1:2",
+            "15006:80",
+            "18080:0",
+            "18080",
+            "18080:80,18080:81",
+            "9000:9000",
+            "a:b",
+        ] {
+            assert!(read(&[("inbound-ports", bad)]).is_err(), "{bad}");
+        }
     }
 
     #[test]

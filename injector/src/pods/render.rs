@@ -140,12 +140,8 @@ pub fn inject(
     }
     let proxy = containers::proxy(settings, options, first.as_deref());
     let redirect = redirected.then(|| containers::redirect(settings, options));
-    let hash = hash(&json!([
-        proxy,
-        redirect,
-        config,
-        containers::volumes(settings)
-    ]));
+    let volumes = containers::volumes(settings);
+    let hash = hash(&(&proxy, &redirect, &config, &volumes));
     status.insert("hash".to_owned(), hash.into());
     let inits = pod.inits.get_or_insert_default();
     let mut ours = Vec::new();
@@ -169,8 +165,7 @@ pub fn inject(
         status.insert("containers".to_owned(), json!([PROXY]));
     }
     status.insert("initContainers".to_owned(), json!(ours));
-    let volumes = pod.volumes.get_or_insert_default();
-    volumes.extend(containers::volumes(settings));
+    pod.volumes.get_or_insert_default().extend(volumes);
     status.insert("volumes".to_owned(), json!(VOLUMES));
     status.insert("made".to_owned(), json!(made));
     annotate(pod, status, first, &config);
@@ -179,9 +174,10 @@ pub fn inject(
 
 /// A short name for what was rendered: pods that have another are of other settings (FNV-1a, 64 bits;
 /// nothing depends on its being hard to forge).
-fn hash(of: &Value) -> String {
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    let hash = of.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, step);
+fn hash(of: &impl serde::Serialize) -> String {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let text = serde_json::to_vec(of).unwrap_or_default();
+    let hash = text.iter().fold(0xcbf2_9ce4_8422_2325, step);
     format!("{hash:016x}")
 }
 

@@ -88,6 +88,7 @@ impl Settings {
             drain_delay: "5s".to_owned(),
             strict: self.strict,
             opaque: Vec::new(),
+            inbound: Vec::new(),
         }
     }
 

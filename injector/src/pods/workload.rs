@@ -93,19 +93,30 @@ pub fn configuration(settings: &Settings, options: &Options) -> Value {
         "drain": { "delay": options.drain_delay },
         "outbound": { "bind": "127.0.0.1:15001" },
     });
-    if options.capture == Capture::Redirect {
-        let mtls = if options.strict {
-            "strict"
-        } else {
-            "permissive"
-        };
-        // Both families: what rules send here may be of either.
-        let mut inbound = json!({ "port": 15006, "bind": "::", "transparent": true, "mtls": mtls });
-        if !options.opaque.is_empty() {
-            inbound["opaquePorts"] = json!(options.opaque);
+    let mtls = if options.strict {
+        "strict"
+    } else {
+        "permissive"
+    };
+    match options.capture {
+        Capture::Redirect => {
+            // Both families: what rules send here may be of either.
+            let mut inbound =
+                json!({ "port": 15006, "bind": "::", "transparent": true, "mtls": mtls });
+            if !options.opaque.is_empty() {
+                inbound["opaquePorts"] = json!(options.opaque);
+            }
+            config["inbound"] = json!([inbound]);
+            config["outbound"] = json!({ "bind": "[::]:15001", "transparent": true });
         }
-        config["inbound"] = json!([inbound]);
-        config["outbound"] = json!({ "bind": "[::]:15001", "transparent": true });
+        Capture::Proxy if options.inbound.is_empty() => {}
+        Capture::Proxy => {
+            let inbound = options.inbound.iter().map(|(own, app)| {
+                let app = format!("127.0.0.1:{app}");
+                json!({ "port": own, "bind": "::", "app": app, "mtls": mtls })
+            });
+            config["inbound"] = inbound.collect();
+        }
     }
     config
 }

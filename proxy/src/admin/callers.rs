@@ -12,28 +12,37 @@ use hyper::server::conn::http1::Connection;
 use hyper::service::HttpService;
 use tokio::time::timeout;
 
-/// Connections of one address.
-const OF_ONE: usize = 32;
 /// A connection is asked to end after this, and ended after as long again.
 const LIFE: Duration = Duration::from_secs(30);
 
 /// Connections by address.
-#[derive(Debug, Default)]
-pub(super) struct Callers(Mutex<HashMap<IpAddr, usize>>);
+#[derive(Debug)]
+pub(crate) struct Callers {
+    counts: Mutex<HashMap<IpAddr, usize>>,
+    of_one: usize,
+}
 
 /// One of them; counted until it is dropped.
 #[derive(Debug)]
-pub(super) struct Caller {
+pub(crate) struct Caller {
     all: Arc<Callers>,
     address: IpAddr,
 }
 
 impl Callers {
+    /// So many connections at a time for each address.
+    pub(crate) fn new(of_one: usize) -> Arc<Self> {
+        Arc::new(Self {
+            counts: Mutex::default(),
+            of_one,
+        })
+    }
+
     /// A place for one more of this address, if it may have one.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Caller> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Caller> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
-        if *count >= OF_ONE {
+        if *count >= self.of_one {
             return None;
         }
         *count += 1;
@@ -46,7 +55,11 @@ impl Callers {
 
 impl Drop for Caller {
     fn drop(&mut self) {
-        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self
+            .all
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
@@ -76,14 +89,14 @@ mod tests {
 
     #[test]
     fn no_address_has_all_places() {
-        let all = Arc::new(Callers::default());
+        let all = Callers::new(3);
         let address = IpAddr::from([10, 0, 0, 1]);
-        let held: Vec<Caller> = (0..OF_ONE).filter_map(|_| all.admit(address)).collect();
-        assert_eq!(held.len(), OF_ONE);
+        let held: Vec<Caller> = (0..3).filter_map(|_| all.admit(address)).collect();
+        assert_eq!(held.len(), 3);
         assert!(all.admit(address).is_none());
         assert!(all.admit(IpAddr::from([10, 0, 0, 2])).is_some());
         drop(held);
         assert!(all.admit(address).is_some());
-        assert!(all.0.lock().unwrap().is_empty());
+        assert!(all.counts.lock().unwrap().is_empty());
     }
 }

@@ -20,6 +20,8 @@ use super::callers::{self, Callers};
 
 /// Connections at a time: scrapers, probes and people, not load.
 const CONNECTIONS: usize = 256;
+/// Those of one address.
+const OF_ONE: usize = 32;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What such a server says.
@@ -64,7 +66,7 @@ where
         })?;
     tracing::info!(address = %listener.local_addr()?, "{what}");
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let callers = Arc::new(Callers::default());
+    let callers = Callers::new(OF_ONE);
     tokio::spawn(async move {
         loop {
             let Ok(place) = places.clone().acquire_owned().await else {

@@ -1,6 +1,6 @@
 //! Admin, health and metrics: two small HTTP servers on the control runtime, away from the path.
 
-mod callers;
+pub(crate) mod callers;
 mod exposition;
 pub(crate) mod listen;
 mod policies;

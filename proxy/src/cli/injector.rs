@@ -14,6 +14,9 @@ use crate::webhook::{self, Options};
 
 use super::{complain, inject, logging};
 
+/// A handshake or a large pod on one must not be what all others wait for.
+const THREADS: usize = 2;
+
 /// Answers the Kubernetes API server when pods are created: those of namespaces with the label
 /// `selvedge.dev/inject: enabled` get their sidecar.
 #[derive(Debug, clap::Args)]
@@ -83,7 +86,8 @@ fn start(
         name: arguments.name,
         api: arguments.api,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
         .enable_all()
         .build()?;
     runtime.block_on(async {

@@ -13,17 +13,22 @@ use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Client, ResourceExt};
 use selvedge_injector::pods::options::PREFIX;
 use selvedge_injector::pods::workload::Namespace;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
 /// How long a question about one namespace may take: the API server waits for ours meanwhile.
 const ASK: Duration = Duration::from_secs(2);
+/// Questions about single namespaces at a time.
+const QUESTIONS: usize = 16;
 /// Namespaces by page of a list.
 const PAGE: u32 = 500;
 
 /// See the module. The last good state stays while the API is away.
 pub(super) struct Namespaces {
     client: Client,
+    /// Questions at a time: who asks us must not make us ask others without end.
+    questions: Semaphore,
     known: RwLock<Option<HashMap<String, Arc<Namespace>>>>,
 }
 
@@ -49,6 +54,7 @@ impl Namespaces {
     pub(super) fn watch(client: Client) -> Arc<Self> {
         let namespaces = Arc::new(Self {
             client,
+            questions: Semaphore::new(QUESTIONS),
             known: RwLock::new(None),
         });
         tokio::spawn(follow(namespaces.clone()));
@@ -74,7 +80,11 @@ impl Namespaces {
             return Ok(known);
         }
         let api = Api::<Object>::all(self.client.clone());
-        match timeout(ASK, api.get_metadata_opt(name)).await {
+        let asked = timeout(ASK, async {
+            let _place = self.questions.acquire().await;
+            api.get_metadata_opt(name).await
+        });
+        match asked.await {
             Err(_) => Err(Unknown::Api("no answer in 2 s".to_owned())),
             Ok(Err(error)) => Err(Unknown::Api(error.to_string())),
             Ok(Ok(None)) => Err(Unknown::Missing),

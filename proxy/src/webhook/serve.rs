@@ -5,24 +5,25 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use selvedge_injector::admission::{Answer as Decided, Review, answer};
+use selvedge_injector::admission::{Answer as Decided, Review, Verdict, answer};
 use selvedge_injector::pods::options::INJECT;
 use selvedge_injector::pods::workload::Namespace;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::callers::Callers;
 use crate::admin::listen::{Answer, text, with_type};
 use crate::tls::{IdentityStore, provider};
 
@@ -31,11 +32,16 @@ use super::metrics::Failure;
 
 /// Largest body in bytes: an API server sends objects up to 3 MiB, with an old one beside it.
 const BODY: usize = 10 * 1000 * 1000;
-/// All bodies that are held at a time, in KiB: a body as values takes several times its size.
-const HELD: usize = 48 * 1024;
+/// What is held of all bodies at a time over [`LARGE`] bytes of each, in KiB.
+const HELD: usize = 32 * 1024;
 /// A larger body is worked on beside the others, one at a time.
-const LARGE: usize = 64 * 1024;
-const CONNECTIONS: usize = 1024;
+const LARGE: usize = 32 * 1024;
+/// Most values of a review: as values it takes many times its size, and a pod that has so many is longer
+/// than what an API server can store (1.5 MiB).
+const VALUES: usize = 250_000;
+const CONNECTIONS: usize = 2048;
+/// Those of one address: an API server has many, and nobody all.
+const OF_ONE: usize = 512;
 /// A TLS handshake takes no longer.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The head of a request takes no longer; nor does a connection stay idle for longer.
@@ -82,6 +88,7 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let callers = Callers::new(OF_ONE);
     let tasks = TaskTracker::new();
     let closed = CancellationToken::new();
     let lingering = async {
@@ -99,11 +106,14 @@ pub(super) async fn serve(
             } => accepted,
         };
         match accepted {
-            (Ok((stream, _)), place) => {
+            (Ok((stream, peer)), place) => {
+                let Some(caller) = callers.admit(peer.ip()) else {
+                    continue;
+                };
                 let (acceptor, injector, closed) =
                     (acceptor.clone(), injector.clone(), closed.clone());
                 tasks.spawn(async move {
-                    let _place = place;
+                    let _counted = (place, caller);
                     if let Err(error) = connection(stream, acceptor, injector, closed).await {
                         tracing::debug!(%error, "webhook connection");
                     }
@@ -160,36 +170,59 @@ async fn respond(injector: &Arc<Injector>, request: Request<Incoming>) -> Answer
         tracing::warn!(reason = failure.label(), told, "review not answered");
         text(status, format!("{told}\n"))
     };
-    let most = request.body().size_hint().upper();
-    let most = most.map_or(BODY, |most| usize::try_from(most).unwrap_or(usize::MAX));
-    if most > BODY {
-        let told = "a review has 10 MB at most";
-        return refuse(Failure::TooLarge, StatusCode::PAYLOAD_TOO_LARGE, told);
-    }
-    let kib = u32::try_from(most.div_ceil(1024)).unwrap_or(u32::MAX);
-    let received = timeout(BODY_TIME, async {
-        let held = injector.places.held.acquire_many(kib).await;
-        let body = Limited::new(request.into_body(), BODY).collect().await;
-        (held, body.map(http_body_util::Collected::to_bytes))
-    });
-    match received.await {
+    match timeout(BODY_TIME, receive(injector, request.into_body())).await {
         Err(_) => {
             let told = "the body took longer than 10 s";
             refuse(Failure::Slow, StatusCode::REQUEST_TIMEOUT, told)
         }
-        Ok((_, Err(error))) if error.is::<LengthLimitError>() => {
-            let told = "a review has 10 MB at most";
-            refuse(Failure::TooLarge, StatusCode::PAYLOAD_TOO_LARGE, told)
-        }
-        Ok((_, Err(error))) => {
-            let told = format!("the body cannot be read: {error}");
-            refuse(Failure::Malformed, StatusCode::BAD_REQUEST, &told)
-        }
-        Ok((_held, Ok(body))) => match work(injector, body, selected).await {
+        Ok(Err((failure, status, told))) => refuse(failure, status, &told),
+        Ok(Ok((_held, body))) => match work(injector, body, selected).await {
             Ok(body) => with_type(StatusCode::OK, "application/json", body),
             Err((failure, status, told)) => refuse(failure, status, &told),
         },
     }
+}
+
+/// Reads a body. What is large waits for a place as it comes; what is not never waits for others.
+async fn receive<'a>(
+    injector: &'a Injector,
+    mut incoming: Incoming,
+) -> Result<(Vec<SemaphorePermit<'a>>, Bytes), Refused> {
+    let too_large = |told: &str| {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Err((Failure::TooLarge, status, told.to_owned()))
+    };
+    const TOLD: &str = "a review has 10 MB at most";
+    if incoming.size_hint().lower() > BODY as u64 {
+        return too_large(TOLD);
+    }
+    let (mut held, mut body) = (Vec::new(), BytesMut::new());
+    // In KiB, as far as places are held.
+    let mut covered = LARGE / 1024;
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|error| {
+            let told = format!("the body cannot be read: {error}");
+            (Failure::Malformed, StatusCode::BAD_REQUEST, told)
+        })?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if body.len() + data.len() > BODY {
+            return too_large(TOLD);
+        }
+        body.extend_from_slice(&data);
+        let needed = body.len().div_ceil(1024);
+        if needed > covered {
+            let more = u32::try_from(needed - covered).unwrap_or(u32::MAX);
+            held.extend(injector.places.held.acquire_many(more).await.ok());
+            covered = needed;
+        }
+    }
+    let begins = |b: &&u8| matches!(**b, b',' | b'[' | b'{');
+    if body.iter().filter(begins).count() > VALUES {
+        return too_large("a review has 250,000 values at most");
+    }
+    Ok((held, body.freeze()))
 }
 
 /// By which label the API server has chosen the pod, as far as the path says.
@@ -250,14 +283,20 @@ async fn work(
     }
     let settings = injector.settings.clone();
     let decide = move || {
-        let Decided { body, verdict } = answer(&settings, &review, &namespace);
+        let uid = review.uid.clone();
+        let Decided { body, verdict } = answer(&settings, review, &namespace);
         let told = serde_json::to_vec(&body).unwrap_or_default();
-        (told, verdict, review, namespace)
+        (told, verdict, uid, namespace)
     };
-    let (told, verdict, review, namespace) = run(aside, decide).await?;
+    let (told, verdict, uid, namespace) = run(aside, decide).await?;
     injector.metrics.decided(&verdict, begun.elapsed());
     let (outcome, reason) = verdict.labels();
-    tracing::info!(uid = %review.uid, namespace = %namespace.name, outcome, reason, "review");
+    match &verdict {
+        Verdict::Refused(why) => {
+            tracing::info!(%uid, namespace = %namespace.name, why, "pod refused");
+        }
+        _ => tracing::debug!(%uid, namespace = %namespace.name, outcome, reason, "review"),
+    }
     Ok(told)
 }
 

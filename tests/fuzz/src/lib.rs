@@ -13,8 +13,8 @@ pub mod words;
 use std::path::PathBuf;
 
 use targets::{
-    acme, answers, authority, carry, chunked, config, frames, heads, hpack, identity, login, proof,
-    redirected, target, trace,
+    acme, answers, authority, carry, chunked, config, frames, heads, hpack, identity, login, pods,
+    proof, redirected, target, trace,
 };
 
 /// A target: panics when a property does not hold.
@@ -36,6 +36,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pattern", target::pattern),
     ("first-bytes", redirected::first),
     ("plan", redirected::plan),
+    ("review", pods::review),
+    ("manifests", pods::manifests),
     ("config", config::config),
     ("acme", acme::answer),
     ("login", login::login),

@@ -12,6 +12,7 @@ pub(crate) mod heads;
 pub(crate) mod hpack;
 pub(crate) mod identity;
 pub(crate) mod login;
+pub(crate) mod pods;
 pub(crate) mod proof;
 pub(crate) mod redirected;
 pub(crate) mod target;
