@@ -106,15 +106,6 @@ impl Fields {
         buffer.get(at..at + span.len as usize).unwrap_or_default()
     }
 
-    fn store(&mut self, bytes: &[u8]) -> Span {
-        let at = u32::try_from(self.added.len()).unwrap_or(ADDED - 1) | ADDED;
-        self.added.extend_from_slice(bytes);
-        Span {
-            at,
-            len: u32::try_from(bytes.len()).unwrap_or(0),
-        }
-    }
-
     /// Appends a field. The caller vouches for its form: names and values come from parsed heads,
     /// from configuration checked at load, or from constants.
     pub fn append(&mut self, name: &[u8], value: &[u8]) {
@@ -131,8 +122,22 @@ impl Fields {
         if self.added.capacity() == 0 {
             self.added.reserve(256);
         }
-        let name = self.store(name);
-        let value = self.store(value);
+        // As they are written, so that what is added together is written together.
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(0);
+        let at = u32::try_from(self.added.len()).unwrap_or(ADDED - 1) | ADDED;
+        self.added.reserve(name.len() + value.len() + 4);
+        self.added.extend_from_slice(name);
+        self.added.extend_from_slice(b": ");
+        self.added.extend_from_slice(value);
+        self.added.extend_from_slice(b"\r\n");
+        let name = Span {
+            at,
+            len: length(name),
+        };
+        let value = Span {
+            at: at.saturating_add(name.len + 2),
+            len: length(value),
+        };
         self.entries.push(Entry {
             name,
             value,
@@ -292,45 +297,65 @@ impl Fields {
             .map(|e| e.name.len as usize + e.value.len as usize + 4)
             .sum();
         out.reserve(size + 2);
-        // Lines that stood together in the head, in the form in which they would be written, are
-        // copied together: most heads are one or two runs.
-        let mut run = 0..0;
+        // Lines that stand together in a buffer, in the form in which they would be written, are
+        // copied together: most heads are two or three runs.
+        let mut run = Run::default();
         for entry in &self.entries {
             // `TE: trailers` of an HTTP/2 request belongs to that connection.
             if entry.known == Known::Te {
                 continue;
             }
-            if let Some(line) = self.line_in_head(entry) {
-                if line.start != run.end {
-                    out.put_slice(self.head.get(run).unwrap_or_default());
-                    run = line.start..line.start;
-                }
-                run.end = line.end;
+            let Some(line) = self.line(entry) else {
+                out.put_slice(self.run(std::mem::take(&mut run)));
+                out.put_slice(self.bytes(entry.name));
+                out.put_slice(b": ");
+                out.put_slice(self.bytes(entry.value));
+                out.put_slice(b"\r\n");
                 continue;
+            };
+            if line.start != run.end || line.added != run.added {
+                out.put_slice(self.run(run));
+                run = line;
             }
-            out.put_slice(self.head.get(std::mem::take(&mut run)).unwrap_or_default());
-            out.put_slice(self.bytes(entry.name));
-            out.put_slice(b": ");
-            out.put_slice(self.bytes(entry.value));
-            out.put_slice(b"\r\n");
+            run.end = line.end;
         }
-        out.put_slice(self.head.get(run).unwrap_or_default());
+        out.put_slice(self.run(run));
     }
 
-    /// Where a field's line stands in the head, if it stands there as `name: value CRLF`.
-    fn line_in_head(&self, entry: &Entry) -> Option<std::ops::Range<usize>> {
+    fn run(&self, run: Run) -> &[u8] {
+        let buffer: &[u8] = if run.added { &self.added } else { &self.head };
+        buffer.get(run.start..run.end).unwrap_or_default()
+    }
+
+    /// Where a field's line stands in its buffer, if it stands there as `name: value CRLF`.
+    fn line(&self, entry: &Entry) -> Option<Run> {
         let Entry { name, value, .. } = entry;
-        if name.at & ADDED != 0 || name.at + name.len + 2 != value.at {
+        if name.at + name.len + 2 != value.at {
             return None;
         }
-        let (colon, end) = (
-            (name.at + name.len) as usize,
-            (value.at + value.len) as usize,
-        );
-        let plain = self.head.get(colon..colon + 2) == Some(b": ")
-            && self.head.get(end..end + 2) == Some(b"\r\n");
-        plain.then_some(name.at as usize..end + 2)
+        let added = name.at & ADDED != 0;
+        let start = (name.at & !ADDED) as usize;
+        let colon = start + name.len as usize;
+        let end = colon + 2 + value.len as usize;
+        let line = Run {
+            added,
+            start,
+            end: end + 2,
+        };
+        // Those of ours are written so.
+        let plain = added
+            || (self.head.get(colon..colon + 2) == Some(b": ")
+                && self.head.get(end..end + 2) == Some(b"\r\n"));
+        plain.then_some(line)
     }
+}
+
+/// Lines that stand together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Run {
+    added: bool,
+    start: usize,
+    end: usize,
 }
 
 #[cfg(test)]

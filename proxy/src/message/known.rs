@@ -126,66 +126,142 @@ const NAMES: [(&str, Known); 57] = [
     ("Pragma", Known::Pragma),
 ];
 
-/// Longest known name in bytes.
-const LONGEST: usize = 23;
+/// Bytes of a name that are looked at: no known one is longer than 23.
+pub(crate) const WINDOW: usize = 24;
 
-/// For each length, which part of [`BY_LENGTH`] to look at.
-const fn bucket_bounds() -> [(u8, u8); LONGEST + 1] {
-    let mut bounds = [(0u8, 0u8); LONGEST + 1];
-    let mut length = 0;
-    let mut at = 0u8;
-    while length <= LONGEST {
-        let start = at;
-        let mut i = 0;
-        while i < NAMES.len() {
-            if NAMES[i].0.len() == length {
-                at += 1;
-            }
-            i += 1;
-        }
-        bounds[length] = (start, at);
-        length += 1;
-    }
-    bounds
+/// A name as three words, in lower case, zero behind its end.
+type Words = [u64; 3];
+
+/// The same byte eight times.
+const fn eight(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
 }
 
-const fn sorted_by_length() -> [(&'static str, Known); NAMES.len()] {
-    let mut sorted = NAMES;
-    let mut at = 0;
-    let mut length = 0;
-    while length <= LONGEST {
-        let mut i = 0;
-        while i < NAMES.len() {
-            if NAMES[i].0.len() == length {
-                sorted[at] = NAMES[i];
-                at += 1;
-            }
-            i += 1;
-        }
-        length += 1;
-    }
-    sorted
+/// Eight bytes with `A` to `Z` in lower case, and nothing else changed.
+const fn lower(word: u64) -> u64 {
+    let low = word & eight(0x7f);
+    // The high bit of each byte: from `A` on, beyond `Z`.
+    let from_a = low + eight(0x80 - b'A');
+    let beyond_z = low + eight(0x7f - b'Z');
+    let upper = (from_a ^ beyond_z) & !word & eight(0x80);
+    word | (upper >> 2)
 }
 
-static BY_LENGTH: [(&str, Known); NAMES.len()] = sorted_by_length();
-static BOUNDS: [(u8, u8); LONGEST + 1] = bucket_bounds();
+/// The first `length` bytes of a window as a name.
+const fn words(window: &[u8; WINDOW], length: usize) -> Words {
+    let mut words = [0; 3];
+    let mut i = 0;
+    while i < 3 {
+        let kept = length.saturating_sub(8 * i);
+        if kept > 0 {
+            let mut bytes = [0; 8];
+            let mut j = 0;
+            while j < 8 {
+                bytes[j] = window[8 * i + j];
+                j += 1;
+            }
+            let word = u64::from_le_bytes(bytes);
+            let beyond = if kept >= 8 { 0 } else { 64 - 8 * kept };
+            words[i] = lower((word << beyond) >> beyond);
+        }
+        i += 1;
+    }
+    words
+}
+
+/// Places of the table of names.
+const PLACES: usize = 512;
+
+const fn place(words: &Words, multiplier: u64) -> usize {
+    let [first, second, third] = *words;
+    let mixed = first ^ second.rotate_left(23) ^ third.rotate_left(41);
+    (mixed.wrapping_mul(multiplier) >> 55) as usize
+}
+
+const fn names_as_words() -> [Words; NAMES.len()] {
+    let mut all = [[0; 3]; NAMES.len()];
+    let mut i = 0;
+    while i < NAMES.len() {
+        let name = NAMES[i].0.as_bytes();
+        let mut window = [0; WINDOW];
+        let mut j = 0;
+        while j < name.len() {
+            window[j] = name[j];
+            j += 1;
+        }
+        all[i] = words(&window, name.len());
+        i += 1;
+    }
+    all
+}
+
+/// A multiplier by which no two names have the same place, and the number of the name at each place,
+/// from 1; 0 is nobody's.
+const fn table() -> (u64, [u8; PLACES]) {
+    let mut multiplier: u64 = 0x9e37_79b9_7f4a_7c15;
+    loop {
+        let mut table = [0u8; PLACES];
+        let mut i = 0;
+        while i < NAMES.len() {
+            let at = place(&AS_WORDS[i], multiplier);
+            if table[at] != 0 {
+                break;
+            }
+            table[at] = i as u8 + 1;
+            i += 1;
+        }
+        if i == NAMES.len() {
+            return (multiplier, table);
+        }
+        multiplier = multiplier.wrapping_mul(0x5851_f42d_4c95_7f2d) | 1;
+    }
+}
+
+static AS_WORDS: [Words; NAMES.len()] = names_as_words();
+const TABLE: (u64, [u8; PLACES]) = table();
+const MULTIPLIER: u64 = TABLE.0;
+static BY_PLACE: [u8; PLACES] = TABLE.1;
 
 impl Known {
-    /// Tells a field name apart, in any case. Looks only at known names of the same length.
+    /// Tells a field name apart, in any case.
     #[must_use]
     pub fn classify(name: &[u8]) -> Self {
-        let Some(&(from, to)) = BOUNDS.get(name.len()) else {
+        let mut window = [0; WINDOW];
+        match window.get_mut(..name.len()) {
+            Some(place) if !name.is_empty() => place.copy_from_slice(name),
+            _ => return Self::Other,
+        }
+        Self::of_words(&words(&window, name.len()), name.len())
+    }
+
+    /// The name that ends before the first colon of a window, and its length. `None`: there is no colon.
+    #[must_use]
+    pub(crate) fn before_colon(window: &[u8; WINDOW]) -> Option<(usize, Self)> {
+        let (chunks, _) = window.as_chunks::<8>();
+        let mut length = 0;
+        for chunk in chunks {
+            let colons = u64::from_le_bytes(*chunk) ^ eight(b':');
+            // The lowest bit that is set is that of the first colon; what is above may be none.
+            let found = colons.wrapping_sub(eight(1)) & !colons & eight(0x80);
+            if found != 0 {
+                length += found.trailing_zeros() as usize / 8;
+                return Some((length, Self::of_words(&words(window, length), length)));
+            }
+            length += 8;
+        }
+        None
+    }
+
+    fn of_words(words: &Words, length: usize) -> Self {
+        let at = BY_PLACE.get(place(words, MULTIPLIER)).copied();
+        let Some(at) = usize::from(at.unwrap_or(0)).checked_sub(1) else {
             return Self::Other;
         };
-        for (candidate, known) in BY_LENGTH
-            .get(usize::from(from)..usize::from(to))
-            .unwrap_or_default()
-        {
-            if candidate.as_bytes().eq_ignore_ascii_case(name) {
-                return *known;
-            }
+        match (AS_WORDS.get(at), NAMES.get(at)) {
+            // Zero behind the end could be a zero of the name.
+            (Some(same), Some((name, known))) if same == words && name.len() == length => *known,
+            _ => Self::Other,
         }
-        Self::Other
     }
 
     /// Canonical spelling; empty for [`Known::Other`].
@@ -254,11 +330,48 @@ mod tests {
             assert_eq!(Known::classify(name.to_uppercase().as_bytes()), *known);
             assert_eq!(Known::classify(name.to_lowercase().as_bytes()), *known);
             assert_eq!(known.name(), *name);
-            assert!(name.len() <= LONGEST);
+            assert!(name.len() < WINDOW);
         }
         assert_eq!(Known::classify(b""), Known::Other);
+        assert_eq!(Known::classify(&[b'x'; WINDOW]), Known::Other);
+        assert_eq!(Known::classify(&[b'x'; WINDOW + 1]), Known::Other);
         assert_eq!(Known::classify(b"Hos"), Known::Other);
         assert_eq!(Known::classify(b"X-Forwarded-Client-Certs"), Known::Other);
         assert_eq!(Known::Other.name(), "");
+    }
+
+    #[test]
+    fn no_other_byte_makes_a_known_name() {
+        for (name, known) in NAMES {
+            for at in 0..name.len() {
+                let mut bytes = name.as_bytes().to_vec();
+                for byte in 0..=255 {
+                    bytes[at] = byte;
+                    let same = bytes.eq_ignore_ascii_case(name.as_bytes());
+                    assert_eq!(Known::classify(&bytes) == known, same, "{name} {at} {byte}");
+                }
+            }
+            for byte in 0..=255 {
+                let mut longer = name.as_bytes().to_vec();
+                longer.push(byte);
+                assert_eq!(Known::classify(&longer), Known::Other, "{name} {byte}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_colon_of_a_window_ends_the_name() {
+        for length in 0..WINDOW {
+            for second in length + 1..WINDOW {
+                let mut window = [0xba; WINDOW];
+                window[length] = b':';
+                window[second] = b':';
+                let found = Known::before_colon(&window);
+                assert_eq!(found.map(|(length, _)| length), Some(length));
+            }
+        }
+        assert_eq!(Known::before_colon(&[b';'; WINDOW]), None);
+        let found = Known::before_colon(b"content-LENGTH: 12345678");
+        assert_eq!(found, Some((14, Known::ContentLength)));
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod fields;
+pub mod hash;
 pub mod known;
 mod reserve;
 pub mod target;

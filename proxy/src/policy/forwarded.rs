@@ -42,7 +42,7 @@ pub fn stamp(downstream: &Downstream, head: &mut RequestHead) {
             let scheme = scheme.unwrap_or(downstream.scheme());
             fields.append_known(Known::XForwardedProto, scheme.as_bytes());
             let host = host.unwrap_or(&head.host);
-            fields.append_known(Known::XForwardedHost, host.as_str().as_bytes());
+            fields.append_known(Known::XForwardedHost, host.bytes());
             if fields
                 .known(Known::XRequestId)
                 .is_none_or(|id| id.len() > 128)

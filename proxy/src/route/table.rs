@@ -4,13 +4,13 @@
 //! lookup, prefixes one for each segment of the request's path. Only regular expressions, which
 //! have no order, are tried one by one.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use regex::Regex;
 use selvedge_gateway::hostname::Pattern;
 
 use crate::message::RequestHead;
+use crate::message::hash::Table as Quick;
 
 use super::{Matcher, Rule};
 
@@ -34,17 +34,17 @@ struct Candidate {
 
 #[derive(Debug, Default)]
 struct HostTable {
-    exact: HashMap<String, Vec<Candidate>>,
-    prefix: HashMap<String, Vec<Candidate>>,
+    exact: Quick<String, Vec<Candidate>>,
+    prefix: Quick<String, Vec<Candidate>>,
     regex: Vec<(Regex, Candidate)>,
 }
 
 /// The routes of one listener.
 #[derive(Debug, Default)]
 pub struct Table {
-    hosts: HashMap<String, HostTable>,
+    hosts: Quick<String, HostTable>,
     /// By suffix with its leading dot.
-    suffixes: HashMap<String, HostTable>,
+    suffixes: Quick<String, HostTable>,
     any: HostTable,
 }
 

@@ -122,12 +122,12 @@ async fn checkout(
 /// be written.
 pub fn write_head(out: &mut BytesMut, head: &RequestHead, body: &Body, once: bool) -> Encoder {
     let target = head.target.text();
-    out.reserve(target.len() + head.host.as_str().len() + 64);
+    out.reserve(target.len() + head.host.bytes().len() + 64);
     out.put_slice(head.method.as_str().as_bytes());
     out.put_u8(b' ');
     out.put_slice(target);
     out.put_slice(b" HTTP/1.1\r\nHost: ");
-    out.put_slice(head.host.as_str().as_bytes());
+    out.put_slice(head.host.bytes());
     out.put_slice(b"\r\n");
     head.fields.write_http1(out);
     if let Some(protocol) = &head.upgrade {

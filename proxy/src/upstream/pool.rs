@@ -3,7 +3,6 @@
 //! Last in, first out: the warmest connection is used again, the others age and are closed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::balance::{Endpoint, Lease, Service};
 use crate::error::{Error, ErrorKind};
+use crate::message::hash::Table;
 use crate::protocol::http1::SharedConn;
 use crate::worker::Worker;
 
@@ -23,7 +23,7 @@ use super::http2::Shared;
 /// All pools of a worker, by endpoint.
 #[derive(Debug, Default)]
 pub struct Pools {
-    by_endpoint: RefCell<HashMap<u64, Rc<Pool>>>,
+    by_endpoint: RefCell<Table<u64, Rc<Pool>>>,
 }
 
 /// The connections of a worker to one endpoint.

@@ -4,9 +4,11 @@
 //! white space around a name or in a request line, no control characters anywhere.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use memchr::memmem::Finder;
 
 use crate::error::ErrorKind;
 use crate::message::{Fields, Known, Version};
@@ -18,9 +20,12 @@ pub enum HeadEnd {
     At(usize),
     /// Not there yet; search again from here.
     Partial(usize),
-    /// A line ends in a bare LF, or a CR stands inside a line: not HTTP.
+    /// A line ends in a bare LF, or begins with a CR that ends nothing: not HTTP.
     Malformed,
 }
+
+/// What ends a head, behind a line that is not empty.
+static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 /// Looks for the empty line that ends a head, from where the last search stopped.
 ///
@@ -28,6 +33,16 @@ pub enum HeadEnd {
 /// [`HeadEnd::Partial`].
 #[must_use]
 pub fn find_end(buffer: &[u8], from: usize) -> HeadEnd {
+    let rest = buffer.get(from..).unwrap_or_default();
+    // Mostly the whole head is there: one search instead of one a line.
+    if !rest.starts_with(b"\r")
+        && let Some(end) = EMPTY_LINE.find(rest)
+    {
+        return match rest.get(..end + 4) {
+            Some(head) if lines_end_well(head) => HeadEnd::At(from + end + 4),
+            _ => HeadEnd::Malformed,
+        };
+    }
     let mut line = from;
     loop {
         let rest = buffer.get(line..).unwrap_or_default();
@@ -48,6 +63,22 @@ pub fn find_end(buffer: &[u8], from: usize) -> HeadEnd {
         }
         line += lf + 1;
     }
+}
+
+/// Whether each LF has its CR, and no line begins with a CR that has no LF. All lines at once, without a
+/// branch, so that the compiler can look at many bytes together. The head does not begin with a CR.
+fn lines_end_well(head: &[u8]) -> bool {
+    let (second, third) = (
+        head.get(1..).unwrap_or_default(),
+        head.get(2..).unwrap_or_default(),
+    );
+    let pairs = head.iter().zip(second).zip(third);
+    let bad = pairs.fold(0, |bad, ((a, b), c)| {
+        let bare = u8::from(*c == b'\n') & u8::from(*b != b'\r');
+        let stray = u8::from(*a == b'\n') & u8::from(*b == b'\r') & u8::from(*c != b'\n');
+        bad | bare | stray
+    });
+    bad == 0 && !head.iter().take(2).any(|b| *b == b'\n')
 }
 
 /// Length of the first line of a head that [`find_end`] has seen, without its CRLF. Not up to the
@@ -183,6 +214,47 @@ pub fn status_line(line: &[u8]) -> Result<(Version, StatusCode), ErrorKind> {
     Ok((version, status))
 }
 
+/// The name before the colon that ends it: its length and what it is. `None`: it is no token.
+fn name(line: &[u8]) -> Option<(usize, Known)> {
+    let near = line.first_chunk().and_then(Known::before_colon);
+    let (length, known) = match near {
+        Some(found) => found,
+        // A long name, or a short rest of the head.
+        None => {
+            let length = memchr::memchr(b':', line)?;
+            (length, Known::classify(line.get(..length)?))
+        }
+    };
+    // A known name is a token.
+    (known != Known::Other || is_token(line.get(..length)?)).then_some((length, known))
+}
+
+/// How many bytes may stand in a value, up to the first that may not.
+fn value_len(bytes: &[u8]) -> usize {
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    let mut at = 0;
+    while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let word = u64::from_le_bytes(*eight);
+        // Below a space, or DEL. The lowest bit that is set is exact; what is above may be none.
+        let control = word.wrapping_sub(u64::from_le_bytes([0x20; 8])) & !word;
+        let delete = word ^ u64::from_le_bytes([0x7f; 8]);
+        let delete = delete.wrapping_sub(u64::from_le_bytes([1; 8])) & !delete;
+        let found = (control | delete) & HIGH;
+        if found == 0 {
+            at += 8;
+            continue;
+        }
+        let place = found.trailing_zeros() as usize / 8;
+        if eight.get(place) != Some(&b'\t') {
+            return at + place;
+        }
+        at += place + 1;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    let plain = rest.iter().take_while(|b| VALUE[usize::from(**b)]).count();
+    at + plain
+}
+
 /// Reads field lines until the empty line.
 ///
 /// `head` is the whole head; the first field line begins at `from`.
@@ -207,18 +279,9 @@ pub fn fields(
         if fields.len() == max_count {
             return Err(too_many);
         }
-        let name_len = rest
-            .iter()
-            .position(|b| !TOKEN[usize::from(*b)])
-            .unwrap_or(rest.len());
-        if name_len == 0 || rest.get(name_len) != Some(&b':') {
-            return Err(bad);
-        }
+        let (name_len, known) = name(rest).ok_or(bad)?;
         let after = rest.get(name_len + 1..).unwrap_or_default();
-        let line_len = after
-            .iter()
-            .position(|b| !VALUE[usize::from(*b)])
-            .unwrap_or(after.len());
+        let line_len = value_len(after);
         if after.get(line_len..line_len + 2) != Some(b"\r\n") {
             return Err(bad);
         }
@@ -226,11 +289,10 @@ pub fn fields(
         let left = raw.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
         let trimmed = raw.trim_ascii();
         let value_at = at + name_len + 1 + left.min(line_len);
-        let name = rest.get(..name_len).unwrap_or_default();
         fields.push_parsed(
             at..at + name_len,
             value_at..value_at + trimmed.len(),
-            Known::classify(name),
+            known,
             false,
         );
         at += name_len + 1 + line_len + 2;
@@ -243,6 +305,10 @@ mod tests {
 
     #[test]
     fn the_end_is_found_however_the_bytes_arrive() {
+        // One that begins with an empty line has ended with it.
+        assert_eq!(find_end(b"\r\nGET / HTTP/1.1\r\n\r\n", 0), HeadEnd::At(2));
+        assert_eq!(find_end(b"A\r\n\r\n\r\n", 0), HeadEnd::At(5));
+        assert_eq!(find_end(b"A\r\n\r\n", 3), HeadEnd::At(5));
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest";
         for cut in 0..head.len() {
             let from = match find_end(&head[..cut], 0) {
@@ -289,6 +355,46 @@ mod tests {
     }
 
     #[test]
+    fn values_end_at_the_first_byte_that_may_not_stand_in_them() {
+        for length in 0..40 {
+            for at in 0..=length {
+                for byte in 0..=255 {
+                    let mut bytes = vec![b'x'; length];
+                    bytes.extend([b'\r', b'\n', 0x7f, 0, b'y']);
+                    bytes[at] = byte;
+                    let slow = bytes.iter().position(|b| !VALUE[usize::from(*b)]);
+                    assert_eq!(Some(value_len(&bytes)), slow, "{length} {at} {byte}");
+                }
+            }
+        }
+        assert_eq!(value_len(b"\t\t\t\t\t\t\t\t\t"), 9);
+        assert_eq!(value_len(&[0xff; 17]), 17);
+    }
+
+    #[test]
+    fn names_end_at_their_colon_and_are_tokens() {
+        assert_eq!(name(b"Host: a\r\n"), Some((4, Known::Host)));
+        let long = b"hOST: a:b:c:d:e:f:g:h:i:j:k:l\r\n";
+        assert_eq!(name(long), Some((4, Known::Host)));
+        for length in 1..40 {
+            let mut line = vec![b'x'; length];
+            line.extend(b": value that is long enough\r\n");
+            assert_eq!(name(&line), Some((length, Known::Other)));
+            for at in 0..length {
+                for byte in 0..=255_u8 {
+                    line[at] = byte;
+                    let slow = line.iter().position(|b| !TOKEN[usize::from(*b)]).unwrap();
+                    let want = (slow > 0 && line[slow] == b':').then_some(slow);
+                    assert_eq!(name(&line).map(|(n, _)| n), want, "{length} {at} {byte}");
+                }
+                line[at] = b'x';
+            }
+        }
+        assert_eq!(name(b": a\r\n"), None);
+        assert_eq!(name(b"a\r\n"), None);
+    }
+
+    #[test]
     fn status_lines() {
         assert_eq!(
             status_line(b"HTTP/1.1 200 OK"),
@@ -313,6 +419,35 @@ mod tests {
                 Err(ErrorKind::BadResponse),
                 "{bad}"
             );
+        }
+    }
+
+    #[test]
+    fn bare_line_feeds_are_refused_wherever_the_head_ends() {
+        let error = ErrorKind::BadRequest;
+        for head in [
+            &b"A: b\nC: d\r\n\r\n"[..],
+            b"A: b\r\nC: d\n\r\nE: f\r\n\r\n",
+            b"A: b\r\n\nC: d\r\n\r\n",
+            b"A: b\n\nC: d\r\n\r\n",
+            b"A: b\rC: d\r\n\r\n",
+        ] {
+            let slow =
+                (1..head.len()).try_fold(0, |from, end| match find_end(&head[..end], from) {
+                    HeadEnd::Partial(from) => Ok(from),
+                    told => Err(told),
+                });
+            let whole = find_end(head, 0);
+            if let Err(slow) = slow {
+                assert_eq!(slow, whole, "{head:?}");
+            }
+            let HeadEnd::At(end) = whole else {
+                continue;
+            };
+            // A CR inside a line is for whoever reads the line.
+            let head = Bytes::copy_from_slice(&head[..end]);
+            let read = fields(head.clone(), 0, 9, error, error);
+            assert_eq!(read.err(), Some(error), "{head:?}");
         }
     }
 
