@@ -4,10 +4,11 @@
 pub mod acme;
 pub mod acme_front;
 pub mod acme_place;
+pub mod admission;
 pub mod bell;
 pub mod caching;
 pub mod certs;
-pub mod cluster;
+pub mod control_plane;
 pub mod hostile;
 pub mod http2;
 pub mod http2_upstream;

@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use selvedge_tests::cluster::{Cluster, applied, review};
+use selvedge_tests::admission::{applied, review};
+use selvedge_tests::control_plane::Cluster;
 use selvedge_tests::least::{USER, assert_confined, confined};
 use selvedge_tests::pod::{open_dir, reachable};
 use selvedge_tests::{Raw, Selvedge, TestCa, Upstream};

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use selvedge_tests::cluster::{
-    AUDIENCE, Caller, Cluster, OWN, applied, bundle_of, injector, review, text_of, until,
-    wait_ready,
+use selvedge_tests::admission::{Caller, applied, review};
+use selvedge_tests::control_plane::{
+    AUDIENCE, Cluster, OWN, bundle_of, injector, text_of, until, wait_ready,
 };
 use selvedge_tests::kube::Token;
 use selvedge_tests::python::judge;

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use selvedge_tests::cluster::{Caller, Cluster, Connection, WEBHOOK, review};
+use selvedge_tests::admission::{Caller, Connection, review};
+use selvedge_tests::control_plane::{Cluster, WEBHOOK};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;

@@ -1,5 +1,9 @@
 //! The words of each target's language, for mutations to put in.
 
+mod pods;
+
+use pods::{PLANS, PODS};
+
 /// The words of a target's language.
 #[must_use]
 pub fn words(target: &str) -> &'static [&'static [u8]] {
@@ -22,19 +26,6 @@ pub fn words(target: &str) -> &'static [&'static [u8]] {
         _ => DER,
     }
 }
-
-const PLANS: &[&[u8]] = &[
-    b"\n",
-    b",",
-    b"8000-8100",
-    b"65535",
-    b"0.0.0.0/0",
-    b"fd00::/8",
-    b"::ffff:1.2.3.4",
-    b"tap*",
-    b"\"",
-    b";",
-];
 
 const HTTP1: &[&[u8]] = &[
     b"\r\n",
@@ -416,39 +407,4 @@ const VERDICTS: &[&[u8]] = &[
     b"Content-Length",
     b"Transfer-Encoding",
     b"\r\nX: 1",
-];
-
-const PODS: &[&[u8]] = &[
-    b"\"spec\"",
-    b"\"metadata\"",
-    b"\"annotations\"",
-    b"\"labels\"",
-    b"\"containers\"",
-    b"\"initContainers\"",
-    b"\"volumes\"",
-    b"\"env\"",
-    b"\"name\"",
-    b"\"selvedge-proxy\"",
-    b"\"selvedge-redirect\"",
-    b"\"selvedge-token\"",
-    b"\"selvedge.dev/status\":\"{}\"",
-    b"\"selvedge.dev/capture\":\"proxy\"",
-    b"\"selvedge.dev/native-sidecar\":\"false\"",
-    b"\"selvedge.dev/inject\":\"enabled\"",
-    b"\"livenessProbe\"",
-    b"\"httpGet\"",
-    b"\"port\":15020",
-    b"\"hostNetwork\":true",
-    b"null",
-    b"{}",
-    b"[]",
-    b"\n---\n",
-    b"kind: List\nitems:\n- ",
-    b"kind: Pod\n",
-    b"template:\n  ",
-    b"*a",
-    b"&a ",
-    b"!!str ",
-    b"|\n ",
-    b"# ",
 ];
