@@ -7,6 +7,7 @@ pub mod acme_place;
 pub mod bell;
 pub mod caching;
 pub mod certs;
+pub mod cluster;
 pub mod hostile;
 pub mod http2;
 pub mod http2_upstream;

@@ -81,10 +81,8 @@ impl Pools {
             pool.reap(now);
             // A service that a reload removed is gone once its last request is.
             let service = pool.service.upgrade();
-            let known = service.is_some_and(|service| {
-                let live = service.endpoints.load();
-                live.all.iter().any(|e| e.id == pool.endpoint.id)
-            });
+            let known =
+                service.is_some_and(|service| service.endpoints.load().contains(pool.endpoint.id));
             if !known {
                 pool.idle.borrow_mut().clear();
             }

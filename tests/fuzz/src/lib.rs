@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use targets::{
     acme, answers, authority, carry, chunked, config, frames, heads, hpack, identity, login, proof,
-    redirected, target, trace,
+    redirected, target, trace, watched,
 };
 
 /// A target: panics when a property does not hold.
@@ -36,6 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pattern", target::pattern),
     ("first-bytes", redirected::first),
     ("plan", redirected::plan),
+    ("watched", watched::watched),
     ("config", config::config),
     ("acme", acme::answer),
     ("login", login::login),

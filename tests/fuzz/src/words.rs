@@ -12,6 +12,7 @@ pub fn words(target: &str) -> &'static [&'static [u8]] {
         "path" | "host" | "pattern" => TARGETS,
         "config" => CONFIG,
         "plan" => PLANS,
+        "watched" => crate::targets::watched::WORDS,
         "acme" => ACME,
         "login" => LOGIN,
         "proof" => PROOF,
