@@ -107,6 +107,72 @@ fn what_the_application_calls_is_found_followed_and_forgotten() {
 }
 
 #[test]
+fn a_crowd_asks_once() {
+    let api = KubeApi::start();
+    let app = Upstream::answering("app");
+    api.put(orders());
+    api.put(slice_at(&orders(), "a", app.address()));
+    let web = web(&api, "");
+    api.delay(std::time::Duration::from_millis(50));
+    let address = web.address("outbound");
+    let ask = || {
+        let mut client = Raw::connect(address);
+        client.send("GET / HTTP/1.1\r\nHost: orders.shop\r\n\r\n");
+        client.reply().status
+    };
+    std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..12).map(|_| scope.spawn(ask)).collect();
+        for caller in callers {
+            assert_eq!(caller.join().unwrap(), 200);
+        }
+    });
+    // One look-up, then the list that its watch begins with.
+    assert_eq!(api.requests("list", "services"), 2);
+}
+
+#[test]
+fn a_reload_keeps_what_was_found() {
+    let api = KubeApi::start();
+    let app = Upstream::answering("app");
+    api.put(orders());
+    api.put(slice_at(&orders(), "a", app.address()));
+    let mut web = web(&api, "");
+    assert_eq!(call(&web, "orders"), (200, "app".into()));
+    let file = web.dir().join("config.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}\nlimits: {{ uri: 4KiB }}\n")).unwrap();
+    web.wait_for("configuration reloaded");
+    assert_eq!(call(&web, "orders"), (200, "app".into()));
+    assert_eq!(
+        web.metric("selvedge_discovery_lookups_total", &["found"]),
+        1.0
+    );
+    assert_eq!(web.metric("selvedge_discovery_lists_total", &[]), 2.0);
+    // Where the cluster is, and which, is for a restart to change.
+    let elsewhere = text.replace("namespace: shop", "namespace: bank");
+    std::fs::write(&file, elsewhere).unwrap();
+    web.wait_for("takes effect with a restart");
+    assert_eq!(call(&web, "orders"), (200, "app".into()));
+}
+
+#[test]
+fn what_the_configuration_names_is_called_by_its_rule() {
+    let api = KubeApi::start();
+    let app = Upstream::answering("app");
+    api.put(orders());
+    api.put(slice_at(&orders(), "a", app.address()));
+    let web = sidecar(&format!(
+        "{}\noutbound: {{ bind: \"127.0.0.1:0\" }}\nservices: {{ mine: {{ kubernetes: {{ service: orders, port: http }} }} }}\n",
+        section(&api, "")
+    ));
+    wait_until("it is followed", || endpoints(&web, "mine").len() == 1);
+    for host in ["mine", "orders", "orders.shop"] {
+        assert_eq!(call(&web, host), (200, "app".into()), "{host}");
+    }
+    web.wait_for_metric("selvedge_requests_total", &["route=\"outbound/mine\""], 3.0);
+}
+
+#[test]
 fn ports_are_services_of_their_own() {
     let api = KubeApi::start();
     let (http, admin) = (Upstream::answering("http"), Upstream::answering("admin"));

@@ -1,9 +1,11 @@
 //! A sidecar in a cluster of 2,000 services that change a hundred times a second: what it holds, how
 //! soon it knows, and that nobody notices when the API is lost or forgets.
 //!
-//! In short for every run. The minute of the goal, and two without the API: `SELVEDGE_LONG=1`. The
-//! memory of the goal is that of the release binary: `cargo build --release`, and
-//! `SELVEDGE_BINARY=target/release/selvedge`.
+//! In short for every run. The minute of the goal, and two without the API: `SELVEDGE_LONG=1`. Of the
+//! release binary: `cargo build --release`, and `SELVEDGE_BINARY=target/release/selvedge`.
+//!
+//! Memory is what the process holds of its own. Its whole RSS has the pages of the program besides,
+//! which all sidecars of a node share and the system may take back; it is printed.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -24,25 +26,23 @@ const SERVICES: usize = 2000;
 const ENDPOINTS: usize = 10;
 /// How many of the services are called.
 const CALLED: usize = 5;
+/// Bytes of its own that a sidecar may hold.
+const MEMORY: usize = 15 << 20;
 const PACE: Duration = Duration::from_millis(10);
 
 /// What the short and the long form differ in.
 struct Form {
     churn: Duration,
     away: Duration,
-    memory: usize,
 }
 
 impl Form {
     fn of_this_run() -> Self {
         let long = std::env::var_os("SELVEDGE_LONG").is_some();
         let seconds = |short, full| Duration::from_secs(if long { full } else { short });
-        let given = std::env::var_os("SELVEDGE_BINARY").is_some();
         Self {
             churn: seconds(6, 60),
             away: seconds(2, 120),
-            // A binary for debugging is itself larger than the whole of the goal.
-            memory: if given { 15 << 20 } else { 80 << 20 },
         }
     }
 }
@@ -297,19 +297,19 @@ fn a_sidecar_keeps_up_with_a_cluster() {
         "{changes} changes"
     );
     wait_for_truth(&world, admin);
-    let memory = web.resident();
+    let memory = web.own_memory();
     let at = |share: usize| late[(late.len() - 1) * share / 100];
     eprintln!(
-        "{changes} changes; {} seen: median {:?}, 99 % {:?}, latest {:?}; memory {} KiB, peak {} KiB",
+        "{changes} changes; {} seen: median {:?}, 99 % {:?}, latest {:?}; memory {} KiB, RSS {} KiB",
         late.len(),
         at(50),
         at(99),
         at(100),
         memory >> 10,
-        web.peak() >> 10
+        web.resident() >> 10
     );
     assert!(at(99) < Duration::from_millis(200), "{:?}", at(99));
-    assert!(memory < form.memory, "{memory} bytes");
+    assert!(memory < MEMORY, "{memory} bytes");
 
     // Versions are forgotten in the midst of it, and every watch is cut.
     churn(&mut world, form.churn / 6, None);
@@ -325,10 +325,14 @@ fn a_sidecar_keeps_up_with_a_cluster() {
     world.api.compact();
     world.api.come_back();
     wait_for_truth(&world, admin);
-    let memory = web.resident();
-    assert!(memory < form.memory, "{memory} bytes");
+    let memory = web.own_memory();
+    assert!(memory < MEMORY, "{memory} bytes");
     end.send(()).unwrap();
     let calls = caller.join().unwrap();
     assert!(calls > 500, "{calls} calls");
-    eprintln!("{calls} calls, none failed; memory {} KiB", memory >> 10);
+    eprintln!(
+        "{calls} calls, none failed; memory {} KiB, RSS {} KiB",
+        memory >> 10,
+        web.resident() >> 10
+    );
 }

@@ -49,7 +49,7 @@ pub enum ApiError {
         source: Box<kube::Error>,
     },
     /// An address that is none.
-    #[error("`{0}` is no address of a Kubernetes API: expected one such as `{SERVER}`")]
+    #[error("`{0}` is no address of a Kubernetes API")]
     Address(String),
 }
 

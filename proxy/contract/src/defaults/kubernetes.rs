@@ -24,6 +24,9 @@ pub const UNANSWERED: Duration = Duration::from_secs(2);
 pub const REMEMBERED: usize = 4096;
 /// Look-ups under way at a time; more pass as they would without discovery.
 pub const LOOKUPS: usize = 256;
+/// Look-ups in one second; more pass as they would without discovery. An application that talks to
+/// the whole world must not make the API look for all of it.
+pub const LOOKUP_RATE: u32 = 100;
 /// Between two looks at every service for addresses of a second family.
 pub const SCAN_AGAIN: Duration = Duration::from_secs(10);
 /// Objects of one piece of a list: keeps an answer, and the memory that it takes, small.

@@ -56,7 +56,8 @@ impl Pass<'_> {
     #[cfg(feature = "kubernetes")]
     fn check_source(&mut self, at: &At, spec: &Kubernetes) {
         if let Err(error) = crate::kubernetes::Api::of(spec) {
-            self.error(&at.then("server"), error.to_string(), "");
+            let remedy = "expected one such as `https://10.0.0.1:6443`";
+            self.error(&at.then("server"), error.to_string(), remedy);
         }
         let given = [
             ("server", &spec.server),

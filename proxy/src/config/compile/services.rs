@@ -151,7 +151,7 @@ impl Pass<'_> {
         if sources.into_iter().filter(|there| *there).count() != 1 {
             let remedy =
                 "set `endpoints`, or `dns` with `port`, or `kubernetes`, and one of them only";
-            self.error(at, "a service has either endpoints or a DNS name", remedy);
+            self.error(at, "endpoints of a service come from one place", remedy);
         }
         if let Some(target) = &spec.kubernetes {
             self.check_cluster_service(&at.then("kubernetes"), target);
@@ -201,7 +201,10 @@ impl Pass<'_> {
             _ => {}
         }
         if spec.proxy_protocol.is_some()
-            && (spec.mesh.is_some() || spec.protocol == UpstreamProtocol::Http2)
+            && (spec.mesh.is_some()
+                || spec.protocol == UpstreamProtocol::Http2
+                // Any of its endpoints may be in the mesh.
+                || (spec.kubernetes.is_some() && self.config.identity.is_some()))
         {
             let message = "a connection of HTTP/2 is many clients', and a PROXY header names one";
             let remedy = "set `protocol: http1`, without `mesh`";

@@ -15,7 +15,7 @@ use kube::client::Body;
 use selvedge_contract::defaults::kubernetes::{
     ANSWER, BACKOFF, BACKOFF_MAX, PAGE, PAGE_BYTES, SILENCE, WATCH,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::discover::demand::Demand;
 
@@ -190,6 +190,9 @@ fn piece<'b, T: serde::Deserialize<'b>>(
     Ok(list.metadata)
 }
 
+/// A list that is out of date sooner than this was read in vain: the next waits longer.
+const IN_VAIN: Duration = Duration::from_secs(1);
+
 /// Lists and watches until it is dropped.
 pub(super) async fn follow(
     client: Client,
@@ -201,7 +204,10 @@ pub(super) async fn follow(
     let status = &demand.status;
     let _voice = Voice(&demand, query.what());
     let mut failures: u32 = 0;
+    // Lists whose versions were gone before anything could be heard of them.
+    let mut in_vain: u32 = 0;
     loop {
+        let begun = Instant::now();
         let failed = match list(&client, &query, most).await {
             Ok((items, version)) => {
                 status.lists.fetch_add(1, Relaxed);
@@ -209,15 +215,20 @@ pub(super) async fn follow(
                 tell(Told::All(items));
                 watch_on(&client, &query, version, &demand, &tell, &mut failures).await
             }
-            Err(error) => error,
+            Err(error) => {
+                pause(&query, &error, &demand, &mut failures).await;
+                continue;
+            }
         };
-        if matches!(failed, FeedError::Expired) && failures == 0 {
-            tracing::debug!(kind = ?query.kind, namespace = ?query.namespace, "versions are gone; listing anew");
-            // At once, but not all who hear of it in the same moment.
-            sleep(BACKOFF.mul_f64(fastrand::f64())).await;
-            continue;
-        }
-        pause(&query, &failed, &demand, &mut failures).await;
+        tracing::debug!(what = query.what(), error = %failed, "listing anew");
+        in_vain = if begun.elapsed() < IN_VAIN {
+            in_vain + 1
+        } else {
+            0
+        };
+        // At once, but not all who hear of it in the same moment.
+        let most = (BACKOFF * 2u32.saturating_pow(in_vain.min(16))).min(BACKOFF_MAX);
+        sleep(most.mul_f64(fastrand::f64())).await;
     }
 }
 
@@ -327,7 +338,16 @@ async fn watch(
         lines.push(&bytes).map_err(lost)?;
         while let Some(line) = lines.next_line() {
             demand.status.heard();
-            match lines::read(query.kind, &line).map_err(lost)? {
+            let event = match lines::read(query.kind, &line) {
+                Ok(event) => event,
+                Err(error) => {
+                    // One object that says what it cannot must not hide all others.
+                    demand.status.failures.fetch_add(1, Relaxed);
+                    tracing::warn!(what = query.what(), %error, "a line of a watch is left out");
+                    continue;
+                }
+            };
+            match event {
                 Event::Put(item, next) => {
                     item.into_iter().for_each(|item| tell(Told::Put(item)));
                     *version = next;

@@ -5,8 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use selvedge_contract::defaults::kubernetes::{LOOKUPS, SCAN_AGAIN, UNANSWERED, UNKNOWN};
+use selvedge_contract::defaults::kubernetes::{
+    LOOKUP_RATE, LOOKUPS, SCAN_AGAIN, UNANSWERED, UNKNOWN,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -26,6 +29,21 @@ pub(super) struct Lookups {
     scanning: bool,
     scanned: Option<Instant>,
     said: Option<Instant>,
+    /// The present second of the rate, and the look-ups in it.
+    second_of: Option<(Instant, u32)>,
+}
+
+impl Lookups {
+    /// Counts one more; says whether it is not too many.
+    fn is_in_rate(&mut self) -> bool {
+        let now = Instant::now();
+        let present = self
+            .second_of
+            .filter(|(since, _)| now < *since + Duration::from_secs(1));
+        let (since, count) = present.unwrap_or((now, 0));
+        self.second_of = Some((since, count + 1));
+        count < LOOKUP_RATE
+    }
 }
 
 /// Answers what the path asks, for as long as there is somebody to answer for.
@@ -54,7 +72,8 @@ pub(super) async fn answer(cluster: Weak<Cluster>, mut asked: mpsc::Receiver<Ask
             }
             continue;
         }
-        if state.lookups.under_way.len() >= LOOKUPS {
+        if state.lookups.under_way.len() >= LOOKUPS || !state.lookups.is_in_rate() {
+            cluster.demand.remember(question, UNANSWERED);
             continue;
         }
         state
@@ -201,6 +220,16 @@ fn is_private(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_api_is_not_asked_for_the_whole_world() {
+        let mut lookups = Lookups::default();
+        for _ in 0..3 {
+            let taken = (0..1000).filter(|_| lookups.is_in_rate()).count();
+            assert_eq!(taken, LOOKUP_RATE as usize);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+    }
 
     #[test]
     fn addresses_of_services_are_private() {
