@@ -206,6 +206,10 @@ fn call(address: SocketAddr, end: &Receiver<()>) -> usize {
             "call {count}"
         );
         count += 1;
+        if reply.header("connection") == Some("close") {
+            // After so many requests, as the limits say.
+            client = Raw::connect(address);
+        }
     }
     count
 }

@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 
 use crate::admin::{self, Request};
 use crate::app::{App, Options, StartError};
-use crate::config::Mode;
 use crate::config::watch::Watch;
 use crate::drain::Phase;
 use crate::worker::Shared;
@@ -25,11 +24,6 @@ pub(super) fn run(options: Options, filter: &str) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if options.mode == Mode::Sidecar {
-        // Pages of 2 MiB are for those who have gigabytes: half-filled, they were two thirds of what
-        // an idle sidecar held. Where the system knows of no such thing, nothing is lost.
-        let _ = rustix::thread::disable_transparent_huge_pages(true);
-    }
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
