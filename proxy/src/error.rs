@@ -102,6 +102,8 @@ pub enum ErrorKind {
     NoBackend,
     /// The service has no endpoint.
     NoEndpoint,
+    /// The service of the cluster is only a name for something outside.
+    ExternalService,
     /// The circuit breaker is open.
     BreakerOpen,
     /// Too many requests at once to this service.
@@ -187,7 +189,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 55] = [
+    pub const ALL: [Self; 56] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -222,6 +224,7 @@ impl ErrorKind {
         Self::Refused,
         Self::NoBackend,
         Self::NoEndpoint,
+        Self::ExternalService,
         Self::BreakerOpen,
         Self::TooManyRequests,
         Self::TooManyPending,
@@ -286,6 +289,7 @@ impl ErrorKind {
             Self::Refused => row(Local, 403, 7, "http_request_denied", "RE", Never, "refused by the service that decides"),
             Self::NoBackend => row(Local, 500, 13, "destination_unavailable", "NB", Never, "the route has no backend"),
             Self::NoEndpoint => row(Local, 503, 14, "destination_unavailable", "NE", Never, "the service has no endpoint"),
+            Self::ExternalService => row(Local, 502, 14, "destination_unavailable", "NX", Never, "the service is an ExternalName, which is not followed: call the name itself"),
             Self::BreakerOpen => row(Local, 503, 14, "destination_unavailable", "BO", Never, "the circuit breaker is open"),
             Self::TooManyRequests => row(Local, 503, 14, "connection_limit_reached", "BR", Never, "too many requests to this service at once"),
             Self::TooManyPending => row(Local, 503, 14, "connection_limit_reached", "BP", Never, "too many requests wait for a connection"),

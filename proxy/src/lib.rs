@@ -12,7 +12,8 @@
 //!
 //! Beside the path: [`message`] (what the stages hand each other), [`error`] (what can go wrong),
 //! [`config`] (files to snapshot), [`worker`] and [`app`] (threads), [`identity`] (certificates of
-//! one's own), [`acme`] (public certificates), [`discover`] (endpoints by DNS), `kubernetes` (its API), `webhook` (new pods), [`telemetry`], [`admin`], [`drain`].
+//! one's own), [`acme`] (public certificates), [`discover`] (endpoints by DNS and from a cluster),
+//! `kubernetes` (its API), `webhook` (new pods), [`telemetry`], [`admin`], [`drain`].
 
 pub mod accept;
 pub mod acme;

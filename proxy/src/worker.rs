@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::accept::{Census, Live};
 use crate::config::Snapshot;
+use crate::discover::demand::Demand;
 use crate::drain::Phase;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Dials, Pools};
@@ -34,6 +35,8 @@ pub struct Shared {
     pub live: Live,
     /// Connections that carry others on.
     pub dials: Dials,
+    /// Who is asked for what no snapshot knows; set once, where there is discovery.
+    pub demand: OnceLock<Arc<Demand>>,
 }
 
 impl Shared {
@@ -49,6 +52,7 @@ impl Shared {
             census: Census::default(),
             live: Live::default(),
             dials: Dials::default(),
+            demand: OnceLock::new(),
         })
     }
 

@@ -8,6 +8,7 @@ pub mod admission;
 pub mod bell;
 pub mod caching;
 pub mod certs;
+pub mod cluster;
 pub mod control_plane;
 pub mod hostile;
 pub mod http2;

@@ -171,6 +171,12 @@ impl Selvedge {
         kilobytes(&format!("/proc/{}/smaps_rollup", self.pid()), "Rss:")
     }
 
+    /// What of it is its own, and no page of a program that all processes of it share, in bytes.
+    #[must_use]
+    pub fn own_memory(&self) -> usize {
+        kilobytes(&format!("/proc/{}/smaps_rollup", self.pid()), "Anonymous:")
+    }
+
     /// The most it ever was.
     #[must_use]
     pub fn peak(&self) -> usize {

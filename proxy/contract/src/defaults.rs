@@ -128,6 +128,7 @@ pub mod http2 {
     pub const FRAME: u32 = 16_384;
 }
 
+pub mod kubernetes;
 pub mod transparent;
 
 /// Defaults of a service: how upstreams are reached and when they are left alone.

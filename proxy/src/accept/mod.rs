@@ -15,7 +15,7 @@ use crate::balance::Endpoint;
 use crate::message::Host;
 use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
-use crate::route::{Onward, Table};
+use crate::route::{Named, Onward, Table};
 use crate::tls::ServerTls;
 use crate::tls::client::ClientCertificate;
 
@@ -74,6 +74,8 @@ pub struct ListenerPlan {
     pub treatment: Treatment,
     /// Where rules of the kernel send it connections that were going elsewhere.
     pub onward: Option<Box<Onward>>,
+    /// Services that were found because they are called, where it gets requests by their hosts.
+    pub named: Named,
 }
 
 /// The facts of a downstream connection, once per connection.

@@ -16,7 +16,7 @@ use crate::error::ErrorKind;
 use crate::telemetry::metrics::{BUCKETS, Lone, RouteMetrics, RouteShard, WorkerShard};
 use crate::worker::Shared;
 
-use super::policies;
+use super::{discovery, policies};
 
 /// OpenMetrics text of everything.
 pub(super) fn encode(shared: &Arc<Shared>) -> String {
@@ -76,7 +76,8 @@ impl Collector for Snapshot {
         policies::limits(&mut encoder, &snapshot)?;
         policies::crowds(&mut encoder, &snapshot)?;
         policies::issuers(&mut encoder, &snapshot)?;
-        self.process(&mut encoder)
+        self.process(&mut encoder)?;
+        discovery::encode(&mut encoder, &self.0)
     }
 }
 
@@ -225,12 +226,22 @@ fn connections(encoder: &mut DescriptorEncoder<'_>, workers: &[WorkerShard]) -> 
     Ok(())
 }
 
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+pub(super) fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> fmt::Result {
     let metric = ConstCounter::new(value);
     metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+pub(super) fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> fmt::Result {
     let metric = ConstGauge::new(value.cast_signed());
     metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }

@@ -1,6 +1,7 @@
 //! Admin, health and metrics: two small HTTP servers on the control runtime, away from the path.
 
 pub(crate) mod callers;
+mod discovery;
 mod exposition;
 pub(crate) mod listen;
 mod policies;
@@ -198,13 +199,18 @@ fn ready(state: &State) -> Answer {
     let serving = *state.shared.drain.borrow() == Phase::Serving;
     let certified = state.store.as_ref().is_none_or(|store| store.is_ready());
     let failure = state.shared.reload_failure();
-    let details = json!({
+    let mut details = json!({
         "ready": serving && certified,
         "serving": serving,
         "certificate": certified,
         "generation": state.shared.snapshot().generation,
         "lastReload": failure.as_deref().unwrap_or("ok"),
     });
+    if let Some(demand) = state.shared.demand.get() {
+        // Last good state serves on: no reason to be taken out of balance.
+        let trouble = demand.status.trouble();
+        details["discovery"] = json!(trouble.as_deref().unwrap_or("ok"));
+    }
     let mut answer = object(&details);
     if !(serving && certified) {
         *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

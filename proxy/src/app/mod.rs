@@ -1,6 +1,7 @@
 //! Wires a process together: control runtime, workers, listeners, reload, drain. The only place
 //! that knows all parts.
 
+mod discovery;
 mod findings;
 mod options;
 mod threads;
@@ -18,6 +19,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::acme::Issuer;
+use crate::config::load::Loaded;
+use crate::config::tree::Node;
 use crate::config::{Compiler, Mode, Report, Snapshot};
 use crate::identity::Source;
 use crate::telemetry::metrics::Metrics;
@@ -25,6 +28,7 @@ use crate::tls::IdentityStore;
 use crate::worker::Shared;
 use crate::{accept, acme, discover, identity};
 
+use discovery::Discovery;
 pub use findings::findings_of;
 pub use options::{ConfigInput, Options, StartError};
 use threads::{Listen, start_worker};
@@ -60,6 +64,9 @@ pub struct App {
     identity: Option<identity::Keeper>,
     /// Whose tasks run.
     issuers: Vec<Arc<Issuer>>,
+    /// Where the configuration in force says what.
+    tree: Node,
+    cluster: Discovery,
 }
 
 impl App {
@@ -80,10 +87,14 @@ impl App {
         let identity = start_identity(&options, loaded.config.identity.as_ref(), &metrics).await?;
         let store = identity.as_ref().map(|keeper| keeper.store.clone());
         let mut compiler = Compiler::new(options.mode, false, metrics.clone(), store);
+        let tree = loaded.tree.clone();
         let (snapshot, report) = compiler.compile(loaded).map_err(StartError::Config)?;
         warn(&report);
         let plan = plan_sockets(&snapshot, &HashMap::new(), count, options.held_ports)?;
+        let store = identity.as_ref().map(|keeper| keeper.store.clone());
+        let cluster = Discovery::start(options.mode, store, &snapshot, &metrics)?;
         let shared = Shared::new(snapshot, metrics);
+        cluster.serve(&shared);
         let mut app = Self {
             options,
             compiler,
@@ -93,6 +104,8 @@ impl App {
             open: HashMap::new(),
             identity,
             issuers: Vec::new(),
+            tree,
+            cluster,
         };
         for index in 0..count {
             let (sender, thread) = start_worker(index, app.shared.clone())?;
@@ -167,15 +180,48 @@ impl App {
             .config
             .load(self.options.mode)
             .map_err(StartError::Config)?;
+        let tree = loaded.tree.clone();
         // Compiled on a copy of the history: a port that cannot be bound must leave it as it was.
         let mut compiler = self.compiler.clone();
+        let found = self.cluster.found(&mut compiler);
         let (snapshot, report) = compiler.compile(loaded).map_err(StartError::Config)?;
         warn(&report);
+        self.cluster.check(&snapshot)?;
         let held = self.options.held_ports;
         let plan = plan_sockets(&snapshot, &self.open, self.workers.len(), held)?;
         self.compiler = compiler;
+        self.tree = tree;
+        self.cluster.attach(&snapshot, found);
         self.shared.publish(snapshot);
+        self.cluster.settled();
         self.apply(plan).await;
+        self.published();
+        Ok(())
+    }
+
+    /// Waits until services of the cluster have come or gone. Safe to cancel.
+    pub async fn discovered(&self) {
+        self.cluster.changed().await;
+    }
+
+    /// Puts in force what has been found in the cluster since, with the configuration as it is.
+    ///
+    /// # Errors
+    /// [`StartError::Config`]: what was found does not go with it; nothing changes.
+    pub fn rediscover(&mut self) -> Result<(), StartError> {
+        let mut compiler = self.compiler.clone();
+        let found = self.cluster.found(&mut compiler);
+        let loaded = Loaded {
+            config: self.shared.snapshot().source.clone(),
+            tree: self.tree.clone(),
+            report: Report::default(),
+        };
+        let compiled = compiler.compile(loaded).map_err(StartError::Config);
+        let (snapshot, _) = compiled.inspect_err(|error| tracing::error!(%error, "discovery"))?;
+        self.compiler = compiler;
+        self.cluster.attach(&snapshot, found);
+        self.shared.publish(snapshot);
+        self.cluster.settled();
         self.published();
         Ok(())
     }

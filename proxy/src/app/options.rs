@@ -80,6 +80,9 @@ pub enum StartError {
     /// The identity.
     #[error("identity: {0}")]
     Identity(#[from] identity::IdentityError),
+    /// Discovery.
+    #[error("discovery: {0}")]
+    Discovery(String),
     /// A thread or a runtime.
     #[error("{0}")]
     System(#[from] io::Error),

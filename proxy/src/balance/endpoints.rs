@@ -3,11 +3,14 @@
 //! A pick reads atomics only. The list of available endpoints is rebuilt when one is ejected or
 //! comes back, never on a pick that finds nothing changed.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use tokio::time::Instant;
+
+use crate::upstream::Security;
 
 use super::breaker::Verdict;
 use super::service::{Service, Strategy};
@@ -24,6 +27,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Its share.
     pub weight: u32,
+    /// How it is reached, where that is not the way of its service.
+    pub security: Option<Arc<Security>>,
     /// Requests in flight, over all workers.
     pub in_flight: AtomicU32,
     /// Gateway errors in a row.
@@ -32,6 +37,28 @@ pub struct Endpoint {
     ejections: AtomicU32,
     /// Milliseconds of the process clock until which it is ejected; 0 = available.
     ejected_until: AtomicU64,
+}
+
+/// An endpoint that should be there.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Where.
+    pub address: SocketAddr,
+    /// Its share.
+    pub weight: u32,
+    /// See [`Endpoint::security`].
+    pub security: Option<Arc<Security>>,
+}
+
+impl Wanted {
+    fn is(&self, endpoint: &Endpoint) -> bool {
+        let same = match (&self.security, &endpoint.security) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        endpoint.address == self.address && endpoint.weight == self.weight.max(1) && same
+    }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -53,6 +80,7 @@ impl Endpoint {
             id: NEXT_ID.fetch_add(1, Relaxed),
             address,
             weight: weight.max(1),
+            security: None,
             in_flight: AtomicU32::new(0),
             consecutive: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
@@ -110,6 +138,9 @@ pub struct EndpointSet {
     schedule: Vec<u16>,
     /// When the first ejected one comes back; 0 = none is out.
     next_readmission: u64,
+    /// Of every endpoint, sorted.
+    ids: Vec<u64>,
+    meshed: bool,
 }
 
 impl EndpointSet {
@@ -127,16 +158,52 @@ impl EndpointSet {
     /// The next set: an address that stays keeps its state and its connections.
     #[must_use]
     pub fn next(&self, addresses: &[(SocketAddr, u32)]) -> Self {
-        Self::build(
-            addresses
-                .iter()
-                .map(|(address, weight)| {
-                    let same = |e: &&Arc<Endpoint>| e.address == *address && e.weight == *weight;
-                    let known = self.all.iter().find(same).cloned();
-                    known.unwrap_or_else(|| Arc::new(Endpoint::new(*address, *weight)))
-                })
-                .collect(),
-        )
+        let wanted = addresses.iter().map(|(address, weight)| Wanted {
+            address: *address,
+            weight: *weight,
+            security: None,
+        });
+        self.next_of(&wanted.collect::<Vec<_>>())
+    }
+
+    /// The same with endpoints that have ways of their own. Takes time by the number of endpoints.
+    #[must_use]
+    pub fn next_of(&self, wanted: &[Wanted]) -> Self {
+        let known: HashMap<SocketAddr, &Arc<Endpoint>> = self
+            .all
+            .iter()
+            .map(|endpoint| (endpoint.address, endpoint))
+            .collect();
+        let endpoint = |wanted: &Wanted| {
+            let same = known.get(&wanted.address).filter(|e| wanted.is(e));
+            same.map_or_else(
+                || {
+                    let mut new = Endpoint::new(wanted.address, wanted.weight);
+                    new.security.clone_from(&wanted.security);
+                    Arc::new(new)
+                },
+                |same| (*same).clone(),
+            )
+        };
+        Self::build(wanted.iter().map(endpoint).collect())
+    }
+
+    /// Whether it is what is wanted, in that order.
+    #[must_use]
+    pub fn is(&self, wanted: &[Wanted]) -> bool {
+        self.all.len() == wanted.len() && wanted.iter().zip(&self.all).all(|(w, e)| w.is(e))
+    }
+
+    /// Whether an endpoint is of the mesh by itself.
+    #[must_use]
+    pub const fn is_meshed(&self) -> bool {
+        self.meshed
+    }
+
+    /// Whether an endpoint is in it.
+    #[must_use]
+    pub fn contains(&self, id: u64) -> bool {
+        self.ids.binary_search(&id).is_ok()
     }
 
     /// The same with one more, unless its address is there already.
@@ -157,7 +224,13 @@ impl EndpointSet {
             .min()
             .unwrap_or(0);
         let schedule = smooth(&available);
+        let mut ids: Vec<u64> = all.iter().map(|e| e.id).collect();
+        ids.sort_unstable();
         Self {
+            meshed: all
+                .iter()
+                .any(|e| e.security.as_deref().is_some_and(Security::is_mesh)),
+            ids,
             all,
             available,
             schedule,

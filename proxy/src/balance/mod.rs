@@ -12,9 +12,11 @@ use tokio::time::Instant;
 
 use crate::error::ErrorKind;
 use crate::policy::Permit;
+use crate::upstream::Security;
 
 pub use breaker::Verdict;
 pub use endpoints::{Endpoint, EndpointSet};
+use service::Speaks;
 pub use service::{Reached, Service, ServiceSpec};
 
 /// The right to send one request to one endpoint. Counted in flight until it is dropped.
@@ -30,7 +32,7 @@ pub struct Lease {
 /// that is reached where its callers were going takes `onward`, which is there.
 ///
 /// # Errors
-/// [`ErrorKind::NoEndpoint`], [`ErrorKind::BreakerOpen`], [`ErrorKind::TooManyRequests`].
+/// [`ErrorKind::NoEndpoint`], [`ErrorKind::ExternalService`], [`ErrorKind::BreakerOpen`], [`ErrorKind::TooManyRequests`].
 pub fn pick(
     _permit: &Permit<'_>,
     service: &Arc<Service>,
@@ -46,7 +48,7 @@ pub fn pick(
             Reached::AtEndpoints => set.choose(service, avoid),
             Reached::WhereItWasGoing | Reached::AsApplication => onward.cloned(),
         };
-        let endpoint = endpoint.ok_or(ErrorKind::NoEndpoint);
+        let endpoint = endpoint.ok_or_else(|| service.why_none());
         if endpoint.is_err() {
             service.leave();
         }
@@ -82,6 +84,25 @@ impl Lease {
     #[must_use]
     pub const fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
+    }
+
+    /// How the endpoint is reached: its own way, or else that of its service.
+    #[must_use]
+    pub fn security(&self) -> &Security {
+        self.endpoint
+            .security
+            .as_deref()
+            .unwrap_or(&self.service.spec.security)
+    }
+
+    /// What the endpoint speaks: in the mesh HTTP/2, whatever the application does.
+    #[must_use]
+    pub fn speaks(&self) -> Speaks {
+        if self.endpoint.security.is_some() {
+            Speaks::Http2
+        } else {
+            self.service.spec.speaks
+        }
     }
 
     /// Tells how the try ended: feeds ejection and breaker. The first report counts.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use selvedge_contract::config::PortRef;
 use selvedge_contract::defaults::transparent::PORTS;
 use tokio::sync::Semaphore;
 
@@ -15,7 +16,7 @@ use crate::upstream::{Announce, Security};
 
 use super::breaker::{Breaker, BreakerSpec};
 use super::budget::Budget;
-use super::endpoints::{Endpoint, EndpointSet};
+use super::endpoints::{Endpoint, EndpointSet, Wanted};
 
 /// How an endpoint is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +93,8 @@ pub struct ServiceSpec {
     pub breaker: Option<BreakerSpec>,
     /// Where the endpoints come from when not from the configuration.
     pub dns: Option<DnsName>,
+    /// See `dns`: a service of the cluster.
+    pub kubernetes: Option<ClusterService>,
 }
 
 /// A name to resolve.
@@ -101,6 +104,17 @@ pub struct DnsName {
     pub name: String,
     /// Port for A and AAAA answers; `None` asks for SRV.
     pub port: Option<u16>,
+}
+
+/// A port of a service in the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterService {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub service: String,
+    /// Its port; `None` is the only one.
+    pub port: Option<PortRef>,
 }
 
 /// A running service.
@@ -124,6 +138,8 @@ pub struct Service {
     pub turn: AtomicUsize,
     requests: AtomicU32,
     discovering: AtomicBool,
+    /// It is only another name for something outside.
+    external: AtomicBool,
 }
 
 impl Service {
@@ -141,6 +157,7 @@ impl Service {
             turn: AtomicUsize::new(0),
             requests: AtomicU32::new(0),
             discovering: AtomicBool::new(false),
+            external: AtomicBool::new(false),
             spec,
         }
     }
@@ -170,6 +187,36 @@ impl Service {
             self.endpoints.rcu(|set| set.with(&new));
         }
         new
+    }
+
+    /// Puts other endpoints in place of those there are; says whether they are others. What stays
+    /// keeps its state and its connections.
+    pub fn replace_endpoints(&self, wanted: &[Wanted]) -> bool {
+        if self.endpoints.load().is(wanted) {
+            return false;
+        }
+        self.endpoints.rcu(|set| set.next_of(wanted));
+        true
+    }
+
+    /// Whether anything but plaintext is spoken to all or some of its endpoints.
+    #[must_use]
+    pub fn is_meshed(&self) -> bool {
+        self.spec.security.is_mesh() || self.endpoints.load().is_meshed()
+    }
+
+    /// Says whether it stands for a name outside, which is never called.
+    pub fn refuse_external(&self, whether: bool) {
+        self.external.store(whether, Relaxed);
+    }
+
+    /// Why there is no endpoint.
+    pub(super) fn why_none(&self) -> ErrorKind {
+        if self.external.load(Relaxed) {
+            ErrorKind::ExternalService
+        } else {
+            ErrorKind::NoEndpoint
+        }
     }
 
     /// Marks discovery as begun; says whether it was already.

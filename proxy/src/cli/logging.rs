@@ -33,7 +33,7 @@ impl Level {
         {
             return Err("expected `info`, or `selvedge=debug,rustls=warn`".to_owned());
         }
-        let filter = EnvFilter::try_new(filter).map_err(|e| e.to_string())?;
+        let filter = read(filter)?;
         self.0.reload(filter).map_err(|e| e.to_string())
     }
 }
@@ -43,7 +43,7 @@ impl Level {
 /// # Errors
 /// When the filter is not one.
 pub fn start(filter: &str) -> Result<Level, String> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| e.to_string())?;
+    let filter = read(filter)?;
     let (filter, handle) = reload::Layer::new(filter);
     let format = fmt::layer()
         .with_writer(io::stderr)
@@ -55,4 +55,15 @@ pub fn start(filter: &str) -> Result<Level, String> {
         .with(format)
         .try_init();
     Ok(Level(handle))
+}
+
+/// A filter as given. The client for the Kubernetes API logs each failure as an error, which it is not:
+/// whoever asks says what it is worth.
+fn read(filter: &str) -> Result<EnvFilter, String> {
+    let read = EnvFilter::try_new(filter).map_err(|e| e.to_string())?;
+    if filter.contains("kube") {
+        return Ok(read);
+    }
+    let quiet = "kube_client=off".parse().map_err(|_| filter.to_owned())?;
+    Ok(read.add_directive(quiet))
 }

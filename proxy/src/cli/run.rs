@@ -54,6 +54,7 @@ struct Signals {
 enum Next {
     Reload,
     Reopen,
+    Rediscover,
     Drain,
 }
 
@@ -75,6 +76,7 @@ async fn serve(options: Options, level: Level) -> Result<(), StartError> {
             _ = signals.interrupt.recv() => Next::Drain,
             _ = signals.hangup.recv() => Next::Reopen,
             () = watch.changed() => Next::Reload,
+            () = app.discovered() => Next::Rediscover,
             Some(request) = asked.recv() => match request {
                 Request::Reload => Next::Reload,
                 Request::Drain => Next::Drain,
@@ -89,6 +91,8 @@ async fn serve(options: Options, level: Level) -> Result<(), StartError> {
                 let _ = app.reload().await;
                 watch.set_paths(app.watched());
             }
+            // What went wrong is logged; what was in force stays.
+            Next::Rediscover => drop(app.rediscover()),
             Next::Drain => break,
         }
     }

@@ -53,6 +53,15 @@ pub enum Step {
     Index(usize),
 }
 
+/// Every document of a text, without places.
+///
+/// # Errors
+/// What is wrong with it.
+#[cfg(feature = "kubernetes")]
+pub fn documents(text: &str) -> Result<Vec<Value>, String> {
+    serde_saphyr::from_multiple(text).map_err(|error| error.to_string())
+}
+
 /// Parses a file's text. `file` is its index among the files of this configuration.
 ///
 /// # Errors

@@ -1,5 +1,9 @@
 //! Endpoints that are found while the proxy runs: DNS, with its TTLs honoured within bounds, and
-//! the last good answer kept while servers fail.
+//! the last good answer kept while servers fail; a cluster's in [`cluster`].
+
+#[cfg(feature = "kubernetes")]
+pub mod cluster;
+pub mod demand;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -7,6 +11,7 @@ use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use selvedge_contract::config::Kubernetes;
 use selvedge_contract::defaults::upstream::{DNS_CEILING, DNS_ENDPOINTS, DNS_FLOOR};
 use tokio::time::Instant;
 
@@ -15,6 +20,22 @@ use crate::balance::service::DnsName;
 
 /// Longest pause after failures in a row.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Where a pod finds the name of its namespace.
+const NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// The workload's own namespace: as configured, else the pod's, else `default`.
+#[must_use]
+pub fn home(spec: &Kubernetes) -> String {
+    let beside = |token: &String| std::path::Path::new(token).with_file_name("namespace");
+    let file = spec.token.as_ref().map_or_else(|| NAMESPACE.into(), beside);
+    let read = || std::fs::read_to_string(file).ok();
+    let given = spec.namespace.clone().or_else(read);
+    let given = given.map(|text| text.trim().to_owned());
+    given
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "default".to_owned())
+}
 
 /// Starts to resolve a service's name, unless it has none or is being resolved already. Ends when
 /// the service is gone. Must run inside the control runtime.

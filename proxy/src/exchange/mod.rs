@@ -3,6 +3,7 @@
 
 mod authz;
 mod cached;
+pub mod demand;
 mod hold;
 pub mod onward;
 mod part;
@@ -93,7 +94,9 @@ async fn forward<'a>(
         return Ok(Reply::own(answer));
     }
     let onward = || Some(plan.onward.as_ref()?.find(&request.head, downstream.local));
-    let Some(rule) = plan.table.find(&request.head).or_else(onward) else {
+    let named = || plan.named.find(&request.head);
+    let found = plan.table.find(&request.head);
+    let Some(rule) = found.or_else(onward).or_else(named) else {
         policy::mark(plan, notes);
         return Err(ErrorKind::NoRoute.into());
     };

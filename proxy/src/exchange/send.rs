@@ -50,7 +50,7 @@ pub(super) async fn send<'a>(
             tries.now(),
         )?;
         record.tries(&lease, tries.count());
-        tries.mark(&mut request.head.fields);
+        tries.mark(&lease, &mut request.head.fields);
         let sent = {
             let head = &request.head;
             let send = upstream::send(worker, &lease, head, body, interim, client);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::{Client, Config};
+use selvedge_contract::config::Kubernetes;
 
 /// Where a pod finds its own credentials.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -43,13 +44,41 @@ impl Default for Api {
 
 /// Why there is no way to the API.
 #[derive(Debug, thiserror::Error)]
-#[error("the Kubernetes API at {server}: {source}")]
-pub struct ApiError {
-    server: http::Uri,
-    source: Box<kube::Error>,
+pub enum ApiError {
+    /// Files that cannot be read.
+    #[error("the Kubernetes API at {server}: {source}")]
+    Client {
+        /// Where it is.
+        server: http::Uri,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+    /// An address that is none.
+    #[error("`{0}` is no address of a Kubernetes API")]
+    Address(String),
 }
 
 impl Api {
+    /// As a configuration has it.
+    ///
+    /// # Errors
+    /// [`ApiError::Address`].
+    pub fn of(spec: &Kubernetes) -> Result<Self, ApiError> {
+        let mut api = Self::default();
+        if let Some(server) = &spec.server {
+            let parsed = server.parse::<http::Uri>().ok();
+            let whole = parsed.filter(|uri| uri.scheme().is_some() && uri.host().is_some());
+            api.server = whole.ok_or_else(|| ApiError::Address(server.clone()))?;
+        }
+        if let Some(token) = &spec.token {
+            api.token = PathBuf::from(token);
+        }
+        if let Some(ca) = &spec.ca {
+            api.ca = PathBuf::from(ca);
+        }
+        Ok(api)
+    }
+
     /// A client; nothing is connected to yet. Must run inside a runtime.
     ///
     /// It repeats nothing by itself: who asks knows what an answer is worth.
@@ -62,7 +91,7 @@ impl Api {
         config.default_retry = false;
         config.root_cert_file = Some(self.ca.clone());
         config.auth_info.token_file = Some(self.token.to_string_lossy().into_owned());
-        Client::try_from(config).map_err(|error| ApiError {
+        Client::try_from(config).map_err(|error| ApiError::Client {
             server: self.server.clone(),
             source: Box::new(error),
         })

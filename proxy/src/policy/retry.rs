@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Retry, Side};
 use crate::message::{Body, BodyLength, Fields, Known, RequestHead};
 use crate::route::Rule;
 use crate::timer;
-use crate::upstream::{Answer, Failure, Security};
+use crate::upstream::{Answer, Failure};
 use crate::worker::Worker;
 
 /// The tries of one request.
@@ -140,8 +140,8 @@ impl<'a> Tries<'a> {
 
     /// Tells the next proxy that this is a retry, so that it does not retry too. Applications are
     /// told nothing: the field is between proxies.
-    pub fn mark(&self, fields: &mut Fields) {
-        let meshed = matches!(self.service.spec.security, Security::Mesh(_));
+    pub fn mark(&self, lease: &Lease, fields: &mut Fields) {
+        let meshed = lease.security().is_mesh();
         if meshed && self.count > 0 {
             fields.set_known(Known::XSelvedgeAttempt, b"retry");
         } else if !meshed && self.layered {

@@ -18,9 +18,11 @@ use crate::accept::{
     original::{canonical, original_destination},
 };
 use crate::balance::Endpoint;
+use crate::discover::demand::Question;
 use crate::drain::Phase;
 use crate::error::{Error, ErrorKind};
-use crate::exchange::onward;
+use crate::exchange::{demand, onward};
+use crate::message::RequestHead;
 use crate::route::Onward;
 use crate::telemetry::Record;
 use crate::tls::MESH_HTTP;
@@ -54,8 +56,13 @@ pub(super) async fn arrive(
         refuse(&worker, &downstream, &ErrorKind::Loop.into());
         return;
     }
+    let listener = known(&worker, listener.clone(), to).await;
+    let Some(onward) = &listener.onward else {
+        return;
+    };
     let arrival = Arrival {
         worker: &worker,
+        downstream: &downstream,
         listener: &listener,
         onward,
         stream: &stream,
@@ -73,6 +80,26 @@ pub(super) async fn arrive(
         }
         Way::Refused(error) => refuse(&worker, &downstream, &error),
     }
+}
+
+/// The listener as it is once it is known what a connection is going to, or that nobody knows.
+async fn known(worker: &Worker, listener: Arc<ListenerPlan>, to: SocketAddr) -> Arc<ListenerPlan> {
+    let Some(demand) = worker.shared.demand.get() else {
+        return listener;
+    };
+    let calls = |plan: &ListenerPlan| {
+        let onward = plan.onward.as_ref();
+        onward.is_some_and(|onward| onward.by_address.contains_key(&to))
+    };
+    if listener.role != ListenerRole::Outbound || calls(&listener) {
+        return listener;
+    }
+    let question = Question::Address(to.ip());
+    if !demand.is_known_to_be_none(&question) {
+        Box::pin(demand.ask(question)).await;
+    }
+    let now = worker.snapshot().listener(&listener.name).cloned();
+    now.unwrap_or(listener)
 }
 
 fn refuse(worker: &Worker, downstream: &Downstream, error: &Error) {
@@ -116,6 +143,7 @@ enum Speaker {
 
 struct Arrival<'a> {
     worker: &'a Rc<Worker>,
+    downstream: &'a Downstream,
     listener: &'a ListenerPlan,
     onward: &'a Onward,
     stream: &'a TcpStream,
@@ -228,7 +256,7 @@ impl Arrival<'_> {
             ListenerRole::Inbound => !self.onward.rule.guards.is_empty(),
             _ => self.onward.by_address.get(&self.to).is_some_and(|rule| {
                 let mut backends = rule.backends.iter();
-                backends.any(|b| b.service.spec.security.is_mesh())
+                backends.any(|b| b.service.is_meshed())
             }),
         }
     }
@@ -287,6 +315,7 @@ impl Arrival<'_> {
         let known = self.onward.by_address.contains_key(&self.to);
         match self.first().await {
             First::Http1 if known || self.is_for_service().await => Way::Engine,
+            First::Http1 if self.is_found().await => Way::Engine,
             First::Http2 if known => Way::Engine,
             // Nobody reads what is sealed already.
             First::Http1 | First::Http2 | First::Tls => Way::Onward(None),
@@ -308,11 +337,42 @@ impl Arrival<'_> {
     }
 
     fn names_service(&self, head: &[u8]) -> bool {
-        let head = head.strip_prefix(b"\r\n").unwrap_or(head);
-        let Ok(parsed) = parse_request(Bytes::copy_from_slice(head), self.listener) else {
+        let head = self.head(head);
+        head.is_some_and(|head| {
+            self.listener.table.find(&head).is_some()
+                || self.onward.service(&head, self.to).is_some()
+        })
+    }
+
+    fn head(&self, bytes: &[u8]) -> Option<RequestHead> {
+        let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+        let parsed = parse_request(Bytes::copy_from_slice(bytes), self.listener);
+        parsed.ok().map(|parsed| parsed.head)
+    }
+
+    /// Whether the first request names a service that the cluster has, and nobody here knew of.
+    async fn is_found(&self) -> bool {
+        if self.worker.shared.demand.get().is_none() {
+            return false;
+        }
+        let judge = |bytes: &[u8], _| match detect::head_end(bytes) {
+            HeadEnd::Partial(_) => None,
+            HeadEnd::At(end) => Some(self.head(bytes.get(..end).unwrap_or_default())),
+            HeadEnd::Malformed => Some(None),
+        };
+        let limits = &self.listener.limits;
+        let look = detect::look(self.stream, limits.header_block, judge);
+        let Ok(Ok(Some(Some(head)))) = timeout(limits.header_read, look).await else {
             return false;
         };
-        self.listener.table.find(&parsed.head).is_some()
-            || self.onward.service(&parsed.head, self.to).is_some()
+        let snapshot = self.worker.snapshot();
+        let asked = demand::unknown(self.worker, &snapshot, self.downstream, &head);
+        if asked.is_none() {
+            return false;
+        }
+        let now = demand::settle(self.worker, self.downstream, &head).await;
+        let plan = now.listener(&self.listener.name);
+        let onward = plan.and_then(|plan| plan.onward.as_ref());
+        onward.is_some_and(|onward| onward.service(&head, self.to).is_some())
     }
 }

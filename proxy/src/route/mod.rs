@@ -20,7 +20,7 @@ use crate::telemetry::metrics::RouteMetrics;
 pub use aggregate::Aggregate;
 pub use edit::Edits;
 pub use matcher::Matcher;
-pub use onward::Onward;
+pub use onward::{Named, Onward};
 pub use table::Table;
 
 /// A compiled rule: what happens to the requests that match it.

@@ -24,6 +24,26 @@ pub struct Onward {
     pub rule: Arc<Rule>,
 }
 
+/// Services by name and port, where nothing is known but what a request says.
+#[derive(Debug, Default)]
+pub struct Named {
+    /// For each port that a host may have.
+    pub by_port: HashMap<u16, Table>,
+}
+
+impl Named {
+    /// The rule of the service that a request names; no port is that of HTTP.
+    #[must_use]
+    pub fn find(&self, head: &RequestHead) -> Option<&Arc<Rule>> {
+        if self.by_port.is_empty() {
+            return None;
+        }
+        self.by_port
+            .get(&head.host.port().unwrap_or(80))?
+            .find(head)
+    }
+}
+
 impl Onward {
     /// The rule of a service that a request is for; `to` is where its connection was going.
     #[must_use]

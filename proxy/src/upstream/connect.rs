@@ -32,7 +32,7 @@ pub async fn connect(
     first: Option<Vec<u8>>,
 ) -> Result<Io, Error> {
     let spec = &lease.service().spec;
-    let attempt = establish(lease, &spec.security, first);
+    let attempt = establish(lease, lease.security(), first);
     let result = tokio::time::timeout(spec.connect_timeout, attempt)
         .await
         .unwrap_or_else(|_| Err(ErrorKind::ConnectTimeout.into()));
@@ -118,7 +118,7 @@ async fn establish(
         .connect(name, Socket::new(stream))
         .await
         .map_err(tls_error)?;
-    let speaks_h2 = lease.service().spec.speaks == crate::balance::service::Speaks::Http2;
+    let speaks_h2 = lease.speaks() == crate::balance::service::Speaks::Http2;
     let alpn = tls.get_ref().1.alpn_protocol();
     if speaks_h2 && !matches!(alpn, Some(b"h2" | crate::tls::MESH_HTTP)) {
         return Err(Error::with(

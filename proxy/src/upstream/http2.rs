@@ -138,7 +138,7 @@ fn open_stream(
         String::new()
     };
     let toward = Toward {
-        https: !matches!(lease.service().spec.security, Security::Plain),
+        https: !matches!(lease.security(), Security::Plain),
         authority: &address,
         tunnel,
     };

@@ -66,7 +66,7 @@ pub async fn send(
     interim: &dyn Interim,
     client: &Downstream,
 ) -> Result<Answer, Failure> {
-    match lease.service().spec.speaks {
+    match lease.speaks() {
         Speaks::Http1 => http1::send(worker, lease, head, body, interim, client).await,
         Speaks::Http2 => http2::send(worker, lease, head, body, interim).await,
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use selvedge_contract::defaults::upstream::PENDING_WAIT;
+use selvedge_contract::defaults::upstream::{IDLE_HTTP1, IDLE_HTTP2, PENDING_WAIT};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
@@ -62,7 +62,7 @@ impl Pools {
         let pool = Rc::new(Pool {
             endpoint: endpoint.clone(),
             service: Arc::downgrade(lease.service()),
-            life: lease.service().spec.idle,
+            life: life(lease),
             idle: RefCell::default(),
             shared: RefCell::default(),
             connecting: Cell::new(false),
@@ -81,10 +81,8 @@ impl Pools {
             pool.reap(now);
             // A service that a reload removed is gone once its last request is.
             let service = pool.service.upgrade();
-            let known = service.is_some_and(|service| {
-                let live = service.endpoints.load();
-                live.all.iter().any(|e| e.id == pool.endpoint.id)
-            });
+            let known =
+                service.is_some_and(|service| service.endpoints.load().contains(pool.endpoint.id));
             if !known {
                 pool.idle.borrow_mut().clear();
             }
@@ -96,6 +94,16 @@ impl Pools {
     pub fn clear(&self) {
         self.by_endpoint.borrow_mut().clear();
     }
+}
+
+/// Idle life of the connections of a lease. An endpoint of the mesh behind a service that speaks HTTP/1
+/// keeps its connections as those of HTTP/2 are kept: each costs a handshake of both sides.
+fn life(lease: &Lease) -> Duration {
+    let spec = &lease.service().spec;
+    if lease.speaks() != spec.speaks && spec.idle == IDLE_HTTP1 {
+        return IDLE_HTTP2;
+    }
+    spec.idle
 }
 
 impl Pool {

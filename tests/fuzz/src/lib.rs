@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use targets::{
     acme, answers, authority, carry, chunked, config, frames, heads, hpack, identity, login, pods,
-    proof, redirected, target, trace,
+    proof, redirected, target, trace, watched,
 };
 
 /// A target: panics when a property does not hold.
@@ -38,6 +38,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("plan", redirected::plan),
     ("review", pods::review),
     ("manifests", pods::manifests),
+    ("watched", watched::watched),
     ("config", config::config),
     ("acme", acme::answer),
     ("login", login::login),

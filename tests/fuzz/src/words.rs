@@ -17,6 +17,7 @@ pub fn words(target: &str) -> &'static [&'static [u8]] {
         "config" => CONFIG,
         "plan" => PLANS,
         "review" | "manifests" => PODS,
+        "watched" => crate::targets::watched::WORDS,
         "acme" => ACME,
         "login" => LOGIN,
         "proof" => PROOF,

@@ -19,6 +19,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -98,6 +99,8 @@ impl KubeApi {
             SanType::DnsName("kubernetes.default.svc".try_into().unwrap()),
             SanType::DnsName("localhost".try_into().unwrap()),
         ]);
+        // Whoever runs a proxy in a test may read it.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::write(dir.path().join("ca.crt"), ca.bundle()).unwrap();
         std::fs::write(dir.path().join("token"), "token-of-selvedge").unwrap();
         let mut access = Access::default();

@@ -6,6 +6,7 @@ mod acme;
 mod credentials;
 mod dev;
 mod edge;
+mod kubernetes;
 mod listener;
 mod login;
 mod policy;
@@ -31,6 +32,7 @@ pub use edge::{
     Frame, Hsts, PathReplacement, RequestTransform, ResponseTransform, Security, Transform,
     VersionPolicy,
 };
+pub use kubernetes::{Kubernetes, KubernetesService, PortRef};
 pub use listener::{
     CertificateFiles, ClientCertificateMode, ClientCertificates, Listener, ListenerProtocol,
     ListenerTls, ProxyProtocol, TlsVersion,
@@ -78,6 +80,9 @@ pub struct Config {
     pub acme: BTreeMap<String, Acme>,
     /// Who this proxy is in the mesh, and which CA says so.
     pub identity: Option<IdentitySpec>,
+    /// Services and endpoints from the Kubernetes API. Default: only those that are written here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
     /// Sidecar: ports on which the mesh reaches the application.
     pub inbound: Vec<Inbound>,
     /// Sidecar: where the application reaches the mesh.

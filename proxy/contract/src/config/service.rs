@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::Duration;
 
-/// What requests are sent to. Either `endpoints` or `dns` is set.
+use super::KubernetesService;
+
+/// What requests are sent to. One of `endpoints`, `dns` and `kubernetes` is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Service {
@@ -15,6 +17,9 @@ pub struct Service {
     /// A name to resolve (A and AAAA; SRV where it begins with `_`). End it with a dot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<String>,
+    /// A service of the cluster, where the configuration has `kubernetes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesService>,
     /// Port of the addresses that `dns` gives; SRV brings its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,

@@ -29,6 +29,7 @@ fn service(strategy: Strategy, weights: &[u32]) -> Service {
         },
         breaker: None,
         dns: None,
+        kubernetes: None,
     };
     let endpoints: Vec<_> = weights
         .iter()

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_contract::config::{Inbound, Listener, ListenerProtocol, MtlsMode, UpstreamProtocol};
+use selvedge_contract::config::{
+    Inbound, KubernetesService, Listener, ListenerProtocol, MtlsMode, UpstreamProtocol,
+};
 use selvedge_contract::defaults::{Limits, Role};
 use selvedge_gateway::authorize::Sense;
 use selvedge_gateway::hostname::Pattern;
@@ -15,13 +17,13 @@ use crate::balance::Service;
 use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
 use crate::route::table::Path;
-use crate::route::{Backend, Edits, Matcher, RetryPolicy, Rule, Table};
+use crate::route::{Backend, Edits, Matcher, Named, RetryPolicy, Rule, Table};
 use crate::tls::{FileCertificates, ServerTls};
 
 use super::policies::Policies;
 use super::routes::{self, CompiledRule};
 use super::services::{Services, app_service};
-use super::{At, Compiler, Mode, Pass, limits};
+use super::{At, Compiler, Mode, Pass, cluster, limits};
 
 /// What listeners bring besides themselves.
 pub(super) struct Compiled {
@@ -121,6 +123,7 @@ impl Compiler {
             guards,
             treatment,
             onward: None,
+            named: Named::default(),
         };
         Some((plan, files))
     }
@@ -196,6 +199,7 @@ impl Compiler {
             guards: Vec::new(),
             treatment: Treatment::default(),
             onward,
+            named: Named::default(),
         })
     }
 
@@ -258,7 +262,19 @@ impl Compiler {
         let mut table = Table::default();
         routes::fill(pass, &mut table, "outbound", None, rules);
         let mut onward = spec.transparent.then(|| self.passing_on(pass));
-        for (name, (spec, service)) in services {
+        let mut named = Named::default();
+        let mut own: Vec<(&KubernetesService, Arc<Rule>)> = Vec::new();
+        let home = pass
+            .config
+            .kubernetes
+            .as_ref()
+            .map(crate::discover::home)
+            .unwrap_or_default();
+        // Those of the configuration first: what is found may be one of them.
+        let (said, found): (Vec<_>, Vec<_>) = services
+            .iter()
+            .partition(|(name, _)| pass.config.services.contains_key(*name));
+        for (name, (spec, service)) in said.into_iter().chain(found) {
             let mut policies = pass.known_policies(&spec.policies);
             policies.guards.sort_by_key(Guard::order);
             let rule = format!("outbound/{name}");
@@ -270,9 +286,22 @@ impl Compiler {
                 limits.request,
                 routes::default_retry(),
             );
+            if let Some(found) = self.discovered.get(name).filter(|f| f.spec == *spec) {
+                let known = own
+                    .iter()
+                    .find(|(target, _)| cluster::is_same(target, &home, found));
+                let rule = known.map_or(&rule, |(_, rule)| rule);
+                cluster::add(onward.as_deref_mut(), &mut named, found, rule);
+                continue;
+            }
+            own.extend(
+                spec.kubernetes
+                    .as_ref()
+                    .map(|target| (target, rule.clone())),
+            );
             // `orders`, and `orders.localhost` for tools that insist on a resolvable name.
-            let own = [name.clone(), format!("{name}.localhost")];
-            let hosts = own.iter().chain(&spec.hostnames);
+            let names = [name.clone(), format!("{name}.localhost")];
+            let hosts = names.iter().chain(&spec.hostnames);
             let hosts: Vec<Pattern> = hosts.filter_map(|host| host.parse().ok()).collect();
             let at = At::key("services").then(name).then("addresses");
             let addresses = pass.called_at(&at, &spec.addresses, onward.as_deref());
@@ -295,6 +324,7 @@ impl Compiler {
             guards: Vec::new(),
             treatment: Treatment::default(),
             onward,
+            named,
         })
     }
 

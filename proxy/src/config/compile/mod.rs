@@ -6,6 +6,7 @@ mod acme;
 mod aggregates;
 mod at;
 mod callbacks;
+mod cluster;
 mod counts;
 mod credentials;
 mod ext_authz;
@@ -39,6 +40,7 @@ use selvedge_contract::defaults::{Limits, Role, process};
 
 use crate::acme::{Issuer, Issuers};
 use crate::balance::Service;
+use crate::discover::demand::Discovered;
 use crate::policy::guard::Guard;
 use crate::policy::keys::KeySource;
 use crate::policy::limit::Limit;
@@ -75,6 +77,8 @@ pub struct Compiler {
     store: Option<Arc<IdentityStore>>,
     generation: u64,
     services: BTreeMap<String, (selvedge_contract::config::Service, Arc<Service>)>,
+    /// Services that were found because they are called; for whoever compiles to set.
+    pub discovered: BTreeMap<String, Discovered>,
     /// Services behind inbound ports.
     apps: BTreeMap<(Option<SocketAddr>, UpstreamProtocol), Arc<Service>>,
     /// What a transparent outbound port carries on.
@@ -150,6 +154,7 @@ impl Compiler {
             store,
             generation: 0,
             services: BTreeMap::new(),
+            discovered: BTreeMap::new(),
             apps: BTreeMap::new(),
             passed: None,
             files: Vec::new(),
@@ -208,6 +213,7 @@ impl Compiler {
         let services = self.services(&mut pass);
         let compiled = self.listeners(&mut pass, &services);
         pass.check_mode(self.mode);
+        pass.check_kubernetes();
         pass.check_telemetry();
         pass.check_limits();
         report.findings.append(&mut pass.found);

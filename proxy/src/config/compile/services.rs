@@ -15,7 +15,7 @@ use selvedge_contract::defaults::upstream as defaults;
 use selvedge_contract::identity::SpiffeId;
 
 use crate::balance::breaker::BreakerSpec;
-use crate::balance::service::{DnsName, EjectionSpec, Speaks, Strategy};
+use crate::balance::service::{ClusterService, DnsName, EjectionSpec, Speaks, Strategy};
 use crate::balance::{Reached, Service, ServiceSpec};
 use crate::tls;
 use crate::upstream::security::{MeshTls, ServerTls};
@@ -29,6 +29,12 @@ impl Compiler {
     /// Every service; one whose configuration has not changed is the same as before.
     pub(super) fn services(&mut self, pass: &mut Pass<'_>) -> Services {
         let mut services = Services::new();
+        let home = pass
+            .config
+            .kubernetes
+            .as_ref()
+            .map(crate::discover::home)
+            .unwrap_or_default();
         for (name, spec) in &pass.config.services {
             let at = At::key("services").then(name);
             let endpoints = pass.endpoints(&at, spec);
@@ -38,11 +44,25 @@ impl Compiler {
             let live = match self.services.get(name) {
                 Some((old, live)) if old == spec => live.clone(),
                 _ => Arc::new(Service::new(
-                    full_spec(self.name(name), spec, security),
+                    full_spec(self.name(name), spec, security, &home),
                     &endpoints,
                 )),
             };
             services.insert(name.clone(), (spec.clone(), live));
+        }
+        for (name, found) in self.discovered.clone() {
+            if pass.config.services.contains_key(&name) {
+                continue;
+            }
+            let spec = &found.spec;
+            let live = match self.services.get(&name) {
+                Some((old, live)) if old == spec => live.clone(),
+                _ => {
+                    let spec = full_spec(self.name(&name), spec, Security::Plain, "");
+                    Arc::new(Service::new(spec, &[]))
+                }
+            };
+            services.insert(name, (found.spec, live));
         }
         services
     }
@@ -123,9 +143,18 @@ impl Compiler {
 
 impl Pass<'_> {
     fn endpoints(&mut self, at: &At, spec: &Spec) -> Vec<(SocketAddr, u32)> {
-        if spec.endpoints.is_empty() == spec.dns.is_none() {
-            let remedy = "set `endpoints`, or `dns` with `port`";
-            self.error(at, "a service has either endpoints or a DNS name", remedy);
+        let sources = [
+            !spec.endpoints.is_empty(),
+            spec.dns.is_some(),
+            spec.kubernetes.is_some(),
+        ];
+        if sources.into_iter().filter(|there| *there).count() != 1 {
+            let remedy =
+                "set `endpoints`, or `dns` with `port`, or `kubernetes`, and one of them only";
+            self.error(at, "endpoints of a service come from one place", remedy);
+        }
+        if let Some(target) = &spec.kubernetes {
+            self.check_cluster_service(&at.then("kubernetes"), target);
         }
         let mut endpoints = Vec::new();
         for (index, endpoint) in spec.endpoints.iter().enumerate() {
@@ -172,7 +201,10 @@ impl Pass<'_> {
             _ => {}
         }
         if spec.proxy_protocol.is_some()
-            && (spec.mesh.is_some() || spec.protocol == UpstreamProtocol::Http2)
+            && (spec.mesh.is_some()
+                || spec.protocol == UpstreamProtocol::Http2
+                // Any of its endpoints may be in the mesh.
+                || (spec.kubernetes.is_some() && self.config.identity.is_some()))
         {
             let message = "a connection of HTTP/2 is many clients', and a PROXY header names one";
             let remedy = "set `protocol: http1`, without `mesh`";
@@ -203,7 +235,8 @@ impl Pass<'_> {
     }
 }
 
-fn full_spec(name: Arc<str>, spec: &Spec, security: Security) -> ServiceSpec {
+/// `home` is the namespace of services of the cluster that name none.
+fn full_spec(name: Arc<str>, spec: &Spec, security: Security, home: &str) -> ServiceSpec {
     let meshed = matches!(security, Security::Mesh(_));
     let speaks = match spec.protocol {
         UpstreamProtocol::Http1 if !meshed => Speaks::Http1,
@@ -251,6 +284,11 @@ fn full_spec(name: Arc<str>, spec: &Spec, security: Security) -> ServiceSpec {
             name: name.clone(),
             port: spec.port,
         }),
+        kubernetes: spec.kubernetes.as_ref().map(|target| ClusterService {
+            namespace: target.namespace.clone().unwrap_or_else(|| home.to_owned()),
+            service: target.service.clone(),
+            port: target.port.clone(),
+        }),
     }
 }
 
@@ -266,7 +304,7 @@ pub(super) fn app_service(
         connect_timeout: Some(selvedge_contract::units::Duration(defaults::CONNECT_APP)),
         ..Spec::default()
     };
-    let mut spec = full_spec(name, &spec, Security::Plain);
+    let mut spec = full_spec(name, &spec, Security::Plain, "");
     if app.is_none() {
         spec.reached = Reached::AsApplication;
         // Nothing could be called in place of a port that fails.
@@ -282,7 +320,7 @@ pub(super) fn passed_service(name: Arc<str>) -> Service {
         connect_timeout: Some(selvedge_contract::units::Duration(CONNECT)),
         ..Spec::default()
     };
-    let mut spec = full_spec(name, &spec, Security::Plain);
+    let mut spec = full_spec(name, &spec, Security::Plain, "");
     spec.reached = Reached::WhereItWasGoing;
     Service::new(spec, &[])
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
-use crate::exchange;
+use crate::exchange::{self, demand};
 use crate::message::{Body, BodyLength, Request, ResponseHead, Version};
 use crate::protocol::io::Io;
 use crate::protocol::tunnel::{self, TunnelEnd};
@@ -164,7 +164,10 @@ impl Session {
         let method = head.method.clone();
         let limits = &self.downstream.listener.limits;
         let body = self.request_body(length, expects_continue);
-        let snapshot = self.worker.snapshot();
+        let mut snapshot = self.worker.snapshot();
+        if demand::unknown(&self.worker, &snapshot, &self.downstream, &head).is_some() {
+            snapshot = Box::pin(demand::settle(&self.worker, &self.downstream, &head)).await;
+        }
         let context = exchange::Context {
             worker: &self.worker,
             snapshot: &snapshot,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::accept::{Downstream, ListenerPlan};
 use crate::error::{Error, ErrorKind};
-use crate::exchange;
+use crate::exchange::{self, demand};
 use crate::message::{Body, BodyLength, Request, ResponseHead};
 use crate::protocol::io::Io;
 use crate::protocol::tunnel::{self, TunnelEnd};
@@ -240,6 +240,10 @@ async fn stream(
             return Box::pin(answer(handle, outgoing, head_only, &downstream, &mut timer)).await;
         }
     };
+    let mut snapshot = snapshot;
+    if demand::unknown(&worker, &snapshot, &downstream, &head).is_some() {
+        snapshot = Box::pin(demand::settle(&worker, &downstream, &head)).await;
+    }
     let tunnelled = head.upgrade.is_some();
     let body = if tunnelled || length == BodyLength::Exact(0) {
         Body::Empty

@@ -20,6 +20,7 @@ fn listener() -> ListenerPlan {
         guards: Vec::new(),
         treatment: crate::policy::treatment::Treatment::default(),
         onward: None,
+        named: Default::default(),
     }
 }
 
