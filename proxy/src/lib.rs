@@ -32,6 +32,7 @@ pub mod identity;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod message;
+pub mod pages;
 pub mod policy;
 pub mod protocol;
 pub mod respond;

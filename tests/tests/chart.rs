@@ -186,6 +186,47 @@ fn processes_take_what_the_chart_gives_them() {
     }
 }
 
+#[test]
+fn a_gateway_takes_what_the_chart_writes_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().display().to_string();
+    let leaf = selvedge_tests::TestCa::new().server(&["shop.example"]);
+    let (certificate, key) = leaf.write(dir.path(), "edge");
+    for (set, name) in [
+        ("gateway", "selvedge-gateway"),
+        ("plain", "selvedge-gateway"),
+        ("production", "edge"),
+    ] {
+        let objects = objects(&rendered(set));
+        let map = find(&objects, "ConfigMap", name);
+        let config = dir.path().join(set);
+        std::fs::create_dir(&config).unwrap();
+        for file in ["cluster.yaml", "gateway.yaml"] {
+            let text = map["data"][file].as_str().unwrap();
+            let text = text
+                .replace(
+                    "/etc/selvedge/secrets/edge-tls/tls.crt",
+                    &certificate.display().to_string(),
+                )
+                .replace(
+                    "/etc/selvedge/secrets/edge-tls/tls.key",
+                    &key.display().to_string(),
+                );
+            std::fs::write(config.join(file), text).unwrap();
+        }
+        let output = Command::new(binary())
+            .args(["check", "--mode", "gateway"])
+            .arg(&config)
+            .output()
+            .unwrap();
+        let told = good(output);
+        assert!(
+            told.contains("ok: gateway configuration, 2 file(s)"),
+            "{place}: {told}"
+        );
+    }
+}
+
 /// Arguments are those of the binary: one that is not known, or missing, is told apart from a file that
 /// is not here.
 fn takes(container: &Value) {

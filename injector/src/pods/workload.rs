@@ -93,6 +93,14 @@ pub fn configuration(settings: &Settings, options: &Options) -> Value {
         "drain": { "delay": options.drain_delay },
         "outbound": { "bind": "127.0.0.1:15001" },
     });
+    if !settings.cluster_domain.is_empty() {
+        let file = |name: &str| format!("{}/{name}", super::containers::API_DIR);
+        config["kubernetes"] = json!({
+            "token": file("token"),
+            "ca": file("ca.crt"),
+            "clusterDomain": settings.cluster_domain,
+        });
+    }
     let mtls = if options.strict {
         "strict"
     } else {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -10,6 +11,7 @@ use crate::admin::{self, Request};
 use crate::app::{App, Options, StartError};
 use crate::config::watch::Watch;
 use crate::drain::Phase;
+use crate::pages;
 use crate::worker::Shared;
 
 use super::complain;
@@ -43,6 +45,9 @@ pub(super) fn run(options: Options, filter: &str) -> ExitCode {
     }
 }
 
+/// By now a process has done what only its start does.
+const SETTLED: Duration = Duration::from_secs(10);
+
 /// The signals that a process listens to.
 struct Signals {
     terminate: Signal,
@@ -70,6 +75,12 @@ async fn serve(options: Options, level: Level) -> Result<(), StartError> {
     let (requests, mut asked) = mpsc::channel(4);
     let source = app.shared.snapshot().source.admin.clone();
     admin::start(&source, &app.shared, app.store().cloned(), level, requests).await?;
+    // Ends with the process.
+    tokio::spawn(async {
+        tokio::time::sleep(SETTLED).await;
+        let bytes = pages::give_back();
+        tracing::debug!(bytes, "pages of the start given back");
+    });
     loop {
         let next = tokio::select! {
             _ = signals.terminate.recv() => Next::Drain,

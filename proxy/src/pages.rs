@@ -1,0 +1,105 @@
+//! Beside the path: pages of the program that only its start needed are given back.
+//!
+//! What a process has mapped of its own program counts as its memory. Reading arguments, configuration
+//! and certificates touches most of a binary that has every role in it; serving requests touches a
+//! fraction. The pages are clean and shared with every other process of the binary, so what this saves
+//! is mostly what monitoring sees; they come back by themselves where they are needed.
+
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+/// Gives back what is mapped of the program and was never written to; gives how many bytes of addresses
+/// that were. Best effort: where the system does not tell what is mapped, nothing happens.
+pub fn give_back() -> usize {
+    let program = fs::read_link("/proc/self/exe").unwrap_or_default();
+    let mappings = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    let parts = untouched(&mappings, &program);
+    parts.into_iter().map(release).sum()
+}
+
+/// Parts of a program that cannot be written to and never were, from what `/proc/self/smaps` says.
+fn untouched(mappings: &str, program: &Path) -> Vec<Range<usize>> {
+    let mut parts = Vec::new();
+    let mut current = None;
+    for line in mappings.lines() {
+        if let Some(part) = beginning(line, program) {
+            current = part;
+        } else if let Some(count) = line.strip_prefix("Anonymous:")
+            && let Some(part) = current.take()
+            && count.trim() == "0 kB"
+        {
+            parts.push(part);
+        }
+    }
+    parts
+}
+
+/// `Some` for a line with which a mapping begins: its range, if it is of the program and read-only.
+fn beginning(line: &str, program: &Path) -> Option<Option<Range<usize>>> {
+    let mut words = line.split_ascii_whitespace();
+    let (from, to) = words.next()?.split_once('-')?;
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    let range = address(from)?..address(to)?;
+    let permissions = words.next()?;
+    // Behind offset, device and inode.
+    let file = words.nth(3).map(Path::new);
+    let fits = matches!(permissions, "r--p" | "r-xp") && file == Some(program);
+    Some(fits.then_some(range))
+}
+
+/// Gives a part back; gives its length.
+#[expect(unsafe_code, reason = "the one place for memory; the proof is below")]
+fn release(part: Range<usize>) -> usize {
+    let start = std::ptr::with_exposed_provenance_mut(part.start);
+    // SAFETY: the range is a whole mapping of this program's file, private, not writable, and without a
+    // page of its own (`Anonymous: 0 kB`): every page is the file's. Nobody maps or writes there after
+    // the loader has ended, which was before `main`. Dropping such pages changes no byte that can be
+    // read: the next access brings the same ones from the same file, which the system protects from
+    // being written as long as it is run.
+    let done = unsafe { rustix::mm::madvise(start, part.len(), rustix::mm::Advice::LinuxDontNeed) };
+    done.map_or(0, |()| part.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_clean_parts_of_the_program_are_found() {
+        let text = "\
+55aa00000000-55aa00100000 r--p 00000000 08:01 42                         /selvedge
+Size:               1024 kB
+Anonymous:             0 kB
+VmFlags: rd mr mw me
+55aa00100000-55aa00200000 r-xp 00100000 08:01 42                         /selvedge
+Anonymous:             0 kB
+55aa00200000-55aa00210000 r--p 00200000 08:01 42                         /selvedge
+Anonymous:            40 kB
+55aa00210000-55aa00220000 rw-p 00210000 08:01 42                         /selvedge
+Anonymous:             0 kB
+7f0000000000-7f0000100000 r-xp 00000000 08:01 43                         /lib/libc.so.6
+Anonymous:             0 kB
+7fff00000000-7fff00100000 rw-p 00000000 00:00 0                          [stack]
+Anonymous:             0 kB
+";
+        let found = untouched(text, Path::new("/selvedge"));
+        assert_eq!(
+            found,
+            [
+                0x55aa_0000_0000..0x55aa_0010_0000,
+                0x55aa_0010_0000..0x55aa_0020_0000
+            ]
+        );
+        assert!(untouched("", Path::new("/selvedge")).is_empty());
+        assert!(untouched("Anonymous: 0 kB\nxyz\n-\n", Path::new("")).is_empty());
+    }
+
+    #[test]
+    fn a_program_goes_on_when_its_pages_are_given_back() {
+        assert!(give_back() > 1 << 20);
+        assert!(give_back() > 1 << 20);
+        let text: String = (0..1000).map(|n| n.to_string()).collect();
+        assert_eq!(text.len(), 2890);
+    }
+}
