@@ -1,29 +1,26 @@
-//! Beside the path: pages of the program that only its start needed are given back.
+//! Beside the path: pages of the program and its libraries that only its start needed are given back.
 //!
-//! What a process has mapped of its own program counts as its memory. Reading arguments, configuration
+//! What a process has mapped of its files counts as its memory. Reading arguments, configuration
 //! and certificates touches most of a binary that has every role in it; serving requests touches a
 //! fraction. The pages are clean and shared with every other process of the binary, so what this saves
 //! is mostly what monitoring sees; they come back by themselves where they are needed.
 
 use std::fs;
 use std::ops::Range;
-use std::path::Path;
 
-/// Gives back what is mapped of the program and was never written to; gives how many bytes of addresses
-/// that were. Best effort: where the system does not tell what is mapped, nothing happens.
+/// Gives back what is mapped of files and was never written to; gives how many bytes of addresses that
+/// were. Best effort: where the system does not tell what is mapped, nothing happens.
 pub fn give_back() -> usize {
-    let program = fs::read_link("/proc/self/exe").unwrap_or_default();
     let mappings = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
-    let parts = untouched(&mappings, &program);
-    parts.into_iter().map(release).sum()
+    untouched(&mappings).into_iter().map(release).sum()
 }
 
-/// Parts of a program that cannot be written to and never were, from what `/proc/self/smaps` says.
-fn untouched(mappings: &str, program: &Path) -> Vec<Range<usize>> {
+/// Parts of files that cannot be written to and never were, from what `/proc/self/smaps` says.
+fn untouched(mappings: &str) -> Vec<Range<usize>> {
     let mut parts = Vec::new();
     let mut current = None;
     for line in mappings.lines() {
-        if let Some(part) = beginning(line, program) {
+        if let Some(part) = beginning(line) {
             current = part;
         } else if let Some(count) = line.strip_prefix("Anonymous:")
             && let Some(part) = current.take()
@@ -35,16 +32,16 @@ fn untouched(mappings: &str, program: &Path) -> Vec<Range<usize>> {
     parts
 }
 
-/// `Some` for a line with which a mapping begins: its range, if it is of the program and read-only.
-fn beginning(line: &str, program: &Path) -> Option<Option<Range<usize>>> {
+/// `Some` for a line with which a mapping begins: its range, if it is of a file and read-only.
+fn beginning(line: &str) -> Option<Option<Range<usize>>> {
     let mut words = line.split_ascii_whitespace();
     let (from, to) = words.next()?.split_once('-')?;
     let address = |text| usize::from_str_radix(text, 16).ok();
     let range = address(from)?..address(to)?;
     let permissions = words.next()?;
     // Behind offset, device and inode.
-    let file = words.nth(3).map(Path::new);
-    let fits = matches!(permissions, "r--p" | "r-xp") && file == Some(program);
+    let is_file = words.nth(3).is_some_and(|file| file.starts_with('/'));
+    let fits = matches!(permissions, "r--p" | "r-xp") && is_file;
     Some(fits.then_some(range))
 }
 
@@ -52,11 +49,11 @@ fn beginning(line: &str, program: &Path) -> Option<Option<Range<usize>>> {
 #[expect(unsafe_code, reason = "the one place for memory; the proof is below")]
 fn release(part: Range<usize>) -> usize {
     let start = std::ptr::with_exposed_provenance_mut(part.start);
-    // SAFETY: the range is a whole mapping of this program's file, private, not writable, and without a
-    // page of its own (`Anonymous: 0 kB`): every page is the file's. Nobody maps or writes there after
-    // the loader has ended, which was before `main`. Dropping such pages changes no byte that can be
-    // read: the next access brings the same ones from the same file, which the system protects from
-    // being written as long as it is run.
+    // SAFETY: the range is a whole mapping of a file, private, not writable, and without a page of its
+    // own (`Anonymous: 0 kB`): every page is the file's, and clean. Such mappings are the loader's, which
+    // has ended before `main`; nothing here maps files or changes protections. The system itself drops
+    // such pages whenever it is short of memory, and brings them back from the file at the next access:
+    // no byte that can be read changes by our asking for it.
     let done = unsafe { rustix::mm::madvise(start, part.len(), rustix::mm::Advice::LinuxDontNeed) };
     done.map_or(0, |()| part.len())
 }
@@ -66,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_clean_parts_of_the_program_are_found() {
+    fn only_clean_parts_of_files_are_found() {
         let text = "\
 55aa00000000-55aa00100000 r--p 00000000 08:01 42                         /selvedge
 Size:               1024 kB
@@ -83,16 +80,16 @@ Anonymous:             0 kB
 7fff00000000-7fff00100000 rw-p 00000000 00:00 0                          [stack]
 Anonymous:             0 kB
 ";
-        let found = untouched(text, Path::new("/selvedge"));
         assert_eq!(
-            found,
+            untouched(text),
             [
                 0x55aa_0000_0000..0x55aa_0010_0000,
-                0x55aa_0010_0000..0x55aa_0020_0000
+                0x55aa_0010_0000..0x55aa_0020_0000,
+                0x7f00_0000_0000..0x7f00_0010_0000,
             ]
         );
-        assert!(untouched("", Path::new("/selvedge")).is_empty());
-        assert!(untouched("Anonymous: 0 kB\nxyz\n-\n", Path::new("")).is_empty());
+        assert!(untouched("").is_empty());
+        assert!(untouched("Anonymous: 0 kB\nxyz\n-\n").is_empty());
     }
 
     #[test]
