@@ -22,11 +22,14 @@ fn untouched(mappings: &str) -> Vec<Range<usize>> {
     for line in mappings.lines() {
         if let Some(part) = beginning(line) {
             current = part;
-        } else if let Some(count) = line.strip_prefix("Anonymous:")
-            && let Some(part) = current.take()
-            && count.trim() == "0 kB"
-        {
-            parts.push(part);
+        } else if let Some((name, count)) = line.split_once(':') {
+            match name {
+                // A page of its own, in memory or elsewhere.
+                "Anonymous" | "Swap" if count.trim() != "0 kB" => current = None,
+                // The last line of each.
+                "VmFlags" => parts.extend(current.take()),
+                _ => {}
+            }
         }
     }
     parts
@@ -50,7 +53,7 @@ fn beginning(line: &str) -> Option<Option<Range<usize>>> {
 fn release(part: Range<usize>) -> usize {
     let start = std::ptr::with_exposed_provenance_mut(part.start);
     // SAFETY: the range is a whole mapping of a file, private, not writable, and without a page of its
-    // own (`Anonymous: 0 kB`): every page is the file's, and clean. Such mappings are the loader's, which
+    // own (`Anonymous: 0 kB`, `Swap: 0 kB`): every page is the file's, and clean. Such mappings are the loader's, which
     // has ended before `main`; nothing here maps files or changes protections. The system itself drops
     // such pages whenever it is short of memory, and brings them back from the file at the next access:
     // no byte that can be read changes by our asking for it.
@@ -64,24 +67,32 @@ mod tests {
 
     #[test]
     fn only_clean_parts_of_files_are_found() {
-        let text = "\
-55aa00000000-55aa00100000 r--p 00000000 08:01 42                         /selvedge
-Size:               1024 kB
-Anonymous:             0 kB
-VmFlags: rd mr mw me
-55aa00100000-55aa00200000 r-xp 00100000 08:01 42                         /selvedge
-Anonymous:             0 kB
-55aa00200000-55aa00210000 r--p 00200000 08:01 42                         /selvedge
-Anonymous:            40 kB
-55aa00210000-55aa00220000 rw-p 00210000 08:01 42                         /selvedge
-Anonymous:             0 kB
-7f0000000000-7f0000100000 r-xp 00000000 08:01 43                         /lib/libc.so.6
-Anonymous:             0 kB
-7fff00000000-7fff00100000 rw-p 00000000 00:00 0                          [stack]
-Anonymous:             0 kB
-";
+        let mapping = |head: &str, anonymous: u32, swap: u32| {
+            format!(
+                "{head}\nSize: 1024 kB\nAnonymous: {anonymous} kB\nSwap: {swap} kB\nVmFlags: rd mr mw me\n"
+            )
+        };
+        let program = "00000000 08:01 42                         /selvedge";
+        let text = [
+            mapping(&format!("55aa00000000-55aa00100000 r--p {program}"), 0, 0),
+            mapping(&format!("55aa00100000-55aa00200000 r-xp {program}"), 0, 0),
+            mapping(&format!("55aa00200000-55aa00210000 r--p {program}"), 40, 0),
+            mapping(&format!("55aa00210000-55aa00220000 r--p {program}"), 0, 40),
+            mapping(&format!("55aa00220000-55aa00230000 rw-p {program}"), 0, 0),
+            mapping(
+                "7f0000000000-7f0000100000 r-xp 00000000 08:01 43 /lib/libc.so.6",
+                0,
+                0,
+            ),
+            mapping(
+                "7fff00000000-7fff00100000 r--p 00000000 00:00 0 [vvar]",
+                0,
+                0,
+            ),
+        ]
+        .concat();
         assert_eq!(
-            untouched(text),
+            untouched(&text),
             [
                 0x55aa_0000_0000..0x55aa_0010_0000,
                 0x55aa_0010_0000..0x55aa_0020_0000,
@@ -89,7 +100,7 @@ Anonymous:             0 kB
             ]
         );
         assert!(untouched("").is_empty());
-        assert!(untouched("Anonymous: 0 kB\nxyz\n-\n").is_empty());
+        assert!(untouched("Anonymous: 0 kB\nxyz\n-\nVmFlags: rd\n").is_empty());
     }
 
     #[test]

@@ -97,6 +97,8 @@ pub fn pod(namespace: &str, app: &str, name: &str, account: &str, meshed: bool) 
     });
     if meshed {
         pod["metadata"]["annotations"]["selvedge.dev/status"] = json!("{}");
+        pod["spec"]["initContainers"] =
+            json!([{ "name": "selvedge-proxy", "image": "selvedge:1" }]);
     }
     pod
 }

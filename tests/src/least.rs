@@ -15,7 +15,7 @@ pub fn confined(program: &Path, volume: Option<&Path>) -> Command {
     let mut script = String::from(
         "set -e; mount --make-rprivate /; \
          for m in $(awk '{print $5}' /proc/self/mountinfo | sort -u); do \
-           case $m in /proc*|/sys*|/dev*) ;; *) mount -o remount,bind,ro \"$m\" ;; esac; \
+           case $m in /proc*|/sys*|/dev*|/run/netns/*) ;; *) mount -o remount,bind,ro \"$m\" ;; esac; \
          done; ",
     );
     if let Some(volume) = volume {

@@ -227,3 +227,24 @@ fn without_leave_to_see_pods_nothing_is_called() {
     wait_until("it is called", || call(&web).0 == 200);
     assert!(shop.app.seen().iter().all(|seen| !seen.text().is_empty()));
 }
+
+#[test]
+fn ports_that_are_reached_without_the_sidecar_are_called_in_plaintext() {
+    let shop = Shop::new();
+    let plain = Upstream::answering("plain");
+    let port = plain.address().port();
+    for (name, mesh) in [
+        ("skipped", json!({ "except": [port.to_string()] })),
+        ("none", json!({ "only": [] })),
+    ] {
+        let mut one = pod("shop", "orders", name, "orders", true);
+        one["metadata"]["annotations"]["selvedge.dev/status"] =
+            json!(json!({ "mesh": mesh }).to_string());
+        let one = shop.api.put(one);
+        let endpoints = [ready_pod("127.0.0.1", &one)];
+        shop.api
+            .put(slice(&shop.service(), "plain", port, &endpoints));
+        let web = shop.web("");
+        assert_eq!(call(&web), (200, "plain".to_owned()), "{name}");
+    }
+}

@@ -133,6 +133,15 @@ async fn heavy(caller: Caller, large: Vec<u8>) {
     let many = format!("{{\"request\":[{}[]]}}", "[],".repeat(400_000));
     let (status, told) = caller.ask("/inject", many).await;
     assert_eq!(status, 413, "{told}");
+    // What is rendered would be many times what was sent.
+    let containers = vec![json!({ "name": "0" }); 26_000];
+    let many = json!({
+        "metadata": { "annotations": { "selvedge.dev/capture": "proxy" } },
+        "spec": { "containers": containers },
+    });
+    let many = review("shop", &many).to_string();
+    let (status, told) = caller.ask("/inject/namespace", many).await;
+    assert_eq!((status, &told["response"]["allowed"]), (200, &json!(false)));
     // The same without saying so beforehand.
     let mut stream = caller.connect().await.unwrap();
     let head = "POST /inject HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -229,6 +238,8 @@ fn two_hundred_ask_at_the_same_time_and_some_mean_no_good() {
         None => Duration::from_secs(2),
     };
     assert!(percentile(99) < bar, "{:?}", percentile(99));
+    // What the chart lets it have.
+    assert!(cluster.injector.peak() < 256 << 20);
     let failed = |reason: &str| {
         let labels = ["outcome=\"failed\"", reason];
         cluster

@@ -18,6 +18,9 @@ pub enum Malformed {
     /// A question without its name cannot be answered.
     #[error("`request.uid` is missing, or longer than {UID} bytes, or not plain text")]
     Uid,
+    /// A namespace whose name could not be one.
+    #[error("`request.namespace` is no name of a namespace")]
+    Namespace,
     /// Nothing to look at.
     #[error("`request.object` is missing")]
     Object,
@@ -91,6 +94,11 @@ impl Review {
         let plain = request.uid.bytes().all(|b| b.is_ascii_graphic());
         if request.uid.is_empty() || request.uid.len() > UID || !plain {
             return Err(Malformed::Uid);
+        }
+        // It becomes part of a path that others are asked by.
+        let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if request.namespace.len() > 63 || !request.namespace.bytes().all(label) {
+            return Err(Malformed::Namespace);
         }
         let kind = &request.kind;
         let is_pod = kind.group.is_empty() && kind.version == "v1" && kind.kind == "Pod";
@@ -178,6 +186,10 @@ mod tests {
         ] {
             let read = parse(|r| r["request"]["uid"] = uid.clone());
             assert_eq!(read, Err(Malformed::Uid), "{uid}");
+        }
+        for namespace in ["a/b", "..", "A", "x?watch=1", &"x".repeat(64)] {
+            let read = parse(|r| r["request"]["namespace"] = json!(namespace));
+            assert_eq!(read, Err(Malformed::Namespace), "{namespace}");
         }
         assert_eq!(
             parse(|r| r["request"]["object"] = Value::Null),

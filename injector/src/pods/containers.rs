@@ -90,10 +90,8 @@ pub(super) fn redirect(settings: &Settings, options: &Options) -> Value {
         "image": options.image,
         "imagePullPolicy": settings.image_pull_policy,
         "args": args,
-        "resources": {
-            "requests": { "cpu": "10m", "memory": "16Mi" },
-            "limits": { "memory": "64Mi" },
-        },
+        // The sidecar's: quotas and classes of service go by the least of a pod's containers.
+        "resources": resources(&options.resources),
         // The one container that may write rules, and nothing else.
         "securityContext": {
             "allowPrivilegeEscalation": false,

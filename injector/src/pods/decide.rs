@@ -27,17 +27,23 @@ pub enum Skip {
     NotEnabled,
     /// It has a sidecar that is not ours to change.
     OtherSidecar,
+    /// It runs on another system than Linux.
+    OtherSystem,
+    /// It is a kubelet's own, of which the API has an image only.
+    Mirror,
 }
 
 impl Skip {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::ExcludedNamespace,
         Self::HostNetwork,
         Self::DisabledByPod,
         Self::DisabledByNamespace,
         Self::NotEnabled,
         Self::OtherSidecar,
+        Self::OtherSystem,
+        Self::Mirror,
     ];
 
     /// As a label.
@@ -50,6 +56,8 @@ impl Skip {
             Self::DisabledByNamespace => "disabled_by_namespace",
             Self::NotEnabled => "not_enabled",
             Self::OtherSidecar => "other_sidecar",
+            Self::OtherSystem => "other_system",
+            Self::Mirror => "mirror",
         }
     }
 
@@ -65,6 +73,8 @@ impl Skip {
                 "neither it nor its namespace has the label selvedge.dev/inject: enabled"
             }
             Self::OtherSidecar => "it has a sidecar already",
+            Self::OtherSystem => "it runs on another system than Linux",
+            Self::Mirror => "it is the image of a pod that a kubelet runs by itself",
         }
     }
 }
@@ -112,6 +122,14 @@ pub fn decide(
     let spec = pod.get("spec").unwrap_or(&Value::Null);
     if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
         return Ok(Some(Skip::HostNetwork));
+    }
+    let texts_of = |path: &str| spec.pointer(path).and_then(Value::as_str);
+    let system = texts_of("/os/name").or(texts_of("/nodeSelector/kubernetes.io~1os"));
+    if system.is_some_and(|system| system != "linux") {
+        return Ok(Some(Skip::OtherSystem));
+    }
+    if texts(pod, "annotations").contains_key("kubernetes.io/config.mirror") {
+        return Ok(Some(Skip::Mirror));
     }
     let own = said(&texts(pod, "labels"))?;
     let around = match namespace {
@@ -181,6 +199,25 @@ mod tests {
     #[test]
     fn some_pods_are_left_alone() {
         let settings = Settings::default();
+        for (pod, want) in [
+            (
+                json!({ "spec": { "os": { "name": "windows" } } }),
+                Some(Skip::OtherSystem),
+            ),
+            (
+                json!({ "spec": { "nodeSelector": { "kubernetes.io/os": "windows" } } }),
+                Some(Skip::OtherSystem),
+            ),
+            (json!({ "spec": { "os": { "name": "linux" } } }), None),
+            (
+                json!({
+                    "metadata": { "annotations": { "kubernetes.io/config.mirror": "1" } }, "spec": {},
+                }),
+                Some(Skip::Mirror),
+            ),
+        ] {
+            assert_eq!(decide(&settings, None, &pod), Ok(want), "{pod}");
+        }
         let host = json!({ "spec": { "hostNetwork": true } });
         assert_eq!(decide(&settings, None, &host), Ok(Some(Skip::HostNetwork)));
         for name in ["istio-proxy", "linkerd-proxy", PROXY] {

@@ -12,6 +12,9 @@ pub const INJECT: &str = "selvedge.dev/inject";
 /// Annotation in which an injected pod says what was done to it.
 pub const STATUS: &str = "selvedge.dev/status";
 
+/// Annotation with the sidecar's configuration, which its volume shows as a file.
+pub const CONFIG: &str = "selvedge.dev/config";
+
 /// Annotations that tune a sidecar.
 const KNOWN: [&str; 17] = [
     "skip-inbound-ports",
@@ -110,7 +113,7 @@ impl Options {
                 let Some(short) = name.strip_prefix(PREFIX) else {
                     continue;
                 };
-                if matches!(name.as_str(), STATUS | INJECT) {
+                if matches!(name.as_str(), STATUS | INJECT | CONFIG) {
                     if name == INJECT {
                         warnings.push(format!(
                             "{name} is a label; as an annotation of the {of} it does nothing"

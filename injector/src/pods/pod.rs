@@ -2,12 +2,18 @@
 
 use serde_json::{Map, Value};
 
+/// Most containers, init containers and volumes, each: what is rendered grows with them.
+const MOST: usize = 256;
+
 /// What is wrong with a pod.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PodError {
     /// It is none.
     #[error("`{0}` is not what a pod has there")]
     Shape(&'static str),
+    /// A list of it is longer than any node could run.
+    #[error("`{0}` has more than {MOST} entries")]
+    Many(&'static str),
     /// It cannot have a sidecar in this way.
     #[error("{0}")]
     Unfit(String),
@@ -44,6 +50,7 @@ fn map(
 fn list(from: &mut Map<String, Value>, key: &'static str) -> Result<Option<Vec<Value>>, PodError> {
     match from.remove(key) {
         None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(list)) if list.len() > MOST => Err(PodError::Many(key)),
         Some(Value::Array(list)) if list.iter().all(Value::is_object) => Ok(Some(list)),
         Some(_) => Err(PodError::Shape(key)),
     }
@@ -162,6 +169,7 @@ mod tests {
             json!({ "spec": { "containers": {} } }),
             json!({ "spec": { "containers": [1] } }),
             json!({ "metadata": [], "spec": { "containers": [] } }),
+            json!({ "spec": { "containers": vec![json!({}); MOST + 1] } }),
             json!({ "metadata": { "annotations": { "a": 1 } }, "spec": { "containers": [] } }),
         ] {
             assert!(Pod::new(&bad).is_err(), "{bad}");

@@ -99,7 +99,8 @@ fn remove_variables(pod: &mut Pod, status: &Value) {
 fn value_of(variable: &str) -> &'static str {
     match variable {
         "http_proxy" | "HTTP_PROXY" => "http://127.0.0.1:15001",
-        _ => "localhost,127.0.0.1,::1",
+        // The cloud's own service for metadata is reached by nobody's proxy.
+        _ => "localhost,127.0.0.1,::1,169.254.169.254",
     }
 }
 
@@ -141,8 +142,17 @@ pub fn inject(
     let proxy = containers::proxy(settings, options, first.as_deref());
     let redirect = redirected.then(|| containers::redirect(settings, options));
     let volumes = containers::volumes(settings);
-    let hash = hash(&(&proxy, &redirect, &config, &volumes));
+    let hash = hash(&(&proxy, &redirect, &config, &volumes, names(pod)));
     status.insert("hash".to_owned(), hash.into());
+    // At which ports the sidecar answers: callers that find this pod go by it.
+    let mesh = match options.capture {
+        Capture::Redirect => json!({ "except": options.skip_inbound }),
+        Capture::Proxy => {
+            let ports: Vec<u16> = options.inbound.iter().map(|(own, _)| *own).collect();
+            json!({ "only": ports })
+        }
+    };
+    status.insert("mesh".to_owned(), mesh);
     let inits = pod.inits.get_or_insert_default();
     let mut ours = Vec::new();
     ours.extend(redirect.is_some().then_some(REDIRECT));
@@ -170,6 +180,34 @@ pub fn inject(
     status.insert("made".to_owned(), json!(made));
     annotate(pod, status, first, &config);
     Ok(())
+}
+
+/// Names of the pod's own containers: what is set in them depends on which there are.
+fn names(pod: &Pod) -> Vec<String> {
+    let all = pod.containers.iter().chain(pod.inits.iter().flatten());
+    all.map(|c| name(c).to_owned()).collect()
+}
+
+/// Whether a pod has everything that an injection with this status has brought.
+#[must_use]
+pub fn is_whole(pod: &Pod, options: &Options) -> bool {
+    let inits = || pod.inits.iter().flatten();
+    let has = |wanted: &str| {
+        pod.containers
+            .iter()
+            .chain(inits())
+            .any(|c| name(c) == wanted)
+    };
+    let volumes: Vec<&str> = pod.volumes.iter().flatten().map(name).collect();
+    let redirected = options.capture == Capture::Proxy || inits().any(|c| name(c) == REDIRECT);
+    has(PROXY) && redirected && VOLUMES.iter().all(|volume| volumes.contains(volume))
+}
+
+/// The hash in a pod's status.
+#[must_use]
+pub fn hash_of(pod: &Pod) -> Option<String> {
+    let status: Value = serde_json::from_str(pod.annotation(STATUS)?).ok()?;
+    status.get("hash")?.as_str().map(str::to_owned)
 }
 
 /// A short name for what was rendered: pods that have another are of other settings (FNV-1a, 64 bits;

@@ -67,14 +67,39 @@ pub fn inject(
     let of_namespace = namespace.map_or(&none, |n| &n.annotations);
     let read = Options::read(settings, of_namespace, &texts(pod, "annotations"));
     let read = read.map_err(Refusal::Said)?;
-    let mut parts = Pod::new(pod)?;
+    let before = Pod::new(pod)?;
+    let mut parts = before.clone();
     render::uninject(&mut parts);
     let config = configure(settings, &read.options);
     render::inject(&mut parts, settings, &read.options, config)?;
-    Ok(Outcome::Injected {
-        pod: parts.into_value(),
-        warnings: read.warnings,
-    })
+    let mut warnings = read.warnings;
+    warnings.extend(hooks(&parts, &read.options));
+    // What others have set in our containers since (limits, image policies, mounts) stays theirs.
+    let hash = render::hash_of(&before);
+    let same = hash.is_some() && hash == render::hash_of(&parts);
+    let pod = match same && render::is_whole(&before, &read.options) {
+        true => pod.clone(),
+        false => parts.into_value(),
+    };
+    Ok(Outcome::Injected { pod, warnings })
+}
+
+/// Hooks that the kubelet asks for over HTTP or TCP: in plaintext and from outside the mesh.
+fn hooks(pod: &Pod, options: &Options) -> Vec<String> {
+    if !options.strict || options.capture == Capture::Proxy {
+        return Vec::new();
+    }
+    let asks = |hook: &Value| hook.get("httpGet").or(hook.get("tcpSocket")).is_some();
+    let all = pod.containers.iter().filter_map(|container| {
+        let hooks = container.get("lifecycle")?;
+        let mut both = ["postStart", "preStop"].into_iter();
+        let hook = both.find(|hook| hooks.get(hook).is_some_and(asks))?;
+        let name = super::pod::name(container);
+        Some(format!(
+            "lifecycle.{hook} of `{name}` is asked in plaintext, which mtls: strict refuses"
+        ))
+    });
+    all.collect()
 }
 
 /// A sidecar's configuration: it takes what comes for the application and what the application sends,
@@ -232,6 +257,57 @@ mod tests {
             ..Settings::default()
         };
         assert_eq!(injected(&newer, &once), injected(&newer, pod));
+    }
+
+    #[test]
+    fn what_others_set_in_our_containers_stays() {
+        for pod in pods() {
+            let mut once = injected(&Settings::default(), &pod);
+            // As plugins of the API server do, which look again afterwards.
+            for container in once["spec"]["initContainers"].as_array_mut().unwrap() {
+                container["imagePullPolicy"] = json!("Always");
+                container["resources"]["limits"]["cpu"] = json!("1");
+                container["volumeMounts"] =
+                    json!([{ "name": "kube-api-access", "mountPath": "/var" }]);
+            }
+            assert_eq!(injected(&Settings::default(), &once), once);
+            // A container that came later changes what is to be done.
+            let late = json!({ "name": "late", "livenessProbe": { "tcpSocket": { "port": 80 } } });
+            once["spec"]["containers"]
+                .as_array_mut()
+                .unwrap()
+                .push(late);
+            let again = injected(&Settings::default(), &once);
+            let last = again["spec"]["containers"]
+                .as_array()
+                .unwrap()
+                .last()
+                .unwrap();
+            assert_eq!(last["livenessProbe"]["httpGet"]["port"], 15020);
+            // A status without its sidecar is a word only.
+            let mut bare = injected(&Settings::default(), &pod);
+            bare["spec"]["initContainers"] = json!([]);
+            let again = injected(&Settings::default(), &bare);
+            assert_eq!(again["spec"]["initContainers"][1]["name"], "selvedge-proxy");
+        }
+    }
+
+    #[test]
+    fn hooks_that_strictness_breaks_are_named() {
+        let pod = json!({
+            "metadata": { "annotations": { "selvedge.dev/mtls": "strict" } },
+            "spec": { "containers": [
+                { "name": "web", "lifecycle": { "preStop": { "httpGet": { "port": 80 } } } },
+                { "name": "job", "lifecycle": { "preStop": { "exec": { "command": ["true"] } } } },
+            ] },
+        });
+        let Ok(Outcome::Injected { warnings, .. }) =
+            inject(&Settings::default(), None, &pod, &configure)
+        else {
+            panic!("not injected");
+        };
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("lifecycle.preStop of `web`"));
     }
 
     #[test]

@@ -47,6 +47,9 @@ pub(super) fn run(options: Options, filter: &str) -> ExitCode {
 
 /// By now a process has done what only its start does.
 const SETTLED: Duration = Duration::from_secs(10);
+/// What was needed in between, a reload or an outage, is given back after this. What is needed always
+/// comes back at once, for some hundred page faults.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// The signals that a process listens to.
 struct Signals {
@@ -77,9 +80,13 @@ async fn serve(options: Options, level: Level) -> Result<(), StartError> {
     admin::start(&source, &app.shared, app.store().cloned(), level, requests).await?;
     // Ends with the process.
     tokio::spawn(async {
-        tokio::time::sleep(SETTLED).await;
-        let bytes = pages::give_back();
-        tracing::debug!(bytes, "pages of the start given back");
+        let mut wait = SETTLED;
+        loop {
+            tokio::time::sleep(wait).await;
+            let bytes = pages::give_back();
+            tracing::debug!(bytes, "pages of files given back");
+            wait = AGAIN;
+        }
     });
     loop {
         let next = tokio::select! {

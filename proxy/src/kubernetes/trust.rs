@@ -17,8 +17,6 @@ const MANAGER: &str = "selvedge-ca";
 const KEY: &str = "ca.pem";
 /// What could not be written is tried again after this.
 const AGAIN: Duration = Duration::from_secs(10);
-/// Namespaces that no sidecar is in.
-const SYSTEM: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 /// Objects by page of a list.
 const PAGE: u32 = 500;
 
@@ -42,10 +40,8 @@ impl Ledger {
     }
 
     fn namespace(&mut self, event: Event<PartialObjectMeta<Namespace>>) {
-        let lives = |object: &PartialObjectMeta<Namespace>| {
-            let name = object.name_any();
-            object.metadata.deletion_timestamp.is_none() && !SYSTEM.contains(&name.as_str())
-        };
+        let lives =
+            |object: &PartialObjectMeta<Namespace>| object.metadata.deletion_timestamp.is_none();
         match event {
             Event::Init => self.namespaces.clear(),
             Event::InitApply(object) | Event::Apply(object) if lives(&object) => {
@@ -143,8 +139,8 @@ async fn write(client: &Client, name: &str, bundle: &str, ledger: &mut Ledger) {
             Ok(_) => {
                 ledger.good.insert(namespace);
             }
-            // It is going or gone, or not ours to write in.
-            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => {
+            // Its own affair: it is going or gone, or something there forbids it.
+            Err(kube::Error::Api(status)) if !matches!(status.code, 401 | 429 | 500..) => {
                 tracing::warn!(%namespace, reason = %status.message, "trust not written");
                 ledger.failed.insert(namespace);
             }
@@ -180,7 +176,7 @@ mod tests {
     #[test]
     fn what_is_missing_or_wrong_is_known() {
         let mut ledger = Ledger::default();
-        for name in ["shop", "blog", "kube-system"] {
+        for name in ["shop", "blog"] {
             ledger.namespace(Event::InitApply(namespace(name, false)));
         }
         ledger.namespace(Event::Apply(namespace("going", true)));

@@ -38,7 +38,7 @@ const HELD: usize = 32 * 1024;
 const LARGE: usize = 32 * 1024;
 /// Most values of a review: as values it takes many times its size, and a pod that has so many is longer
 /// than what an API server can store (1.5 MiB).
-const VALUES: usize = 250_000;
+const VALUES: usize = 150_000;
 const CONNECTIONS: usize = 2048;
 /// Those of one address: an API server has many, and nobody all.
 const OF_ONE: usize = 512;
@@ -46,8 +46,9 @@ const OF_ONE: usize = 512;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The head of a request takes no longer; nor does a connection stay idle for longer.
 const HEAD: Duration = Duration::from_secs(15);
-/// A body takes no longer, with the wait for a place: API servers give up after 10 s by default.
-const BODY_TIME: Duration = Duration::from_secs(10);
+/// A body takes no longer, with the wait for a place: API servers send theirs at once, and give up after
+/// 10 s by default; who is slow on purpose must not have others wait for that long.
+const BODY_TIME: Duration = Duration::from_secs(4);
 /// New connections are still accepted for this long after the end was asked for: the API server learns
 /// of it later than we do.
 const LINGER: Duration = Duration::from_secs(5);
@@ -172,7 +173,7 @@ async fn respond(injector: &Arc<Injector>, request: Request<Incoming>) -> Answer
     };
     match timeout(BODY_TIME, receive(injector, request.into_body())).await {
         Err(_) => {
-            let told = "the body took longer than 10 s";
+            let told = "the body took longer than 4 s";
             refuse(Failure::Slow, StatusCode::REQUEST_TIMEOUT, told)
         }
         Ok(Err((failure, status, told))) => refuse(failure, status, &told),
@@ -220,7 +221,7 @@ async fn receive<'a>(
     }
     let begins = |b: &&u8| matches!(**b, b',' | b'[' | b'{');
     if body.iter().filter(begins).count() > VALUES {
-        return too_large("a review has 250,000 values at most");
+        return too_large("a review has 150,000 values at most");
     }
     Ok((held, body.freeze()))
 }

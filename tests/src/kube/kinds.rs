@@ -154,6 +154,13 @@ impl Kind {
         match self.plural {
             "endpointslices" => check_slice(object, before, &mut found),
             "services" => check_service(object, &mut found),
+            "configmaps" | "secrets"
+                if before
+                    .is_some_and(|b| b["immutable"] == true && b["data"] != object["data"]) =>
+            {
+                let why = "Forbidden: field is immutable when `immutable` is set";
+                found.push(("data", why.into()));
+            }
             "leases" => check_lease(object, &mut found),
             "mutatingwebhookconfigurations" => check_webhooks(object, &mut found),
             "pods"

@@ -31,8 +31,9 @@ pub const LOOKUP_RATE: u32 = 100;
 pub const SCAN_AGAIN: Duration = Duration::from_secs(10);
 /// Objects of one piece of a list: keeps an answer, and the memory that it takes, small.
 pub const PAGE: usize = 50;
-/// Bytes of one piece of a list. An object has 1.5 MiB at most.
-pub const PAGE_BYTES: usize = 32 << 20;
+/// Bytes of one piece of a list; one that is larger is asked for in smaller ones. An object has 1.5 MiB
+/// at most.
+pub const PAGE_BYTES: usize = 4 << 20;
 /// Bytes of one line of a watch.
 pub const LINE: usize = 4 << 20;
 /// A watch is asked to end after this long, and is begun anew from where it was.

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::Client;
 use kube::client::Body;
 use selvedge_contract::defaults::kubernetes::{
@@ -147,17 +147,41 @@ pub(super) async fn list(
     most: usize,
 ) -> Result<(Vec<Item>, String), FeedError> {
     let mut items = Vec::new();
+    let version = each(client, query, most, |item| items.push(item)).await?;
+    Ok((items, version))
+}
+
+/// The same one after the other, nothing kept.
+///
+/// # Errors
+/// [`FeedError`].
+pub(super) async fn each(
+    client: &Client,
+    query: &Query,
+    most: usize,
+    mut keep: impl FnMut(Item),
+) -> Result<String, FeedError> {
+    let mut count = 0;
+    let mut size = PAGE;
     let mut go_on = String::new();
     loop {
-        let page = PAGE.to_string();
+        let mut items = Vec::new();
+        let page = size.to_string();
         let mut more = vec![("limit", page.as_str())];
         if !go_on.is_empty() {
             more.push(("continue", &go_on));
         }
         let answer = send(client, query.request(&more)?).await?;
         let body = Limited::new(answer.into_body(), PAGE_BYTES).collect();
-        let body = timeout(ANSWER, body).await.map_err(lost)?;
-        let bytes = body.map_err(|e| FeedError::Lost(e.to_string()))?.to_bytes();
+        let bytes = match timeout(ANSWER, body).await.map_err(lost)? {
+            Ok(body) => body.to_bytes(),
+            // Objects are large here: fewer at a time.
+            Err(error) if error.is::<LengthLimitError>() && size > 1 => {
+                size = size.div_ceil(5);
+                continue;
+            }
+            Err(error) => return Err(FeedError::Lost(error.to_string())),
+        };
         let meta = match query.kind {
             Kind::Service => piece(&bytes, &mut items, |raw: RawService| {
                 Some(Item::Service(raw.into()))
@@ -170,10 +194,12 @@ pub(super) async fn list(
             }),
         };
         let meta = meta.map_err(lost)?;
+        count += items.len();
+        items.into_iter().for_each(&mut keep);
         if meta.go_on.is_empty() {
-            return Ok((items, meta.resource_version));
+            return Ok(meta.resource_version);
         }
-        if items.len() > most {
+        if count > most {
             return Err(FeedError::Lost(format!("more than {most} objects")));
         }
         go_on = meta.go_on;

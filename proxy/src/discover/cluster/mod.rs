@@ -9,6 +9,7 @@ mod feed;
 mod identity;
 pub mod lines;
 mod lookup;
+pub mod mesh_ports;
 mod news;
 pub mod objects;
 mod raw;

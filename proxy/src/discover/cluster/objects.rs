@@ -3,6 +3,7 @@
 //! An object of the API has kilobytes that nobody here asks for; these types skip them while they
 //! are read, so that what is held is a fraction of what was sent.
 
+use super::mesh_ports::MeshPorts;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -120,8 +121,9 @@ pub struct PodFacts {
     pub name: Name,
     /// Its unique name.
     pub uid: String,
-    /// Its service account, where it has a sidecar of ours; `None` is called in plaintext.
-    pub meshed: Option<String>,
+    /// Its service account, and at which ports it speaks the mesh's TLS, where it has a sidecar of ours;
+    /// elsewhere it is called in plaintext.
+    pub meshed: Option<(String, MeshPorts)>,
 }
 
 /// Reads an object of this kind. `Ok(None)`: one that says nothing to anybody here.

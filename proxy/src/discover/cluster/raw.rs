@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::mesh_ports::MeshPorts;
 use super::objects::{
     Candidate, Name, PORTS, PodFacts, PortFacts, SLICE_ENDPOINTS, ServiceFacts, SliceFacts,
 };
@@ -56,7 +56,7 @@ struct Labels {
 #[serde(default)]
 struct Notes {
     #[serde(rename = "selvedge.dev/status")]
-    status: Option<IgnoredAny>,
+    status: Option<String>,
 }
 
 impl RawMeta {
@@ -111,7 +111,8 @@ struct RawServiceSpec {
 struct RawServicePort {
     #[serde(deserialize_with = "or_default")]
     name: String,
-    port: u16,
+    // Wide, so that a number that is no port spoils one entry and not its list.
+    port: i64,
     target_port: Value,
     #[serde(deserialize_with = "or_default")]
     protocol: String,
@@ -141,7 +142,7 @@ impl From<RawService> for ServiceFacts {
         let ports = spec
             .ports
             .into_iter()
-            .filter(|p| is_tcp(&p.protocol) && p.port != 0);
+            .filter(|p| is_tcp(&p.protocol) && (1..=65535).contains(&p.port));
         Self {
             name: raw.metadata.name(),
             prefers_v6: match addresses.first() {
@@ -174,7 +175,7 @@ impl From<RawServicePort> for PortFacts {
                 .and_then(|port| u16::try_from(port).ok()),
             http2,
             name: raw.name,
-            port: raw.port,
+            port: u16::try_from(raw.port).unwrap_or(0),
         }
     }
 }
@@ -237,7 +238,7 @@ struct RawZone {
 struct RawSlicePort {
     #[serde(deserialize_with = "or_default")]
     name: String,
-    port: Option<u16>,
+    port: Option<i64>,
     #[serde(deserialize_with = "or_default")]
     protocol: String,
 }
@@ -250,7 +251,10 @@ impl RawSlice {
             return None;
         }
         let ports = self.ports.into_iter().filter(|port| is_tcp(&port.protocol));
-        let ports = ports.filter_map(|port| Some((port.name, port.port.filter(|p| *p != 0)?)));
+        let ports = ports.filter_map(|port| {
+            let number = u16::try_from(port.port?).ok().filter(|p| *p != 0)?;
+            Some((port.name, number))
+        });
         let endpoints = self.endpoints.into_iter().take(SLICE_ENDPOINTS);
         Some(SliceFacts {
             name: self.metadata.name(),
@@ -293,7 +297,20 @@ struct RawPodSpec {
     #[serde(deserialize_with = "or_default")]
     service_account_name: String,
     host_network: bool,
+    #[serde(deserialize_with = "or_default")]
+    containers: Vec<RawContainer>,
+    #[serde(deserialize_with = "or_default")]
+    init_containers: Vec<RawContainer>,
 }
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RawContainer {
+    name: String,
+}
+
+/// The name of the sidecar's container, as the injector gives it.
+const SIDECAR: &str = "selvedge-proxy";
 
 impl From<RawPod> for PodFacts {
     fn from(mut raw: RawPod) -> Self {
@@ -302,11 +319,15 @@ impl From<RawPod> for PodFacts {
             account => account,
         };
         // Pods on the network of their node share its address: it says nothing of who answers.
-        let meshed = raw.metadata.annotations.status.is_some() && !raw.spec.host_network;
+        let mut containers = raw.spec.containers.iter().chain(&raw.spec.init_containers);
+        // An annotation may have been copied from another pod; a container is there or not.
+        let has_one = !raw.spec.host_network && containers.any(|c| c.name == SIDECAR);
+        let status = raw.metadata.annotations.status.take().filter(|_| has_one);
+        let ports = status.and_then(|status| MeshPorts::read(&status));
         Self {
             name: raw.metadata.name(),
             uid: std::mem::take(&mut raw.metadata.uid),
-            meshed: meshed.then_some(account),
+            meshed: ports.map(|ports| (account, ports)),
         }
     }
 }

@@ -106,14 +106,26 @@ impl Source {
 
     /// Which services these addresses are of, by one look at all of them.
     pub(super) async fn scan(&self, wanted: &[IpAddr]) -> Result<Vec<(IpAddr, Name)>, FeedError> {
-        let all = self.services(&everything()).await?;
-        let found = all.into_iter().flat_map(|service| {
+        let mut found = Vec::new();
+        let look = |item| {
+            let Item::Service(service) = item else {
+                return;
+            };
             let name = service.name;
             let own = service.addresses.into_iter().filter(|a| wanted.contains(a));
-            own.map(|address| (address, name.clone()))
-                .collect::<Vec<_>>()
-        });
-        Ok(found.collect())
+            found.extend(own.map(|address| (address, name.clone())));
+        };
+        match self {
+            // What is not wanted is dropped piece by piece: a cluster's services are many, and others'.
+            Self::Api(client) => {
+                let query = everything();
+                let all = feed::each(client, &query, SERVICES, look);
+                let all = tokio::time::timeout(ANSWER, all).await;
+                all.map_err(|_| FeedError::Lost("no answer".to_owned()))??;
+            }
+            Self::Files(items) => items.borrow().iter().cloned().for_each(look),
+        }
+        Ok(found)
     }
 
     async fn services(&self, query: &Query) -> Result<Vec<ServiceFacts>, FeedError> {

@@ -1,6 +1,6 @@
 //! Discovery in a cluster: what is known of each service that somebody asked for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
@@ -15,14 +15,18 @@ use crate::upstream::Security;
 
 use super::feed::Told;
 use super::identity::Identities;
+use super::mesh_ports::MeshPorts;
 use super::objects::{Item, Name, PodFacts, PortFacts, ServiceFacts, SliceFacts};
 use super::rules::{self, Found};
 use super::source::Feed;
 
-/// Pods by name: UID, and account where it is meshed.
+/// What a pod says of the mesh: its account, and the ports.
+type Meshed = (Arc<str>, Arc<MeshPorts>);
+
+/// Pods by name: UID, and what they say of the mesh.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    pub(super) all: HashMap<String, (String, Option<Arc<str>>)>,
+    pub(super) all: HashMap<String, (String, Option<Meshed>)>,
     pub(super) listed: bool,
 }
 
@@ -43,7 +47,7 @@ pub(super) struct Tracked {
     /// What is called, by port.
     pub(super) live: Vec<(Option<PortRef>, Weak<Service>)>,
     /// Who was seen to be in the mesh, with the UID of the pod.
-    seen: HashMap<IpAddr, (Box<str>, Arc<Security>)>,
+    seen: HashMap<SocketAddr, (Box<str>, Arc<Security>)>,
     /// Named by the configuration, and not dropped.
     pub(super) pinned: bool,
     /// An application has asked for it.
@@ -68,10 +72,9 @@ impl Pods {
     /// Takes news; says whether it is any.
     pub(super) fn take(&mut self, told: Told, accounts: &mut Identities) -> bool {
         let mut entry = |pod: PodFacts| {
-            (
-                pod.name.name,
-                (pod.uid, pod.meshed.map(|a| accounts.account(&a))),
-            )
+            let meshed = pod.meshed;
+            let meshed = meshed.map(|(a, ports)| (accounts.account(&a), Arc::new(ports)));
+            (pod.name.name, (pod.uid, meshed))
         };
         match told {
             Told::All(items) => {
@@ -225,15 +228,12 @@ impl Tracked {
                 tracing::debug!(service = %service.name(), count = wanted.len(), "endpoints by the cluster");
             }
         }
-        let here = |ip: &IpAddr| {
-            self.slices
-                .values()
-                .any(|s| s.endpoints.iter().any(|e| e.address == *ip))
-        };
-        let gone: Vec<IpAddr> = self.seen.keys().filter(|ip| !here(ip)).copied().collect();
-        for ip in gone {
-            self.seen.remove(&ip);
-        }
+        let here: HashSet<IpAddr> = self
+            .slices
+            .values()
+            .flat_map(|slice| slice.endpoints.iter().map(|e| e.address))
+            .collect();
+        self.seen.retain(|at, _| here.contains(&at.ip()));
     }
 
     fn say_why(&mut self, name: &Name, port: Option<&PortRef>) {
@@ -285,8 +285,8 @@ impl Tracked {
         pods: &Pods,
         identities: &mut Identities,
     ) -> Option<Option<Arc<Security>>> {
-        let ip = found.address.ip();
-        let seen = self.seen.get(&ip);
+        let at = found.address;
+        let seen = self.seen.get(&at);
         let Some((pod, uid)) = &found.pod else {
             return Some(seen.map(|(_, security)| security.clone()));
         };
@@ -294,19 +294,19 @@ impl Tracked {
             .filter(|(of, _)| of == uid)
             .map(|(_, security)| security.clone());
         match pods.all.get(&**pod) {
-            Some((known, account)) if uid.is_empty() || *known == **uid => match account {
-                Some(account) => {
+            Some((known, meshed)) if uid.is_empty() || *known == **uid => match meshed {
+                Some((account, ports)) if ports.has(at.port()) => {
                     let security = identities.of(&name.namespace, account);
                     match security {
                         Some(security) => {
-                            self.seen.insert(ip, (uid.clone(), security.clone()));
+                            self.seen.insert(at, (uid.clone(), security.clone()));
                             Some(Some(security))
                         }
                         // An identity that cannot be: it is called by nobody rather than by anybody.
                         None => None,
                     }
                 }
-                None => Some(same),
+                _ => Some(same),
             },
             _ => same.map(Some),
         }

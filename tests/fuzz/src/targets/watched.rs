@@ -38,7 +38,7 @@ pub(crate) fn watched(input: &[u8]) {
                 assert!(slice.ports.iter().all(|(_, port)| *port != 0));
                 slices.push(slice);
             }
-            Item::Pod(pod) => assert!(pod.meshed.is_none_or(|account| !account.is_empty())),
+            Item::Pod(pod) => assert!(pod.meshed.is_none_or(|(account, _)| !account.is_empty())),
         }
     }
     // A service with the ports that the slices have, so that something is found.

@@ -292,17 +292,18 @@ fn a_service_has_no_more_endpoints_than_are_held() {
 #[test]
 fn a_pod_is_meshed_by_what_the_injector_left() {
     let pod = |object: Value| match read(Kind::Pod, object.to_string().as_bytes()).unwrap() {
-        Some(Item::Pod(pod)) => pod.meshed,
+        Some(Item::Pod(pod)) => pod.meshed.map(|(account, _)| account),
         other => panic!("{other:?}"),
     };
     let status = json!({ "selvedge.dev/status": "{}" });
+    let sidecar = json!([{ "name": "selvedge-proxy" }]);
     for (object, account) in [
         (
-            json!({ "metadata": { "name": "x", "annotations": status }, "spec": { "serviceAccountName": "orders" } }),
+            json!({ "metadata": { "name": "x", "annotations": status }, "spec": { "serviceAccountName": "orders", "initContainers": sidecar } }),
             Some("orders"),
         ),
         (
-            json!({ "metadata": { "name": "x", "annotations": status }, "spec": {} }),
+            json!({ "metadata": { "name": "x", "annotations": status }, "spec": { "containers": sidecar } }),
             Some("default"),
         ),
         (
@@ -314,7 +315,16 @@ fn a_pod_is_meshed_by_what_the_injector_left() {
             None,
         ),
         (
-            json!({ "metadata": { "name": "x", "annotations": status }, "spec": { "hostNetwork": true } }),
+            json!({ "metadata": { "name": "x", "annotations": status }, "spec": { "hostNetwork": true, "containers": sidecar } }),
+            None,
+        ),
+        // A manifest that was copied from a pod with a sidecar has none itself.
+        (
+            json!({ "metadata": { "name": "x", "annotations": status }, "spec": { "containers": [{ "name": "web" }] } }),
+            None,
+        ),
+        (
+            json!({ "metadata": { "name": "x", "annotations": { "selvedge.dev/status": "" } }, "spec": { "containers": sidecar } }),
             None,
         ),
     ] {
