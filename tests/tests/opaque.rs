@@ -236,3 +236,54 @@ fn of_a_service_half_in_the_mesh_each_endpoint_is_called_its_own_way() {
     wire.wait_for(b"in-the-open");
     assert!(!wire.has(b"by-the-mesh"));
 }
+
+#[test]
+fn a_connection_in_flight_is_drained() {
+    let (mut web, mut orders) = pods(&[7000]);
+    let (here, bell) = (Bell::default(), Bell::default());
+    let (rings, rung) = (here.clone(), bell.clone());
+    serve(orders.listen(7000), move |mut stream| {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        rings.ring();
+        rung.wait();
+        let _ = stream.write_all(b"late");
+    });
+    let mut busy = web.connect("10.96.0.20:7000");
+    busy.write_all(b"x").unwrap();
+    here.wait();
+    for pod in [&web, &orders] {
+        pod.sidecar().signal("TERM");
+        pod.sidecar().wait_for_log("leaving");
+    }
+    bell.ring();
+    assert_eq!(rest(&mut busy), "late");
+    drop(busy);
+    let _ = (web.stop(), orders.stop());
+}
+
+#[test]
+fn a_connection_counts_for_the_limits_of_its_service() {
+    let ca = TestCa::new();
+    let (a, b) = Namespace::pair();
+    let one = "limits: { requests: 1 }, mesh:";
+    let config = outbound(&[7000], ORDERS).replace("mesh:", one);
+    let web = Pod::new(a, &ca, WEB, &config);
+    let orders = Pod::new(b, &ca, ORDERS, &inbound("mtls: strict"));
+    web.redirect(&[]);
+    orders.redirect(&[]);
+    let _ = counting(&orders, 7000, "hello ");
+    let mut first = web.connect("10.96.0.20:7000");
+    first.write_all(b"a").unwrap();
+    expect(&mut first, b"hello a");
+    let mut second = web.connect("10.96.0.20:7000");
+    let _ = second.write_all(b"b");
+    assert_eq!(rest(&mut second), "");
+    web.wait_for_line(&["outbound", "end=BR ", "service=to-7000"]);
+    first.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&mut first), "<end>");
+    web.wait_for_line(&["outbound", "end=-- ", "in=1 out=12 "]);
+    let mut third = web.connect("10.96.0.20:7000");
+    third.write_all(b"c").unwrap();
+    expect(&mut third, b"hello c");
+}
