@@ -151,6 +151,35 @@ impl Condition {
             })
     }
 
+    /// Whether it holds of bytes that are no request, of which nothing is known but whose they are.
+    #[must_use]
+    pub fn holds_of_bytes(&self, peer: &str, sense: Sense) -> bool {
+        self.principal(Some(peer)) && (sense == Sense::Deny || !self.asks_more())
+    }
+
+    /// Whether it asks more than who the peer is.
+    fn asks_more(&self) -> bool {
+        let Self {
+            principals: _,
+            methods,
+            paths,
+            headers,
+            scopes,
+            roles,
+            claims,
+            consumers,
+            plans,
+            addresses,
+            countries,
+            when,
+        } = self;
+        let words = [methods, paths, scopes, roles, consumers, plans];
+        words.into_iter().any(|list| !list.is_empty())
+            || !(headers.is_empty() && claims.is_empty() && countries.is_empty())
+            || addresses.is_some()
+            || when.is_some()
+    }
+
     fn principal(&self, peer: Option<&str>) -> bool {
         self.principals.is_empty()
             || peer.is_some_and(|peer| {
@@ -280,6 +309,31 @@ mod tests {
             country: &|| None,
         };
         [Sense::Allow, Sense::Deny].map(|sense| condition.holds(&facts, sense))
+    }
+
+    #[test]
+    fn of_bytes_only_their_peer_is_known() {
+        let web = || vec![Principal::Exact("web".to_owned())];
+        let who = Condition {
+            principals: web(),
+            ..Condition::default()
+        };
+        let more = Condition {
+            principals: web(),
+            methods: vec!["GET".to_owned()],
+            ..Condition::default()
+        };
+        for (condition, peer, let_in, kept_out) in [
+            (&who, "web", true, true),
+            (&who, "other", false, false),
+            // What cannot be told lets nobody in, and keeps out whom it may be about.
+            (&more, "web", false, true),
+            (&more, "other", false, false),
+            (&Condition::default(), "other", true, true),
+        ] {
+            let told = [Sense::Allow, Sense::Deny].map(|s| condition.holds_of_bytes(peer, s));
+            assert_eq!(told, [let_in, kept_out], "{condition:?} {peer}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod acme_front;
 pub mod acme_place;
 pub mod admission;
 pub mod bell;
+pub mod bytes;
 pub mod caching;
 pub mod certs;
 pub mod cluster;

@@ -365,11 +365,12 @@ fn what_must_be_understood_does_not_pass_as_bytes() {
         "end=RD ",
         "the policies of this port look at requests",
     ]);
-    // A service of the mesh, which is never called in plaintext.
+    // Nor by mutual TLS: whose they are does not say what they ask.
     let mut client = web.connect("10.96.0.20:80");
     client.write_all(b"SSH-2.0-a\r\n").unwrap();
     assert_eq!(rest(&mut client), "");
-    web.wait_for_line(&["outbound", "end=RD ", "never called in plaintext"]);
+    orders.wait_for_line(&["inbound-15006", "end=RD ", &format!("peer_id={WEB}")]);
+    web.wait_for_line(&["outbound", "end=UC ", "service=orders"]);
     // What they look at passes or not as they say.
     for (method, answer) in [
         ("GET", "HTTP/1.1 200 OK"),

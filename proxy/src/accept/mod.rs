@@ -15,7 +15,7 @@ use crate::balance::Endpoint;
 use crate::message::Host;
 use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
-use crate::route::{Named, Onward, Table};
+use crate::route::{Named, Onward, Rule, Table};
 use crate::tls::ServerTls;
 use crate::tls::client::ClientCertificate;
 
@@ -72,6 +72,9 @@ pub struct ListenerPlan {
     pub guards: Vec<Guard>,
     /// What is done with them, see `guards`.
     pub treatment: Treatment,
+    /// Where bytes go that peers of the mesh send it and that are no requests: by its policies, to the
+    /// application.
+    pub opaque: Option<Arc<Rule>>,
     /// Where rules of the kernel send it connections that were going elsewhere.
     pub onward: Option<Box<Onward>>,
     /// Services that were found because they are called, where it gets requests by their hosts.

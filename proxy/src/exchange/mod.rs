@@ -6,6 +6,7 @@ mod cached;
 pub mod demand;
 mod hold;
 pub mod onward;
+pub mod opaque;
 mod part;
 mod parts;
 mod send;

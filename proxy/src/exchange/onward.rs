@@ -1,79 +1,135 @@
 //! Part of stage 4, the spine: a redirected connection that is no business of the engines is carried
-//! on to where it was going, byte for byte, as long as both ends keep it.
+//! on byte for byte, as long as both ends keep it: to where it was going, or by a hop of the mesh.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use selvedge_contract::defaults::transparent::IDLE;
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
 
 use crate::accept::Downstream;
-use crate::error::{Error, ErrorKind};
+use crate::balance::Lease;
+use crate::error::{Error, ErrorKind, Side};
+use crate::policy::Standing;
 use crate::protocol::http1::Conn;
 use crate::protocol::io::Io;
 use crate::protocol::tunnel::{self, TunnelEnd};
 use crate::route::Onward;
 use crate::telemetry::Record;
 use crate::timer::Timer;
-use crate::upstream::connect;
+use crate::upstream::{connect, pool};
 use crate::worker::Worker;
+
+use super::opaque;
+
+/// The far end of a connection that is carried on.
+#[derive(Debug)]
+pub struct Far {
+    pub(super) io: Io,
+    pub(super) address: SocketAddr,
+    /// Of an endpoint: the right to call it, and to hold a connection to it.
+    pub(super) held: Option<(Lease, pool::Permit)>,
+}
+
+impl Far {
+    /// Waits until it has said something, or has ended. What it says is kept; nothing is lost when
+    /// this is dropped.
+    pub async fn speaks(&mut self) {
+        let mut said = BytesMut::with_capacity(FIRST);
+        // Its end, or its failure, shows again when it is carried.
+        let _ = self.io.read_buf(&mut said).await;
+        self.io.unread(said);
+    }
+}
+
+/// Most that is read of a far end before it is known who of the two speaks first.
+const FIRST: usize = 4 << 10;
 
 /// Connects to where a connection was going.
 ///
 /// # Errors
 /// [`ErrorKind::ConnectFailed`], [`ErrorKind::ConnectTimeout`].
-pub async fn dial(onward: &Onward, to: SocketAddr) -> Result<TcpStream, Error> {
+pub async fn dial(worker: &Worker, onward: &Onward, to: SocketAddr) -> Result<Far, Error> {
     let backend = onward.rule.backends.first();
     let service = &backend.ok_or(ErrorKind::NoBackend)?.service;
-    connect::open(&service.spec, to).await
+    let stream = connect::open(&service.spec, to).await;
+    let shard = worker.metrics.worker(worker.index);
+    match &stream {
+        Ok(_) => shard.connected.add(1),
+        Err(_) => shard.connect_errors.add(1),
+    }
+    let stream = stream?;
+    let dial = worker.shared.dials.note(&stream);
+    let mut io = Io::plain(stream);
+    io.known_by(dial);
+    Ok(Far {
+        io,
+        address: to,
+        held: None,
+    })
 }
 
-/// Carries a connection on, over `server` where that is connected already. Its line in the access
-/// log counts the bytes of both directions.
+/// Carries a connection on, over `far` where that is connected already: by the hop that there is a
+/// permit for, else to where it was going. Its line in the access log counts the bytes of both
+/// directions.
 pub async fn carry(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
-    stream: TcpStream,
-    server: Option<TcpStream>,
+    client: Io,
+    hop: Option<Standing>,
+    far: Option<Far>,
 ) {
-    let Some(onward) = &downstream.listener.onward else {
-        return;
-    };
     let snapshot = worker.snapshot();
     let mut record = Record::unread(&snapshot, &worker, &downstream);
-    record.counts_for(&onward.rule.metrics);
-    record.goes_to(downstream.local);
-    let dialled = match server {
-        Some(server) => Ok(server),
-        None => dial(onward, downstream.local).await,
+    let onward = downstream.listener.onward.as_deref();
+    let dialled = match (far, &hop, onward) {
+        (Some(far), ..) => Ok(far),
+        (None, Some(hop), _) => {
+            let beside = downstream.onward.as_ref();
+            opaque::dial(&worker, hop, beside, |lease, n| record.tries(lease, n)).await
+        }
+        (None, None, Some(onward)) => {
+            record.goes_to(downstream.local);
+            dial(&worker, onward, downstream.local).await
+        }
+        (None, None, None) => Err(ErrorKind::NoBackend.into()),
     };
-    let shard = worker.metrics.worker(worker.index);
-    let server = match dialled {
-        Ok(server) => server,
+    if let Some(hop) = &hop {
+        record.counts_for(&hop.permit().rule().metrics);
+    } else if let Some(onward) = onward {
+        record.counts_for(&onward.rule.metrics);
+    }
+    let far = match dialled {
+        Ok(far) => far,
         Err(error) => {
-            shard.connect_errors.add(1);
             record.fail(&error);
             // What the application would have seen without a proxy: nobody there.
-            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(client.socket()).set_linger(Some(Duration::ZERO));
             return;
         }
     };
-    shard.connected.add(1);
-    let _dial = worker.shared.dials.note(&server);
+    record.goes_to(far.address);
+    // In flight, and counted, until the end.
+    let (_lease, place) = far.held.unzip();
     let room = downstream.listener.limits.buffer;
-    let end = |stream| {
-        let conn = Conn::new(Io::plain(stream), room);
-        let end = TunnelEnd::Http1(Rc::new(RefCell::new(conn)), None);
+    let end = |io, place| {
+        let conn = Conn::new(io, room);
+        let end = TunnelEnd::Http1(Rc::new(RefCell::new(conn)), place);
         end.detach();
         end
     };
-    let (mut client, mut server) = (end(stream), end(server));
+    let (mut client, mut far) = (end(client, None), end(far.io, place));
     let mut timer = Timer::new();
-    let (received, sent) = tunnel::run(&mut client, &mut server, IDLE, &mut timer).await;
-    record.received += received;
-    record.sent += sent;
-    record.complete();
+    let carried = tunnel::run(&mut client, &mut far, IDLE, &mut timer).await;
+    record.received += carried.there;
+    record.sent += carried.back;
+    match carried.broken {
+        None => record.complete(),
+        Some(Side::Downstream) => record.fail_with(ErrorKind::ClientGone),
+        Some(_) => record.fail_with(ErrorKind::UpstreamReset),
+    }
 }

@@ -24,6 +24,7 @@ pub mod limit;
 pub mod manners;
 pub mod notes;
 pub mod oidc;
+pub mod opaque;
 pub mod retry;
 pub mod shared;
 pub mod signature;
@@ -44,7 +45,8 @@ use crate::route::aggregate::Call;
 use ext_authz::ExtAuthz;
 use guard::{Guard, Headers, Notes, Seen, Stop};
 
-/// Proof that policy let a request through to a rule's backends. Made only by [`permit`].
+/// Proof that policy let a request through to a rule's backends. Made by [`permit`] for what clients
+/// ask, and by [`opaque`] for bytes that are no requests.
 #[derive(Debug)]
 pub struct Permit<'a> {
     rule: &'a Arc<Rule>,
@@ -92,7 +94,7 @@ impl<'a> Permit<'a> {
     }
 }
 
-/// A permit that outlives its request.
+/// A permit that outlives its request, or is for bytes without one.
 #[derive(Debug)]
 pub struct Standing {
     rule: Arc<Rule>,

@@ -91,10 +91,10 @@ pub fn head_end(bytes: &[u8]) -> HeadEnd {
     }
 }
 
-/// Whether these bytes of TLS open a session that offers this protocol by ALPN. `None`: too few to
-/// tell.
+/// Whether these bytes of TLS open a session that offers one of these protocols by ALPN. `None`: too
+/// few to tell.
 #[must_use]
-pub fn offers(bytes: &[u8], protocol: &[u8]) -> Option<bool> {
+pub fn offers(bytes: &[u8], protocols: &[&[u8]]) -> Option<bool> {
     let mut acceptor = Acceptor::default();
     let mut unread = bytes;
     while !unread.is_empty() {
@@ -108,7 +108,7 @@ pub fn offers(bytes: &[u8], protocol: &[u8]) -> Option<bool> {
         Ok(Some(accepted)) => {
             let hello = accepted.client_hello();
             let mut offered = hello.alpn().into_iter().flatten();
-            Some(offered.any(|offered| offered == protocol))
+            Some(offered.any(|offered| protocols.contains(&offered)))
         }
         // Whatever it is, it is none of ours.
         Err(_) => Some(false),

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::accept::{Counted, Downstream, ListenerPlan, ListenerSecurity, announced};
 use crate::error::ErrorKind;
+use crate::exchange::opaque;
 use crate::telemetry::Record;
 use crate::tls;
 use crate::worker::Worker;
@@ -134,6 +135,8 @@ fn unread(worker: &Worker, listener: Arc<ListenerPlan>, peer: SocketAddr, kind: 
 enum Alpn {
     Http1,
     Http2,
+    /// Nothing that is looked into: bytes of a peer of the mesh.
+    Bytes,
     /// The first bytes tell.
     None,
 }
@@ -201,6 +204,7 @@ async fn secure(
     let session = accepted.get_ref().1;
     let alpn = match session.alpn_protocol() {
         Some(b"h2" | tls::MESH_HTTP) => Alpn::Http2,
+        Some(tls::MESH_TCP) => Alpn::Bytes,
         Some(_) => Alpn::Http1,
         None => Alpn::None,
     };
@@ -229,6 +233,7 @@ async fn speak(worker: Rc<Worker>, downstream: Rc<Downstream>, mut io: Io, alpn:
     let http2 = match alpn {
         Alpn::Http1 => false,
         Alpn::Http2 => true,
+        Alpn::Bytes => return Box::pin(opaque::receive(worker, downstream, io)).await,
         Alpn::None => match sniff(&mut io, &downstream).await {
             Ok(http2) => http2,
             Err(kind) => {

@@ -21,16 +21,19 @@ use crate::balance::Endpoint;
 use crate::discover::demand::Question;
 use crate::drain::Phase;
 use crate::error::{Error, ErrorKind};
-use crate::exchange::{demand, onward};
+use crate::exchange::onward::{self, Far};
+use crate::exchange::{demand, opaque};
 use crate::message::RequestHead;
+use crate::policy::Standing;
 use crate::route::Onward;
 use crate::telemetry::Record;
-use crate::tls::MESH_HTTP;
+use crate::tls::MESH;
 use crate::worker::Worker;
 
 use super::detect::{self, First};
 use super::http1::parse::HeadEnd;
 use super::http1::request::parse_request;
+use super::io::Io;
 use super::serve;
 
 /// Serves one connection from its arrival to its end.
@@ -65,6 +68,7 @@ pub(super) async fn arrive(
         downstream: &downstream,
         listener: &listener,
         onward,
+        hop: opaque::outward(&listener, to),
         stream: &stream,
         peer,
         to,
@@ -74,9 +78,10 @@ pub(super) async fn arrive(
             let deadline = Instant::now() + listener.limits.handshake;
             serve::hand_over(worker, downstream, stream, deadline).await;
         }
-        Way::Onward(server) => {
-            let downstream = Rc::new(downstream);
-            Box::pin(onward::carry(worker, downstream, stream, server)).await;
+        Way::Onward(far) => {
+            let hop = arrival.hop.ok().flatten();
+            let (downstream, client) = (Rc::new(downstream), Io::plain(stream));
+            Box::pin(onward::carry(worker, downstream, client, hop, far)).await;
         }
         Way::Refused(error) => refuse(&worker, &downstream, &error),
     }
@@ -130,15 +135,15 @@ enum Way {
     /// TLS of the mesh, or HTTP that is for a service.
     Engine,
     /// Byte for byte, over a connection that there may be already.
-    Onward(Option<TcpStream>),
+    Onward(Option<Far>),
     /// Neither.
     Refused(Error),
 }
 
 /// Who has spoken first, and the connection to the far end where there is one.
 enum Speaker {
-    Client(Option<TcpStream>),
-    Server(TcpStream),
+    Client(Option<Far>),
+    Server(Far),
 }
 
 struct Arrival<'a> {
@@ -146,6 +151,8 @@ struct Arrival<'a> {
     downstream: &'a Downstream,
     listener: &'a ListenerPlan,
     onward: &'a Onward,
+    /// How it leaves for a service of the mesh, where it is going to one.
+    hop: Result<Option<Standing>, ErrorKind>,
     stream: &'a TcpStream,
     peer: SocketAddr,
     to: SocketAddr,
@@ -175,14 +182,14 @@ impl Arrival<'_> {
         match speaker {
             Err(error) => Way::Refused(error),
             Ok(_) if self.is_our_own() => Way::Refused(ErrorKind::Loop.into()),
-            Ok(Speaker::Server(server)) => Way::Onward(Some(server)),
-            Ok(Speaker::Client(server)) => {
+            Ok(Speaker::Server(far)) => Way::Onward(Some(far)),
+            Ok(Speaker::Client(far)) => {
                 let way = match self.listener.role {
                     ListenerRole::Inbound => self.inbound().await,
                     _ => self.outbound().await,
                 };
                 match way {
-                    Way::Onward(None) => Way::Onward(server),
+                    Way::Onward(None) => Way::Onward(far),
                     way => way,
                 }
             }
@@ -221,10 +228,10 @@ impl Arrival<'_> {
             spoken = &mut client => {
                 return spoken.map(|()| Speaker::Client(None)).map_err(gone);
             }
-            dialled = onward::dial(self.onward, self.to) => dialled,
+            dialled = self.dial() => dialled,
         };
-        let server = match dialled {
-            Ok(server) => server,
+        let mut far = match dialled {
+            Ok(far) => far,
             Err(error) => {
                 // The client may yet ask for a service that is elsewhere.
                 let patience = self.listener.limits.handshake;
@@ -234,30 +241,34 @@ impl Arrival<'_> {
                 };
             }
         };
-        let _dial = self.worker.shared.dials.note(&server);
         let client_first = tokio::select! {
             biased;
             spoken = &mut client => spoken.map(|()| true).map_err(gone)?,
             // Its end is worth as much to the client as its first word.
-            _ = detect::speaks(&server) => false,
+            () = far.speaks() => false,
             () = sleep(idle) => return Err(ErrorKind::HeadTimeout.into()),
         };
         Ok(if client_first {
-            Speaker::Client(Some(server))
+            Speaker::Client(Some(far))
         } else {
-            Speaker::Server(server)
+            Speaker::Server(far)
         })
     }
 
-    /// Whether nothing may pass that is no HTTP: there are policies that look at requests, or a
-    /// service of the mesh, which has no plaintext to fall back to.
+    /// The far end: an endpoint where that is of the mesh, else where the connection was going.
+    async fn dial(&self) -> Result<Far, Error> {
+        match &self.hop {
+            Ok(Some(hop)) => opaque::dial(self.worker, hop, None, |_, _| {}).await,
+            Ok(None) => onward::dial(self.worker, self.onward, self.to).await,
+            Err(kind) => Err((*kind).into()),
+        }
+    }
+
+    /// Whether nothing may pass that is no HTTP: there are policies, which look at requests.
     fn must_be_understood(&self) -> bool {
         match self.listener.role {
             ListenerRole::Inbound => !self.onward.rule.guards.is_empty(),
-            _ => self.onward.by_address.get(&self.to).is_some_and(|rule| {
-                let mut backends = rule.backends.iter();
-                backends.any(|b| b.service.is_meshed())
-            }),
+            _ => self.hop.is_err(),
         }
     }
 
@@ -269,7 +280,7 @@ impl Arrival<'_> {
             ListenerRole::Inbound => {
                 "it is not HTTP, and the policies of this port look at requests"
             }
-            _ => "it is not HTTP, and a service of the mesh is never called in plaintext",
+            _ => "it is not HTTP, and the policies of its service look at requests",
         };
         Way::Refused(Error::with(ErrorKind::Denied, why))
     }
@@ -304,9 +315,7 @@ impl Arrival<'_> {
         if !matches!(self.listener.security, ListenerSecurity::Mesh { .. }) {
             return false;
         }
-        let look = detect::look(self.stream, HELLO, |bytes, _| {
-            detect::offers(bytes, MESH_HTTP)
-        });
+        let look = detect::look(self.stream, HELLO, |bytes, _| detect::offers(bytes, &MESH));
         let told = timeout(self.listener.limits.handshake, look).await;
         matches!(told, Ok(Ok(Some(true))))
     }
@@ -317,9 +326,8 @@ impl Arrival<'_> {
             First::Http1 if known || self.is_for_service().await => Way::Engine,
             First::Http1 if self.is_found().await => Way::Engine,
             First::Http2 if known => Way::Engine,
-            // Nobody reads what is sealed already.
-            First::Http1 | First::Http2 | First::Tls => Way::Onward(None),
-            First::Unclear | First::Other => self.not_understood(),
+            First::Http1 | First::Http2 => Way::Onward(None),
+            First::Tls | First::Unclear | First::Other => self.not_understood(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Side};
 use crate::protocol::http1::SharedConn;
 use crate::protocol::http1::chunked::{Decoder, Encoder};
 use crate::protocol::http2::Stream;
@@ -120,13 +120,13 @@ impl Direction {
         cx: &mut Context<'_>,
         from: &mut TunnelEnd,
         to: &mut TunnelEnd,
-    ) -> Result<bool, ErrorKind> {
+    ) -> Result<bool, Broke> {
         let before = self.bytes;
         while !self.finished {
             // Only a side that said "not yet" wakes this task when it has more.
             let mut waits = false;
             if !self.ended && to.has_room() {
-                match from.poll_take(cx)? {
+                match from.poll_take(cx).map_err(|_| Broke::From)? {
                     Poll::Ready(Some(bytes)) => {
                         self.bytes += bytes.len() as u64;
                         to.put(bytes);
@@ -136,9 +136,9 @@ impl Direction {
                     Poll::Pending => waits = true,
                 }
             }
-            match to.poll_flush(cx)? {
+            match to.poll_flush(cx).map_err(|_| Broke::To)? {
                 Poll::Pending => break,
-                Poll::Ready(()) if self.ended => match to.poll_end(cx)? {
+                Poll::Ready(()) if self.ended => match to.poll_end(cx).map_err(|_| Broke::To)? {
                     Poll::Ready(()) => self.finished = true,
                     Poll::Pending => break,
                 },
@@ -150,35 +150,69 @@ impl Direction {
     }
 }
 
+/// Which end of a direction has broken off.
+#[derive(Debug, PartialEq, Eq)]
+enum Broke {
+    From,
+    To,
+}
+
+/// What has become of a tunnel.
+#[derive(Debug)]
+pub struct Carried {
+    /// Bytes that went from the first end to the second.
+    pub there: u64,
+    /// Bytes that went from the second to the first.
+    pub back: u64,
+    /// Who has broken off, if the bytes did not come to their end.
+    pub broken: Option<Side>,
+}
+
 /// Copies both ways until both sides have ended, one breaks, or nothing moves for `idle`.
 ///
-/// Gives the bytes that went to `b` and to `a`.
+/// Nearer to the client is `a`.
 pub async fn run(
     a: &mut TunnelEnd,
     b: &mut TunnelEnd,
     idle: Duration,
     timer: &mut Timer,
-) -> (u64, u64) {
+) -> Carried {
     let (mut there, mut back) = (Direction::default(), Direction::default());
     let mut silent_until = timer::deadline(Instant::now(), idle);
+    let mut broken = None;
     poll_fn(|cx| {
-        let moved = there
-            .advance(cx, a, b)
-            .and_then(|first| Ok(back.advance(cx, b, a)? || first));
-        let gone = a.poll_gone(cx).is_ready() || b.poll_gone(cx).is_ready();
-        if gone || moved.is_err() {
+        let side = |is_client| match is_client {
+            true => Side::Downstream,
+            false => Side::Upstream,
+        };
+        let first = there.advance(cx, a, b);
+        let moved = first
+            .map_err(|broke| side(broke == Broke::From))
+            .and_then(|first| {
+                let second = back.advance(cx, b, a);
+                Ok(second.map_err(|broke| side(broke == Broke::To))? || first)
+            });
+        let gone = [(&*a, true), (&*b, false)];
+        let mut gone = gone
+            .into_iter()
+            .filter(|(end, _)| end.poll_gone(cx).is_ready());
+        broken = moved.err().or_else(|| Some(side(gone.next()?.1)));
+        if broken.is_some() {
             a.abort();
             b.abort();
             return Poll::Ready(());
         }
         match moved {
-            Err(_) => return Poll::Ready(()),
             Ok(_) if there.finished && back.finished => return Poll::Ready(()),
             Ok(true) => silent_until = timer::deadline(Instant::now(), idle),
-            Ok(false) => {}
+            Ok(false) | Err(_) => {}
         }
         timer.poll_maybe(cx, silent_until)
     })
     .await;
-    (there.bytes, back.bytes)
+    Carried {
+        there: there.bytes,
+        back: back.bytes,
+        broken,
+    }
 }

@@ -32,6 +32,12 @@ pub use store::{Identity, IdentityStore};
 /// ALPN of the mesh hop: ordinary HTTP/2, between two Selvedge proxies that know each other.
 pub const MESH_HTTP: &[u8] = b"selvedge-h2";
 
+/// ALPN of the mesh hop for everything else: bytes, of which neither proxy knows what they mean.
+pub const MESH_TCP: &[u8] = b"selvedge-tcp";
+
+/// By either of them the mesh's TLS is known from an application's own.
+pub const MESH: [&[u8]; 2] = [MESH_HTTP, MESH_TCP];
+
 /// The one provider, named wherever a configuration is built. `prefer-post-quantum` puts
 /// X25519MLKEM768 first.
 #[must_use]
@@ -110,7 +116,9 @@ impl ServerTls {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(store.clone());
-        config.alpn_protocols = vec![MESH_HTTP.to_vec(), b"h2".to_vec(), b"http/1.1".to_vec()];
+        // In the order of what is chosen: bytes only by whoever speaks nothing better.
+        let spoken: [&[u8]; 4] = [MESH_HTTP, b"h2", b"http/1.1", MESH_TCP];
+        config.alpn_protocols = spoken.map(<[u8]>::to_vec).into();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Self {

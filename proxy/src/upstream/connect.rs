@@ -12,10 +12,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
+use crate::balance::service::Speaks;
 use crate::balance::{Lease, Reached, ServiceSpec};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::io::Io;
 use crate::protocol::socket::Socket;
+use crate::tls::{MESH_HTTP, MESH_TCP};
 use crate::worker::Worker;
 
 use super::security::Security;
@@ -31,19 +33,41 @@ pub async fn connect(
     lease: &Lease,
     first: Option<Vec<u8>>,
 ) -> Result<Io, Error> {
+    within(
+        worker,
+        lease,
+        establish(worker, lease, For::Requests(first)),
+    )
+    .await
+}
+
+/// A connection to the lease's endpoint for bytes that are no requests. In the mesh the endpoint
+/// must agree to carry them ([`MESH_TCP`]).
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_for_bytes(worker: &Rc<Worker>, lease: &Lease) -> Result<Io, Error> {
+    within(worker, lease, establish(worker, lease, For::Bytes)).await
+}
+
+/// What a connection is for.
+enum For {
+    /// Requests; it begins with these bytes.
+    Requests(Option<Vec<u8>>),
+    Bytes,
+}
+
+async fn within(
+    worker: &Rc<Worker>,
+    lease: &Lease,
+    attempt: impl Future<Output = Result<Io, Error>>,
+) -> Result<Io, Error> {
     let spec = &lease.service().spec;
-    let attempt = establish(lease, lease.security(), first);
+    // Cancelled by its time-out, or with whatever it is for: the socket is closed.
     let result = tokio::time::timeout(spec.connect_timeout, attempt)
         .await
         .unwrap_or_else(|_| Err(ErrorKind::ConnectTimeout.into()));
     let shard = worker.metrics.worker(worker.index);
-    let result = result.map(|mut io| {
-        if worker.snapshot().may_come_round() {
-            let dial = worker.shared.dials.note(io.socket());
-            io.known_by(dial);
-        }
-        io
-    });
     match &result {
         Ok(_) => shard.connected.add(1),
         Err(error) => {
@@ -90,21 +114,26 @@ async fn from_beside(address: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(address).await
 }
 
-async fn establish(
-    lease: &Lease,
-    security: &Security,
-    first: Option<Vec<u8>>,
-) -> Result<Io, Error> {
+async fn establish(worker: &Worker, lease: &Lease, what_for: For) -> Result<Io, Error> {
     let address = lease.endpoint().address;
     let failed = |error| Error::with(ErrorKind::ConnectFailed, error);
     let reached = lease.service().spec.reached;
     let mut stream = reach(reached, address).await.map_err(failed)?;
     tune(&stream);
-    if let Some(first) = first {
-        stream.write_all(&first).await.map_err(failed)?;
+    let dials = worker.snapshot().may_come_round();
+    // Before its first byte.
+    let dial = dials.then(|| worker.shared.dials.note(&stream));
+    let known = |mut io: Io| {
+        if let Some(dial) = dial {
+            io.known_by(dial);
+        }
+        io
+    };
+    if let For::Requests(Some(first)) = &what_for {
+        stream.write_all(first).await.map_err(failed)?;
     }
-    let (config, name) = match security {
-        Security::Plain => return Ok(Io::plain(stream)),
+    let (config, name) = match lease.security() {
+        Security::Plain => return Ok(known(Io::plain(stream))),
         Security::Tls(tls) => (tls.config.clone(), tls.name.clone()),
         Security::Mesh(mesh) => {
             if !mesh.store.is_ready() {
@@ -114,19 +143,32 @@ async fn establish(
             (mesh.config.clone(), ip)
         }
     };
-    let tls = TlsConnector::from(config)
-        .connect(name, Socket::new(stream))
-        .await
-        .map_err(tls_error)?;
-    let speaks_h2 = lease.speaks() == crate::balance::service::Speaks::Http2;
+    let (connector, socket) = (TlsConnector::from(config), Socket::new(stream));
+    let meshed = lease.security().is_mesh();
+    let tls = match what_for {
+        For::Requests(_) => connector.connect(name, socket).await,
+        For::Bytes => {
+            let offered = meshed.then(|| MESH_TCP.to_vec());
+            let connector = connector.with_alpn(offered.into_iter().collect());
+            connector.connect(name, socket).await
+        }
+    };
+    let tls = tls.map_err(tls_error)?;
     let alpn = tls.get_ref().1.alpn_protocol();
-    if speaks_h2 && !matches!(alpn, Some(b"h2" | crate::tls::MESH_HTTP)) {
-        return Err(Error::with(
-            ErrorKind::UpstreamTls,
-            "the endpoint did not choose HTTP/2",
-        ));
+    let refused = match what_for {
+        For::Requests(_) if lease.speaks() == Speaks::Http2 => {
+            let chosen = matches!(alpn, Some(b"h2" | MESH_HTTP));
+            (!chosen).then_some("the endpoint did not choose HTTP/2")
+        }
+        For::Bytes if meshed && alpn != Some(MESH_TCP) => {
+            Some("the endpoint did not agree to carry bytes (selvedge-tcp)")
+        }
+        _ => None,
+    };
+    match refused {
+        Some(why) => Err(Error::with(ErrorKind::UpstreamTls, why)),
+        None => Ok(known(Io::tls(tls))),
     }
-    Ok(Io::tls(tls))
 }
 
 /// What is acknowledged by nobody for this long was sent to nobody: the connection is given up,

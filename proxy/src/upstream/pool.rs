@@ -185,6 +185,23 @@ pub async fn wait_for_turn(pool: &Pool, service: &Arc<Service>) -> Result<Turn, 
         .unwrap_or_else(|_| Err(ErrorKind::PendingTimeout.into()))
 }
 
+/// The right to make a connection that belongs to no pool; at the cap, within [`PENDING_WAIT`].
+///
+/// # Errors
+/// [`ErrorKind::TooManyPending`], [`ErrorKind::PendingTimeout`].
+pub async fn wait_for_place(service: &Arc<Service>) -> Result<Permit, Error> {
+    if let Ok(permit) = service.connections.clone().try_acquire_owned() {
+        return Ok(permit);
+    }
+    let _waiting = Waiting::begin(service)?;
+    // Cancelled by the time-out or with the connection that it is for; it holds nothing then.
+    let wait = service.connections.clone().acquire_owned();
+    match tokio::time::timeout(PENDING_WAIT, wait).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(ErrorKind::PendingTimeout.into()),
+    }
+}
+
 /// Counts a waiting request until it is dropped.
 pub struct Waiting<'a>(&'a Service);
 

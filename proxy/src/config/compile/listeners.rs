@@ -122,6 +122,7 @@ impl Compiler {
             balancers: pass.balancers(at, spec),
             guards,
             treatment,
+            opaque: None,
             onward: None,
             named: Named::default(),
         };
@@ -198,6 +199,7 @@ impl Compiler {
             balancers: None,
             guards: Vec::new(),
             treatment: Treatment::default(),
+            opaque: Some(rule),
             onward,
             named: Named::default(),
         })
@@ -323,6 +325,7 @@ impl Compiler {
             balancers: None,
             guards: Vec::new(),
             treatment: Treatment::default(),
+            opaque: None,
             onward,
             named,
         })

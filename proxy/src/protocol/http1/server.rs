@@ -330,9 +330,9 @@ async fn switch(
     let mut client = TunnelEnd::Http1(conn.clone(), None);
     client.detach();
     upstream.detach();
-    let (received, sent) = tunnel::run(&mut client, &mut upstream, idle, timer).await;
-    outgoing.record.received += received;
-    outgoing.record.sent += sent;
+    let carried = tunnel::run(&mut client, &mut upstream, idle, timer).await;
+    outgoing.record.received += carried.there;
+    outgoing.record.sent += carried.back;
     outgoing.record.complete();
     false
 }

@@ -371,8 +371,8 @@ async fn switch(
     let mut client = TunnelEnd::Http2(Stream::new(handle));
     upstream.detach();
     let idle = downstream.listener.limits.stream_idle;
-    let (received, sent) = tunnel::run(&mut client, &mut upstream, idle, timer).await;
-    outgoing.record.received += received;
-    outgoing.record.sent += sent;
+    let carried = tunnel::run(&mut client, &mut upstream, idle, timer).await;
+    outgoing.record.received += carried.there;
+    outgoing.record.sent += carried.back;
     outgoing.record.complete();
 }

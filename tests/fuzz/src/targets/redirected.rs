@@ -4,6 +4,7 @@ use bytes::Bytes;
 use selvedge::protocol::detect::{self, First};
 use selvedge::protocol::http1::parse::HeadEnd;
 use selvedge::protocol::http1::request::parse_request;
+use selvedge::tls::MESH;
 use selvedge_injector::{Family, Plan, Wanted, iptables, nft};
 
 use super::LISTENERS;
@@ -15,11 +16,11 @@ const PREFIXES: usize = 300;
 /// with a method of the usual form is no stranger to whoever chooses the engine.
 pub(crate) fn first(input: &[u8]) {
     let told = detect::first(input);
-    let offered = detect::offers(input, b"selvedge-h2");
+    let offered = detect::offers(input, &MESH);
     for end in 0..input.len().min(PREFIXES) {
         let so_far = detect::first(&input[..end]);
         assert!(so_far == First::Unclear || so_far == told, "{end}");
-        let so_far = detect::offers(&input[..end], b"selvedge-h2");
+        let so_far = detect::offers(&input[..end], &MESH);
         assert!(so_far.is_none() || so_far == offered, "{end}");
     }
     if let HeadEnd::At(end) = detect::head_end(input) {

@@ -19,6 +19,7 @@ fn listener() -> ListenerPlan {
         balancers: None,
         guards: Vec::new(),
         treatment: crate::policy::treatment::Treatment::default(),
+        opaque: None,
         onward: None,
         named: Default::default(),
     }

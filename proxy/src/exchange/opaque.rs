@@ -1,0 +1,104 @@
+//! Part of stage 4, the spine: the hop of the mesh for bytes that are no requests. Here they leave for
+//! an endpoint of their service, there they come in for the application; either way with a permit
+//! and a lease.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::time::sleep;
+
+use crate::accept::{Downstream, ListenerPlan};
+use crate::balance::{self, Endpoint, Lease, Verdict};
+use crate::error::{Error, ErrorKind, Retry, Side};
+use crate::policy::{Standing, opaque};
+use crate::protocol::io::Io;
+use crate::telemetry::Record;
+use crate::upstream::{connect, pool};
+use crate::worker::Worker;
+
+use super::onward::{self, Far};
+
+/// The permit for what goes to this address, where that is a service of the mesh; `None` where it is
+/// not.
+///
+/// # Errors
+/// [`ErrorKind::Denied`]: the service has policies, which look at requests.
+pub fn outward(plan: &ListenerPlan, to: SocketAddr) -> Result<Option<Standing>, ErrorKind> {
+    let onward = plan.onward.as_ref();
+    let Some(rule) = onward.and_then(|onward| onward.by_address.get(&to)) else {
+        return Ok(None);
+    };
+    if !rule.backends.iter().any(|b| b.service.is_meshed()) {
+        return Ok(None);
+    }
+    opaque::outward(rule, plan).map(Some)
+}
+
+/// Connects to an endpoint of the service, or to the application, which is `beside` where callers say
+/// its port. Nothing has been sent yet: what fails is tried again, at another endpoint where there is
+/// one, as often as the service's requests are. Each try is told.
+///
+/// # Errors
+/// Those of `balance::pick` and `upstream::connect`.
+pub async fn dial(
+    worker: &Rc<Worker>,
+    hop: &Standing,
+    beside: Option<&Arc<Endpoint>>,
+    mut tried: impl FnMut(&Lease, u32),
+) -> Result<Far, Error> {
+    let permit = hop.permit();
+    let rule = permit.rule();
+    let backend = rule.backend(fastrand::u32(..));
+    let service = &backend.ok_or(ErrorKind::NoBackend)?.service;
+    let mut avoid = None;
+    let mut count = 0;
+    loop {
+        let mut lease = balance::pick(&permit, service, beside, avoid, worker.now())?;
+        tried(&lease, count);
+        let place = pool::wait_for_place(service).await?;
+        let connected = connect::connect_for_bytes(worker, &lease).await;
+        let error = match connected {
+            Ok(io) => {
+                lease.report(Verdict::Success, worker.now());
+                return Ok(Far {
+                    io,
+                    address: lease.endpoint().address,
+                    held: Some((lease, place)),
+                });
+            }
+            Err(error) => error,
+        };
+        let verdict = match error.kind.side() {
+            Side::Upstream => Verdict::Failure,
+            Side::Downstream | Side::Local => Verdict::Neutral,
+        };
+        lease.report(verdict, worker.now());
+        if count >= rule.retry.attempts || error.kind.retry() != Retry::Safe {
+            return Err(error);
+        }
+        avoid = Some(lease.endpoint().id);
+        drop((lease, place));
+        count += 1;
+        sleep(rule.retry.backoff).await;
+    }
+}
+
+/// Carries the bytes of a peer to the application, if who it is suffices for the policies of the port.
+pub async fn receive(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Io) {
+    let plan = &downstream.listener;
+    let rule = plan.opaque.as_ref().ok_or(ErrorKind::NoBackend);
+    let permit = rule.and_then(|rule| opaque::inward(rule, plan, downstream.peer_id()));
+    match permit {
+        Ok(permit) => onward::carry(worker, downstream, io, Some(permit), None).await,
+        Err(kind) => {
+            let snapshot = worker.snapshot();
+            let why = "the policies of this port do not let its bytes in that are no requests";
+            let mut record = Record::unread(&snapshot, &worker, &downstream);
+            record.fail(&Error::with(kind, why));
+            let _ = SockRef::from(io.socket()).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
