@@ -338,8 +338,12 @@ fn a_sidecar_keeps_up_with_a_cluster() {
     world.api.compact();
     world.api.come_back();
     wait_for_truth(&world, admin);
-    let memory = (form.memory)(&web);
-    assert!(memory < MEMORY, "{memory} bytes");
+    // What the outage has touched of the program is given back within half a minute.
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while (form.memory)(&web) >= MEMORY {
+        assert!(Instant::now() < deadline, "{} bytes", (form.memory)(&web));
+        std::thread::yield_now();
+    }
     end.send(()).unwrap();
     let calls = caller.join().unwrap();
     assert!(calls > 500, "{calls} calls");

@@ -46,10 +46,10 @@ pub(super) fn run(options: Options, filter: &str) -> ExitCode {
 }
 
 /// By now a process has done what only its start does.
-const SETTLED: Duration = Duration::from_secs(10);
+const SETTLED: Duration = Duration::from_secs(3);
 /// What was needed in between, a reload or an outage, is given back after this. What is needed always
 /// comes back at once, for some hundred page faults.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// The signals that a process listens to.
 struct Signals {
