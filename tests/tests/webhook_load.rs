@@ -3,12 +3,15 @@
 //! `SELVEDGE_BINARY` names another binary to measure, such as a release build; then the bar is the
 //! product's: 99 of 100 answers for an ordinary pod within 20 ms.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use selvedge_tests::admission::{Caller, Connection, review};
 use selvedge_tests::control_plane::{Cluster, WEBHOOK};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Barrier;
 use tokio::time::Instant;
 
 /// Those who ask at the same time.
@@ -114,41 +117,64 @@ async fn malformed(caller: Caller) {
     }
 }
 
+/// What is large, and what is too large: made before anything is measured.
+struct Heavy {
+    /// As large as an API server takes.
+    large: Vec<u8>,
+    /// Little to send, much to hold.
+    values: Bytes,
+    /// What is rendered would be many times what was sent.
+    containers: Bytes,
+    /// Too large, with its length and without.
+    huge: Vec<u8>,
+    chunk: Vec<u8>,
+}
+
+impl Heavy {
+    fn new() -> Self {
+        let large = written(&large());
+        assert!(large.len() > 3 << 20);
+        let values = format!("{{\"request\":[{}[]]}}", "[],".repeat(400_000));
+        let containers = vec![json!({ "name": "0" }); 26_000];
+        let containers = json!({
+            "metadata": { "annotations": { "selvedge.dev/capture": "proxy" } },
+            "spec": { "containers": containers },
+        });
+        let body = vec![b' '; 11_000_000];
+        let chunk = [&b"100000\r\n"[..], &body[..1 << 20], b"\r\n"].concat();
+        Self {
+            large,
+            values: values.into(),
+            containers: review("shop", &containers).to_string().into(),
+            huge: body,
+            chunk,
+        }
+    }
+}
+
 /// Asks for what is large, and for what is too large.
-async fn heavy(caller: Caller, large: Vec<u8>) {
-    assert!(large.len() > 3 << 20);
+async fn heavy(caller: Caller, heavy: Heavy) {
     let mut connection = caller.connect().await.unwrap();
     for _ in 0..2 {
-        is_injected(&mut connection, &large).await;
+        is_injected(&mut connection, &heavy.large).await;
     }
-    let huge = vec![b' '; 11_000_000];
     let mut stream = caller.connect().await.unwrap();
     let head = format!(
         "POST /inject HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        huge.len()
+        heavy.huge.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     assert!(answered(&mut stream).await.starts_with("HTTP/1.1 413 "));
-    // Little to send, much to hold.
-    let many = format!("{{\"request\":[{}[]]}}", "[],".repeat(400_000));
-    let (status, told) = caller.ask("/inject", many).await;
+    let (status, told) = caller.ask("/inject", heavy.values).await;
     assert_eq!(status, 413, "{told}");
-    // What is rendered would be many times what was sent.
-    let containers = vec![json!({ "name": "0" }); 26_000];
-    let many = json!({
-        "metadata": { "annotations": { "selvedge.dev/capture": "proxy" } },
-        "spec": { "containers": containers },
-    });
-    let many = review("shop", &many).to_string();
-    let (status, told) = caller.ask("/inject/namespace", many).await;
+    let (status, told) = caller.ask("/inject/namespace", heavy.containers).await;
     assert_eq!((status, &told["response"]["allowed"]), (200, &json!(false)));
-    // The same without saying so beforehand.
+    // Too large without saying so beforehand.
     let mut stream = caller.connect().await.unwrap();
     let head = "POST /inject HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
-    let chunk = [&b"100000\r\n"[..], &huge[..1 << 20], b"\r\n"].concat();
     for _ in 0..11 {
-        if stream.write_all(&chunk).await.is_err() {
+        if stream.write_all(&heavy.chunk).await.is_err() {
             break;
         }
     }
@@ -180,7 +206,7 @@ fn two_hundred_ask_at_the_same_time_and_some_mean_no_good() {
         .enable_all()
         .build()
         .unwrap();
-    let large = written(&large());
+    let large = Heavy::new();
     let mut took = runtime.block_on(async {
         let head = "POST /inject HTTP/1.1\r\nHost: a\r\n";
         let body = "POST /inject HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{";
@@ -195,10 +221,14 @@ fn two_hundred_ask_at_the_same_time_and_some_mean_no_good() {
         ];
         let question = written(&review("shop", &pod()).to_string());
         let mut callers = Vec::new();
+        // API servers keep their connections: what is measured begins when all are there.
+        let all_there = Arc::new(Barrier::new(CALLERS));
         for _ in 0..CALLERS {
             let (caller, question) = (caller.clone(), question.clone());
+            let all_there = all_there.clone();
             callers.push(tokio::spawn(async move {
                 let mut connection = caller.connect().await.unwrap();
+                all_there.wait().await;
                 let mut took = Vec::new();
                 for _ in 0..EACH {
                     let begun = Instant::now();
@@ -240,13 +270,15 @@ fn two_hundred_ask_at_the_same_time_and_some_mean_no_good() {
     assert!(percentile(99) < bar, "{:?}", percentile(99));
     // What the chart lets it have.
     assert!(cluster.injector.peak() < 256 << 20);
-    let failed = |reason: &str| {
-        let labels = ["outcome=\"failed\"", reason];
-        cluster
-            .injector
-            .metric("selvedge_injector_reviews_total", &labels)
-    };
+    assert_counted(&cluster);
+}
+
+/// Whether each way to fail has been counted.
+fn assert_counted(cluster: &Cluster) {
     for reason in ["malformed", "too_large", "slow", "request", "namespace"] {
-        assert!(failed(reason) > 0.5, "{reason}");
+        let labels = ["outcome=\"failed\"", reason];
+        let injector = &cluster.injector;
+        let count = injector.metric("selvedge_injector_reviews_total", &labels);
+        assert!(count > 0.5, "{reason}");
     }
 }
