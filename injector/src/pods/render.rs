@@ -4,13 +4,11 @@ use serde_json::{Map, Value, json};
 
 use super::containers::{self, VOLUMES};
 use super::decide::{PROXY, REDIRECT};
-use super::options::{Capture, Options, STATUS};
+use super::options::{CONFIG, Capture, Options, STATUS};
 use super::pod::{Pod, PodError, name};
 use super::probes;
 use super::settings::Settings;
 
-/// Annotation with the sidecar's configuration, which its volume shows as a file.
-pub const CONFIG_ANNOTATION: &str = "selvedge.dev/config";
 /// Annotations by which `kubectl logs` and `kubectl exec` choose a container.
 const DEFAULTS: [&str; 2] = [
     "kubectl.kubernetes.io/default-container",
@@ -47,7 +45,7 @@ pub fn uninject(pod: &mut Pod) {
             .any(|name| name.as_str() == Some(what))
     };
     if let Some(annotations) = &mut pod.annotations {
-        for name in [STATUS, CONFIG_ANNOTATION].into_iter().chain(DEFAULTS) {
+        for name in [STATUS, CONFIG].into_iter().chain(DEFAULTS) {
             if !DEFAULTS.contains(&name) || said("annotations", name) {
                 annotations.remove(name);
             }
@@ -280,8 +278,8 @@ fn use_proxy(pod: &mut Pod) -> Map<String, Value> {
 
 fn annotate(pod: &mut Pod, mut status: Map<String, Value>, first: Option<String>, config: &Value) {
     let annotations = pod.annotations.get_or_insert_default();
-    let mut ours = vec![STATUS, CONFIG_ANNOTATION];
-    annotations.insert(CONFIG_ANNOTATION.to_owned(), config.to_string().into());
+    let mut ours = vec![STATUS, CONFIG];
+    annotations.insert(CONFIG.to_owned(), config.to_string().into());
     for name in DEFAULTS {
         if let Some(first) = &first
             && !annotations.contains_key(name)
