@@ -10,6 +10,7 @@ use crate::issue::{IssueError, permitted};
 use crate::review::{ReviewError, Reviewer, is_compact};
 use crate::signer::{parse, uri_names};
 use crate::token::{TokenError, TokenStore};
+use crate::validity::Validity;
 
 /// What a caller shows.
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +106,8 @@ pub async fn review(
     }
 }
 
-/// Finds out who calls. `reviewed` is whom the platform says the token belongs to. A join token is spent by this, whatever comes of it; blocks on the disk.
+/// Finds out who calls. `reviewed` is whom the platform says the token belongs to. A join token is spent
+/// by this, whatever comes of it; blocks on the disk.
 ///
 /// With both a token and a certificate, both must be good and agree. So a workload that renews
 /// with its certificate leaves its old token at home.
@@ -122,7 +124,7 @@ pub fn attest(
     // First the certificate: a bad one should not cost the owner of a token that token.
     let by_certificate = match shown.certificates {
         [] => None,
-        [leaf, intermediates @ ..] => Some(certified(authority, leaf, intermediates, now)?),
+        shown => Some(certificate(authority, shown, now)?.0),
     };
     let by_token = match (reviewed, shown.authorization) {
         (Some(id), _) => Some((id, Proof::Account)),
@@ -152,16 +154,21 @@ fn bearer(value: &str) -> Option<&str> {
         .then(|| token.trim_ascii())
 }
 
-/// The identity in a certificate of ours.
+/// The identity in a certificate of ours, and when it ends (seconds since 1970).
 ///
 /// The handshake verified it too, but that may be a while ago: a connection outlives neither the
 /// certificate nor this check.
-fn certified(
+///
+/// # Errors
+/// When there is none, or it is not accepted.
+pub(crate) fn certificate(
     authority: &Authority,
-    leaf: &CertificateDer<'static>,
-    intermediates: &[CertificateDer<'static>],
+    shown: &[CertificateDer<'static>],
     now: SystemTime,
-) -> Result<SpiffeId, AttestError> {
+) -> Result<(SpiffeId, u64), AttestError> {
+    let [leaf, intermediates @ ..] = shown else {
+        return Err(AttestError::Nothing);
+    };
     let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH);
     let at = since_epoch.map_err(|_| AttestError::Certificate("clock before 1970".into()))?;
     authority
@@ -173,7 +180,8 @@ fn certified(
     let [uri] = uri_names(&certificate).ok_or(AttestError::Names)?[..] else {
         return Err(AttestError::Names);
     };
-    uri.parse().map_err(|_| AttestError::Names)
+    let id = uri.parse().map_err(|_| AttestError::Names)?;
+    Ok((id, Validity::of(&certificate).not_after))
 }
 
 #[cfg(test)]

@@ -1,18 +1,26 @@
-//! The root and the intermediate of one trust domain: created, loaded, and renewed while serving.
+//! The authority of one trust domain: what signs at this moment, what is trusted, and how both change
+//! while it serves.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateDer;
 use selvedge_contract::identity::TrustDomain;
+use tokio::sync::watch;
 
 use crate::disk::{self, DiskError};
+use crate::generation::Generation;
+use crate::given::Given;
+use crate::issue::Lives;
+use crate::rotation::{FIRST, Rotation};
 use crate::signer::{AuthorityCertificate, Signer};
+use crate::steps;
 
 pub use crate::signer::Flaw;
 
@@ -44,23 +52,89 @@ pub enum AuthorityError {
     Verifier(String),
 }
 
-/// Where the root's key is. On disk it is read for each new intermediate and then forgotten.
-enum RootKey {
-    Memory(Box<Signer>),
-    Disk(PathBuf),
+/// The roots that are trusted: what a peer needs in order to verify this trust domain.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// PEM; the root that signs comes first.
+    pub pem: Arc<str>,
+    /// SHA-256 of `pem`, by which proxies say what they have.
+    pub sha256: [u8; 32],
+}
+
+impl std::fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bundle({})", crate::signer::hex(&self.sha256))
+    }
+}
+
+impl Bundle {
+    fn of<'a>(roots: impl Iterator<Item = &'a AuthorityCertificate>) -> Self {
+        let pem: String = roots.map(|root| root.pem.as_str()).collect();
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest(&SHA256, pem.as_bytes()).as_ref());
+        Self {
+            pem: pem.into(),
+            sha256,
+        }
+    }
+}
+
+/// What is so at one moment; replaced as a whole.
+pub(crate) struct State {
+    pub(crate) rotation: Rotation,
+    pub(crate) signing: Arc<Generation>,
+    pub(crate) other: Option<Arc<Generation>>,
+    pub(crate) bundle: Bundle,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl State {
+    fn assemble(
+        rotation: Rotation,
+        signing: Arc<Generation>,
+        other: Option<Arc<Generation>>,
+    ) -> Result<Self, AuthorityError> {
+        let refused = |error: &dyn std::fmt::Display| AuthorityError::Verifier(error.to_string());
+        let mut roots: Vec<&AuthorityCertificate> = Vec::new();
+        let all = std::iter::once(&signing).chain(&other);
+        for root in all.flat_map(|generation| &generation.roots) {
+            if !roots.contains(&root) {
+                roots.push(root);
+            }
+        }
+        let mut store = RootCertStore::empty();
+        for root in &roots {
+            store.add(root.der.clone()).map_err(|e| refused(&e))?;
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| refused(&e))?;
+        let bundle = Bundle::of(roots.into_iter());
+        Ok(Self {
+            rotation,
+            signing,
+            other,
+            bundle,
+            verifier,
+        })
+    }
 }
 
 /// The certificate authority of one trust domain.
 ///
-/// All methods take `&self`; the intermediate is replaced atomically, so one authority is shared
-/// by every task.
+/// All methods take `&self`; what changes is replaced atomically, so one authority is shared by every
+/// task.
 pub struct Authority {
     trust_domain: TrustDomain,
-    bundle_pem: String,
-    roots: Vec<AuthorityCertificate>,
-    verifier: Arc<dyn ClientCertVerifier>,
-    intermediate: ArcSwap<Signer>,
-    root_key: RootKey,
+    pub(crate) lives: Lives,
+    /// `None`: it lives in memory, or was given.
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) state: ArcSwap<State>,
+    /// Read by whoever issues, written by whoever changes what signs: no certificate is half issued then.
+    turn: RwLock<()>,
+    told: watch::Sender<Bundle>,
 }
 
 impl std::fmt::Debug for Authority {
@@ -78,7 +152,7 @@ impl Authority {
     /// years and an intermediate of 30 days, both P-256. An intermediate with less than a third of
     /// its life left is replaced when `root.key` is there; without it the root stays offline and
     /// the operator replaces the intermediate. `root.pem` may hold further roots after the signing
-    /// one, while a root is being replaced.
+    /// one. Where the root was replaced ([`crate::steps`]), the files are in directories below `dir`.
     ///
     /// # Errors
     /// When a key is readable by group or others, `dir` is writable by them, a file is missing,
@@ -91,12 +165,20 @@ impl Authority {
     ) -> Result<Self, AuthorityError> {
         disk::private_dir(dir)?;
         let _lock = disk::lock(dir)?;
-        settle(dir, "root")?;
-        settle(dir, "intermediate")?;
-        let roots = load_or_create_roots(dir, trust_domain, now)?;
-        let intermediate = load_or_renew(dir, trust_domain, &roots, now)?;
-        let root_key = RootKey::Disk(dir.to_owned());
-        Self::assemble(trust_domain, roots, intermediate, root_key)
+        let rotation = Rotation::load(dir)?;
+        let load = |name: &str| {
+            let at = Rotation::place(dir, name);
+            // Only the first may be made: another is there already, or was lost.
+            if name != FIRST && !at.join("root.pem").exists() {
+                return Err(AuthorityError::Missing { path: at });
+            }
+            Generation::create_or_load(&at, trust_domain, now).map(Arc::new)
+        };
+        let signing = load(rotation.signing())?;
+        let other = rotation.other().map(load).transpose()?;
+        steps::sweep(dir, &rotation)?;
+        let state = State::assemble(rotation, signing, other)?;
+        Ok(Self::of(trust_domain, Some(dir.to_owned()), state))
     }
 
     /// A new authority that lives in memory only, for development and tests.
@@ -104,39 +186,61 @@ impl Authority {
     /// # Errors
     /// When the clock is outside 1970 to 9999 or the cryptographic library fails.
     pub fn ephemeral(trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, AuthorityError> {
-        let root = Signer::root(trust_domain, now).map_err(AuthorityError::Make)?;
-        let intermediate = root
-            .intermediate(trust_domain, now)
-            .map_err(AuthorityError::Make)?;
-        let roots = vec![root.certificate.clone()];
-        let root_key = RootKey::Memory(Box::new(root));
-        Self::assemble(trust_domain, roots, intermediate, root_key)
+        let only = Generation::ephemeral(trust_domain, now)?;
+        Self::alone(trust_domain, only)
     }
 
-    fn assemble(
+    /// An authority that signs with an intermediate from elsewhere.
+    ///
+    /// # Errors
+    /// When it does not hang together: damaged, expired, of another trust domain, no chain to a root,
+    /// or another's key.
+    pub fn given(
         trust_domain: &TrustDomain,
-        roots: Vec<AuthorityCertificate>,
-        intermediate: Signer,
-        root_key: RootKey,
+        given: &Given,
+        now: SystemTime,
     ) -> Result<Self, AuthorityError> {
-        let refused = |error: &dyn std::fmt::Display| AuthorityError::Verifier(error.to_string());
-        let mut store = RootCertStore::empty();
-        for root in &roots {
-            store.add(root.der.clone()).map_err(|e| refused(&e))?;
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
-            .allow_unauthenticated()
-            .build()
-            .map_err(|e| refused(&e))?;
-        Ok(Self {
+        Self::alone(trust_domain, Generation::given(given, trust_domain, now)?)
+    }
+
+    fn alone(trust_domain: &TrustDomain, only: Generation) -> Result<Self, AuthorityError> {
+        let signing = FIRST.to_owned();
+        let state = State::assemble(Rotation::Steady { signing }, Arc::new(only), None)?;
+        Ok(Self::of(trust_domain, None, state))
+    }
+
+    fn of(trust_domain: &TrustDomain, dir: Option<PathBuf>, state: State) -> Self {
+        Self {
             trust_domain: trust_domain.clone(),
-            bundle_pem: roots.iter().map(|root| root.pem.as_str()).collect(),
-            roots,
-            verifier,
-            intermediate: ArcSwap::from_pointee(intermediate),
-            root_key,
-        })
+            lives: Lives::default(),
+            dir,
+            told: watch::Sender::new(state.bundle.clone()),
+            state: ArcSwap::from_pointee(state),
+            turn: RwLock::new(()),
+        }
+    }
+
+    /// Other lives for the certificates it issues.
+    #[must_use]
+    pub fn with_lives(mut self, lives: Lives) -> Self {
+        self.lives = lives;
+        self
+    }
+
+    /// Signs with what was given now, and trusts its roots; says whether anything changed.
+    ///
+    /// # Errors
+    /// As [`Self::given`]; what signs now stays.
+    pub fn replace_given(&self, given: &Given, now: SystemTime) -> Result<bool, AuthorityError> {
+        let next = Generation::given(given, &self.trust_domain, now)?;
+        let _turn = self.write();
+        let present = self.state.load_full();
+        let same = next.roots == present.signing.roots
+            && next.signer().certificate == present.signing.signer().certificate;
+        if !same {
+            self.put(present.rotation.clone(), Arc::new(next), None)?;
+        }
+        Ok(!same)
     }
 
     /// The trust domain this authority signs for.
@@ -145,27 +249,38 @@ impl Authority {
         &self.trust_domain
     }
 
-    /// The root certificates in PEM: what a peer needs in order to verify this trust domain.
+    /// The roots that are trusted.
     #[must_use]
-    pub fn bundle_pem(&self) -> &str {
-        &self.bundle_pem
+    pub fn bundle(&self) -> Bundle {
+        self.state.load().bundle.clone()
+    }
+
+    /// The roots that are trusted, now and whenever they change.
+    #[must_use]
+    pub fn bundles(&self) -> watch::Receiver<Bundle> {
+        self.told.subscribe()
     }
 
     /// The root certificates in DER.
-    pub fn bundle_der(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
-        self.roots.iter().map(|root| &root.der)
+    #[must_use]
+    pub fn bundle_der(&self) -> Vec<CertificateDer<'static>> {
+        let state = self.state.load();
+        let all = std::iter::once(&state.signing).chain(&state.other);
+        all.flat_map(|generation| &generation.roots)
+            .map(|root| root.der.clone())
+            .collect()
     }
 
     /// When the intermediate that signs now ends; it should be renewed long before.
     #[must_use]
     pub fn intermediate_ends(&self) -> SystemTime {
-        self.intermediate.load().certificate.validity.end()
+        self.signer().certificate.validity.end()
     }
 
     /// Whether less than a third of the intermediate's life is left.
     #[must_use]
     pub fn is_due(&self, now: SystemTime) -> bool {
-        self.intermediate.load().certificate.validity.is_due(now)
+        self.signer().certificate.validity.is_due(now)
     }
 
     /// Replaces the intermediate when less than a third of its life is left; says whether it did.
@@ -176,160 +291,70 @@ impl Authority {
     /// # Errors
     /// As [`Self::create_or_load`]; the present intermediate then stays in use.
     pub fn renew_if_due(&self, now: SystemTime) -> Result<bool, AuthorityError> {
-        let present = self.intermediate.load_full();
-        if !present.certificate.validity.is_due(now) {
-            return Ok(false);
+        let _lock = self.dir.as_deref().map(disk::lock).transpose()?;
+        let state = self.state.load_full();
+        let mut renewed = state.signing.renew_if_due(&self.trust_domain, now)?;
+        if let Some(other) = &state.other {
+            renewed |= other.renew_if_due(&self.trust_domain, now)?;
         }
-        let next = match &self.root_key {
-            RootKey::Memory(root) => root
-                .intermediate(&self.trust_domain, now)
-                .map_err(AuthorityError::Make)?,
-            RootKey::Disk(dir) => {
-                let _lock = disk::lock(dir)?;
-                settle(dir, "intermediate")?;
-                load_or_renew(dir, &self.trust_domain, &self.roots, now)?
-            }
-        };
-        let changed = next.certificate != present.certificate;
-        self.intermediate.store(Arc::new(next));
-        Ok(changed)
+        Ok(renewed)
+    }
+
+    pub(crate) fn put(
+        &self,
+        rotation: Rotation,
+        signing: Arc<Generation>,
+        other: Option<Arc<Generation>>,
+    ) -> Result<(), AuthorityError> {
+        let state = State::assemble(rotation, signing, other)?;
+        let bundle = state.bundle.clone();
+        self.state.store(Arc::new(state));
+        self.told.send_replace(bundle);
+        Ok(())
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, ()> {
+        self.turn.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while a certificate is issued and recorded: what signs does not change meanwhile.
+    pub(crate) fn issuing(&self) -> RwLockReadGuard<'_, ()> {
+        self.turn.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What signs leaves at this moment.
     pub(crate) fn signer(&self) -> Arc<Signer> {
-        self.intermediate.load_full()
+        self.state.load().signing.signer()
+    }
+
+    /// Where the rotation stands.
+    pub(crate) fn rotation(&self) -> Rotation {
+        self.state.load().rotation.clone()
+    }
+
+    /// The generation that signs, and the one that is trusted besides.
+    pub(crate) fn generations(&self) -> (Arc<Generation>, Option<Arc<Generation>>) {
+        let state = self.state.load();
+        (state.signing.clone(), state.other.clone())
     }
 
     /// Verifies callers' certificates against this authority's roots; absence is allowed.
     pub(crate) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
-        self.verifier.clone()
+        self.state.load().verifier.clone()
     }
 }
 
-fn path_of(dir: &Path, stem: &str, kind: &str) -> PathBuf {
-    dir.join(format!("{stem}.{kind}"))
-}
-
-fn at(path: &Path) -> impl FnOnce(Flaw) -> AuthorityError + '_ {
-    move |flaw| AuthorityError::File {
-        path: path.to_owned(),
-        flaw,
+/// The bundle of the CA whose directory is `dir`, whether it runs or not: PEM.
+///
+/// # Errors
+/// When its files cannot be read, or are not there.
+pub fn bundle_in(dir: &Path) -> Result<String, AuthorityError> {
+    let rotation = Rotation::load(dir)?;
+    let mut bundle = String::new();
+    for name in std::iter::once(rotation.signing()).chain(rotation.other()) {
+        let path = Rotation::place(dir, name).join("root.pem");
+        let roots = disk::read_public(&path)?.ok_or(AuthorityError::Missing { path })?;
+        bundle.push_str(&roots);
     }
-}
-
-fn load_or_create_roots(
-    dir: &Path,
-    domain: &TrustDomain,
-    now: SystemTime,
-) -> Result<Vec<AuthorityCertificate>, AuthorityError> {
-    let path = path_of(dir, "root", "pem");
-    let Some(text) = disk::read_public(&path)? else {
-        // Only in a directory with nothing of ours: a new root beside old keys would cut off
-        // every workload that trusts the old one.
-        for (stem, kind) in [
-            ("root", "key"),
-            ("intermediate", "pem"),
-            ("intermediate", "key"),
-        ] {
-            if path_of(dir, stem, kind).exists() {
-                return Err(AuthorityError::Missing { path });
-            }
-        }
-        let root = Signer::root(domain, now).map_err(AuthorityError::Make)?;
-        save(dir, "root", &root)?;
-        return Ok(vec![root.certificate]);
-    };
-    let roots = AuthorityCertificate::all(&text).map_err(at(&path))?;
-    for root in &roots {
-        root.check(domain, now).map_err(at(&path))?;
-        root.check_signed_by(root).map_err(at(&path))?;
-    }
-    // Also when no new intermediate is due: better to hear of a bad key now than in 20 days.
-    load_root_signer(dir, &roots)?;
-    Ok(roots)
-}
-
-/// The root with its key; `None` when the key is kept elsewhere.
-fn load_root_signer(
-    dir: &Path,
-    roots: &[AuthorityCertificate],
-) -> Result<Option<Signer>, AuthorityError> {
-    let path = path_of(dir, "root", "key");
-    let (Some(key), Some(first)) = (disk::read_private(&path)?, roots.first()) else {
-        return Ok(None);
-    };
-    let signer = Signer::join(first.clone(), &key).map_err(at(&path))?;
-    Ok(Some(signer))
-}
-
-fn load_or_renew(
-    dir: &Path,
-    domain: &TrustDomain,
-    roots: &[AuthorityCertificate],
-    now: SystemTime,
-) -> Result<Signer, AuthorityError> {
-    let path = path_of(dir, "intermediate", "pem");
-    let key_path = path_of(dir, "intermediate", "key");
-    let root = load_root_signer(dir, roots)?;
-    let (text, key) = (disk::read_public(&path)?, disk::read_private(&key_path)?);
-    let (text, key) = match (text, key, &root) {
-        (Some(text), Some(key), _) => (text, key),
-        (None, None, Some(root)) => return create_intermediate(dir, domain, root, now),
-        (Some(_), None, _) => return Err(AuthorityError::Missing { path: key_path }),
-        (None, _, _) => return Err(AuthorityError::Missing { path }),
-    };
-    let certificate = AuthorityCertificate::one(&text).map_err(at(&path))?;
-    let by_ours = |root| certificate.check_signed_by(root).is_ok();
-    if !roots.iter().any(by_ours) {
-        return Err(at(&path)(Flaw::Issuer));
-    }
-    let checked = certificate.check(domain, now);
-    let signer = Signer::join(certificate, &key).map_err(at(&key_path))?;
-    let is_due = signer.certificate.validity.is_due(now);
-    match (checked, root) {
-        (Ok(()) | Err(Flaw::Expired), Some(root)) if is_due => {
-            create_intermediate(dir, domain, &root, now)
-        }
-        (Ok(()), _) => Ok(signer),
-        (Err(flaw), _) => Err(at(&path)(flaw)),
-    }
-}
-
-fn create_intermediate(
-    dir: &Path,
-    domain: &TrustDomain,
-    root: &Signer,
-    now: SystemTime,
-) -> Result<Signer, AuthorityError> {
-    let intermediate = root
-        .intermediate(domain, now)
-        .map_err(AuthorityError::Make)?;
-    save(dir, "intermediate", &intermediate)?;
-    Ok(intermediate)
-}
-
-/// Writes a key and its certificate so that no crash leaves one without the other: both are
-/// complete under other names before the first real name changes.
-fn save(dir: &Path, stem: &str, signer: &Signer) -> Result<(), AuthorityError> {
-    let next = format!("{stem}.next");
-    disk::write_whole(&path_of(dir, &next, "key"), &signer.key_pem(), 0o600)?;
-    let certificate = &signer.certificate.pem;
-    disk::write_whole(&path_of(dir, &next, "pem"), certificate, 0o644)?;
-    settle(dir, stem)
-}
-
-/// Finishes a [`save`] that was interrupted: forward when its certificate was written (then its
-/// key was too), back otherwise.
-fn settle(dir: &Path, stem: &str) -> Result<(), AuthorityError> {
-    let next = format!("{stem}.next");
-    let (key, certificate) = (path_of(dir, &next, "key"), path_of(dir, &next, "pem"));
-    if !certificate.exists() {
-        disk::remove(&key)?;
-        return Ok(());
-    }
-    if key.exists() {
-        disk::rename(&key, &path_of(dir, stem, "key"))?;
-    }
-    disk::rename(&certificate, &path_of(dir, stem, "pem"))?;
-    Ok(())
+    Ok(bundle)
 }

@@ -1,14 +1,17 @@
 //! Private files: refused when others can reach them, written whole or not at all.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 /// Largest file read, in bytes: a bundle of a few dozen certificates.
 const MAX_FILE: u64 = 64 * 1024;
+/// How often a lock that another holds is tried.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 /// Why a file or directory cannot be used; always names it.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,12 @@ pub enum DiskError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// Another process serves from it.
+    #[error("{}: another CA serves from this directory", path.display())]
+    Taken {
+        /// The directory.
+        path: PathBuf,
     },
     /// Not a regular file, not text, or longer than 64 KiB.
     #[error("{}: not a text file of at most 64 KiB", path.display())]
@@ -81,6 +90,34 @@ pub(crate) fn lock(dir: &Path) -> Result<File, DiskError> {
         .open(&path)
         .map_err(failed(&path))?;
     file.lock().map_err(failed(&path))?;
+    Ok(file)
+}
+
+/// Says that this process is the one that serves from `dir`, until the file is dropped; waits up to
+/// `patience` for another to end.
+pub(crate) fn serving(dir: &Path, patience: Duration) -> Result<File, DiskError> {
+    let path = dir.join(".serving");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed(&path))?;
+    let mut waited = Duration::ZERO;
+    while let Err(error) = file.try_lock() {
+        match error {
+            TryLockError::WouldBlock if waited < patience => {}
+            TryLockError::WouldBlock => {
+                return Err(DiskError::Taken {
+                    path: dir.to_owned(),
+                });
+            }
+            TryLockError::Error(source) => return Err(failed(&path)(source)),
+        }
+        std::thread::park_timeout(TRY_AGAIN);
+        waited += TRY_AGAIN;
+    }
     Ok(file)
 }
 
@@ -151,6 +188,16 @@ pub(crate) fn remove(path: &Path) -> Result<bool, DiskError> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed(path)(error)),
+    }
+}
+
+/// Removes a directory, which must be empty but for its lock.
+pub(crate) fn remove_dir(path: &Path) -> Result<(), DiskError> {
+    remove(&path.join(".lock"))?;
+    match fs::remove_dir(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed(path)(error)),
     }
 }

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::string::Ia5String;
 use rcgen::{
-    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
+    PublicKeyData, SanType,
 };
 use rustls_pki_types::{DnsName, PrivateKeyDer, PrivatePkcs8KeyDer};
 use selvedge_contract::identity::{SpiffeId, TrustDomain};
@@ -36,9 +38,14 @@ pub enum IssueError {
     /// The request itself is refused.
     #[error(transparent)]
     Request(#[from] CsrError),
-    /// More than 90 days, or less than a minute, was asked for.
-    #[error("the life asked for is not between one minute and 90 days")]
-    Life,
+    /// A longer or a shorter life was asked for than this CA gives.
+    #[error("the life asked for is not between {} and {} s", min.as_secs(), max.as_secs())]
+    Life {
+        /// The shortest.
+        min: Duration,
+        /// The longest.
+        max: Duration,
+    },
     /// The identity is of another trust domain.
     #[error("the identity belongs to another trust domain")]
     TrustDomain,
@@ -51,6 +58,9 @@ pub enum IssueError {
     /// The signing certificate has under a minute left, or the clock is outside its life.
     #[error("the signing certificate is at its end, or the clock is wrong")]
     Expired,
+    /// It could not be written down.
+    #[error("{0}")]
+    Log(String),
     /// The cryptographic library failed.
     #[error("cannot sign: {0}")]
     Sign(Flaw),
@@ -65,6 +75,30 @@ pub struct Issued {
     pub not_after: SystemTime,
     /// The serial number in lower-case hexadecimal, for the log.
     pub serial: String,
+    pub(crate) validity: Validity,
+    /// SHA-256 of the public key.
+    pub(crate) key: String,
+}
+
+/// How long certificates may live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lives {
+    /// When the caller names no life.
+    pub default: Duration,
+    /// The shortest that may be asked for.
+    pub min: Duration,
+    /// The longest that may be asked for.
+    pub max: Duration,
+}
+
+impl Default for Lives {
+    fn default() -> Self {
+        Self {
+            default: DEFAULT_LIFE,
+            min: MIN_LIFE,
+            max: MAX_LIFE,
+        }
+    }
 }
 
 /// Checks that `id` may be issued in `trust_domain`: a member, and not under `/selvedge`.
@@ -113,9 +147,10 @@ impl Authority {
         now: SystemTime,
     ) -> Result<Issued, IssueError> {
         permitted(id, self.trust_domain())?;
+        let Lives { default, min, max } = self.lives;
         let life = match ttl {
-            None | Some(Duration::ZERO) => DEFAULT_LIFE,
-            Some(asked) if asked < MIN_LIFE || asked > MAX_LIFE => return Err(IssueError::Life),
+            None | Some(Duration::ZERO) => default,
+            Some(asked) if asked < min || asked > max => return Err(IssueError::Life { min, max }),
             Some(asked) => asked,
         };
         let key = csr::public_key(csr_pem)?;
@@ -131,14 +166,15 @@ impl Authority {
         let certificate = params
             .signed_by(&key, &issuer)
             .map_err(|_| IssueError::Sign(Flaw::Crypto))?;
+        let mut chain_pem = vec![certificate.pem()];
+        chain_pem.extend(leaf.signer.shown().map(|above| above.pem.clone()));
+        chain_pem.push(self.bundle().pem.to_string());
         Ok(Issued {
-            chain_pem: vec![
-                certificate.pem(),
-                leaf.signer.certificate.pem.clone(),
-                self.bundle_pem().to_owned(),
-            ],
+            chain_pem,
             not_after: leaf.validity.end(),
             serial: leaf.serial,
+            validity: leaf.validity,
+            key: sha256(&key.subject_public_key_info()),
         })
     }
 
@@ -166,11 +202,12 @@ impl Authority {
         let certificate = params
             .signed_by(&*key, &issuer)
             .map_err(|_| IssueError::Sign(Flaw::Crypto))?;
+        let mut chain = vec![certificate.der().clone()];
+        chain.extend(leaf.signer.shown().map(|above| above.der.clone()));
         Ok(ServerIdentity {
-            chain: vec![
-                certificate.der().clone(),
-                leaf.signer.certificate.der.clone(),
-            ],
+            chain,
+            serial: leaf.serial,
+            key_sha256: sha256(&key.subject_public_key_info()),
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
             validity: leaf.validity,
         })
@@ -190,7 +227,7 @@ impl Leaf {
         let signer = authority.signer();
         let issuer = signer.certificate.validity;
         let validity = Validity::starting(now, life, issuer.not_after)
-            .filter(|_| issuer.contains(now) && issuer.contains(now + MIN_LIFE))
+            .filter(|_| issuer.contains(now) && issuer.contains(now + authority.lives.min))
             .ok_or(IssueError::Expired)?;
         let (number, serial) = signer::random_serial().map_err(IssueError::Sign)?;
         let mut params = CertificateParams::default();
@@ -208,6 +245,11 @@ impl Leaf {
             signer,
         })
     }
+}
+
+/// SHA-256 in hexadecimal.
+fn sha256(bytes: &[u8]) -> String {
+    signer::hex(digest(&SHA256, bytes).as_ref())
 }
 
 /// Adds names to a certificate.

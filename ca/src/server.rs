@@ -3,16 +3,17 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use selvedge_contract::sign::IstioCertificateServiceServer;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use selvedge_contract::sign::{IstioCertificateServiceServer, TrustServer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -21,10 +22,13 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::issue::IssueError;
 use crate::service::{CaService, Peer};
 use crate::tls::{CurrentIdentity, server_config};
+use crate::trust::TrustService;
 
 /// Largest gRPC message in bytes: a request of 16 KiB with room for its metadata.
 pub const MAX_MESSAGE: usize = 64 * 1024;
@@ -42,6 +46,12 @@ pub const CONNECTION_AGE: Duration = Duration::from_secs(60);
 const MAX_STREAMS: u32 = 16;
 /// Largest header list in bytes.
 const MAX_HEADERS: u32 = 16 * 1024;
+/// Largest of the other messages in bytes.
+const MAX_HELD: usize = 1024;
+/// Flow control in bytes: a message and more.
+const WINDOW: u32 = 64 * 1024;
+/// How often a silent connection is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long open calls may go on after shutdown or the connection's age.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often certificates and tokens are looked at. By the wall clock, so that a suspended
@@ -75,13 +85,12 @@ pub async fn serve(
     service: CaService,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let first = service
-        .authority
-        .server_identity(&service.names, SystemTime::now())?;
+    let first = service.own_identity(SystemTime::now())?;
     let identity = Arc::new(CurrentIdentity::new(first)?);
-    let config = server_config(&service.authority, identity.clone())?;
+    let config = server_config(service.authority.clone(), identity.clone())?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let calls = Calls::new(&service, &shutdown);
     let tasks = TaskTracker::new();
     tasks.spawn(keep_fresh(service.clone(), identity, shutdown.clone()));
     loop {
@@ -97,14 +106,11 @@ pub async fn serve(
             (Ok((stream, address)), permit) => {
                 let connection = Connection {
                     address,
-                    service: service.clone(),
+                    calls: calls.clone(),
+                    line: Line::new(permit.ok()),
                     shutdown: shutdown.clone(),
                 };
-                let acceptor = acceptor.clone();
-                tasks.spawn(async move {
-                    let _permit = permit;
-                    connection.run(acceptor, stream).await;
-                });
+                tasks.spawn(connection.run(acceptor.clone(), stream));
             }
             (Err(error), _) => {
                 tracing::warn!(target: "selvedge::ca", %error, "accept failed");
@@ -118,9 +124,107 @@ pub async fn serve(
     Ok(())
 }
 
+/// A connection, as the calls on it see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Line(Arc<LineState>);
+
+#[derive(Debug)]
+struct LineState {
+    /// Among those who come and go; given back by who stays.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
+    follows: AtomicBool,
+    over: CancellationToken,
+}
+
+impl Line {
+    fn new(place: Option<OwnedSemaphorePermit>) -> Self {
+        Self(Arc::new(LineState {
+            place: Mutex::new(place),
+            follows: AtomicBool::new(false),
+            over: CancellationToken::new(),
+        }))
+    }
+
+    /// The connection stays for as long as something is followed on it; `false`: it does so already.
+    pub(crate) fn follows(&self) -> bool {
+        if self.0.follows.swap(true, Relaxed) {
+            return false;
+        }
+        let mut place = self.0.place.lock().unwrap_or_else(PoisonError::into_inner);
+        *place = None;
+        true
+    }
+
+    /// Nothing is followed any longer; so the connection ends.
+    pub(crate) fn ends(&self) {
+        self.0.over.cancel();
+    }
+
+    /// Returns when the connection has been there for long enough.
+    async fn over(&self) {
+        let old = async {
+            sleep(CONNECTION_AGE).await;
+            if self.0.follows.load(Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = old => {}
+            () = self.0.over.cancelled() => {}
+        }
+    }
+}
+
+/// What can be called.
+#[derive(Debug, Clone)]
+struct Calls {
+    certificates: IstioCertificateServiceServer<CaService>,
+    trust: TrustServer<TrustService>,
+    health: HealthServer<HealthService>,
+}
+
+impl Calls {
+    fn new(service: &CaService, shutdown: &CancellationToken) -> Self {
+        let trust = TrustService::new(service.clone(), shutdown.clone());
+        // As long as it answers, it serves: there is nothing that one call could and another could not.
+        let health = HealthService::from_health_reporter(HealthReporter::new());
+        Self {
+            certificates: IstioCertificateServiceServer::new(service.clone())
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+            trust: TrustServer::new(trust)
+                .max_decoding_message_size(MAX_HELD)
+                .max_encoding_message_size(MAX_MESSAGE),
+            health: HealthServer::new(health).max_decoding_message_size(MAX_HELD),
+        }
+    }
+
+    async fn answer(
+        mut self,
+        request: http::Request<Incoming>,
+    ) -> Result<http::Response<Body>, Infallible> {
+        let late = |_| Ok(Status::deadline_exceeded("took too long").into_http());
+        let (service, method) = request.uri().path().rsplit_once('/').unwrap_or_default();
+        match (service, method) {
+            // Its answers go on after this; that it begins is quick.
+            ("/selvedge.ca.v1.Trust", _) => {
+                let begun = timeout(CALL_TIMEOUT, self.trust.call(request)).await;
+                begun.unwrap_or_else(late)
+            }
+            ("/grpc.health.v1.Health", "Check") => self.health.call(request).await,
+            // A stream for everybody who asks would be a connection for everybody who asks.
+            ("/grpc.health.v1.Health", _) => Ok(Status::unimplemented("use Check").into_http()),
+            _ => timeout(CALL_TIMEOUT, self.certificates.call(request))
+                .await
+                .unwrap_or_else(late),
+        }
+    }
+}
+
 struct Connection {
     address: SocketAddr,
-    service: CaService,
+    calls: Calls,
+    line: Line,
     shutdown: CancellationToken,
 }
 
@@ -147,22 +251,27 @@ impl Connection {
             address: self.address,
             certificates: certificates.into(),
         };
-        let grpc = IstioCertificateServiceServer::new(self.service)
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
+        let (calls, line) = (self.calls, self.line.clone());
         let answer = service_fn(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
-            answer(grpc.clone(), request)
+            request.extensions_mut().insert(line.clone());
+            calls.clone().answer(request)
         });
         let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEADERS)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            // Whoever follows is silent for days; who is gone must not be waited for.
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(CALL_TIMEOUT)
             .serve_connection(TokioIo::new(stream), answer);
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             () = self.shutdown.cancelled() => None,
-            () = sleep(CONNECTION_AGE) => None,
+            () = self.line.over() => None,
         };
         let ended = match ended {
             Some(ended) => ended,
@@ -177,24 +286,18 @@ impl Connection {
     }
 }
 
-async fn answer(
-    mut grpc: IstioCertificateServiceServer<CaService>,
-    request: http::Request<Incoming>,
-) -> Result<http::Response<Body>, Infallible> {
-    timeout(CALL_TIMEOUT, grpc.call(request))
-        .await
-        .unwrap_or_else(|_| Ok(Status::deadline_exceeded("took too long").into_http()))
-}
-
 async fn keep_fresh(
     service: CaService,
     identity: Arc<CurrentIdentity>,
     shutdown: CancellationToken,
 ) {
+    let mut bundles = service.authority.bundles();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = sleep(UPKEEP) => {}
+            // What signs may have changed with it.
+            _ = bundles.changed() => {}
         }
         let (service, identity) = (service.clone(), identity.clone());
         let work = move || refresh(&service, &identity, SystemTime::now());
@@ -217,8 +320,9 @@ fn refresh(service: &CaService, identity: &CurrentIdentity, now: SystemTime) {
             tracing::error!(target: "selvedge::ca", %error, "intermediate not renewed");
         }
     }
-    if identity.is_due(now) {
-        let next = service.authority.server_identity(&service.names, now);
+    let signer = service.authority.signer();
+    if identity.is_due(now) || !identity.is_by(&signer.certificate.der) {
+        let next = service.own_identity(now);
         let replaced = next
             .map_err(ServeError::from)
             .and_then(|next| Ok(identity.replace(next)?));
@@ -228,6 +332,9 @@ fn refresh(service: &CaService, identity: &CurrentIdentity, now: SystemTime) {
                 tracing::error!(target: "selvedge::ca", %error, "server certificate not renewed");
             }
         }
+    }
+    if let Err(error) = service.records.sweep(now) {
+        tracing::error!(target: "selvedge::ca", %error, "old issuance logs not removed");
     }
     if let Some(tokens) = &service.tokens
         && let Err(error) = tokens.sweep(now)
@@ -246,9 +353,8 @@ mod tests {
         let now = SystemTime::now();
         let domain = "shop.local".parse().unwrap();
         let authority = Arc::new(Authority::ephemeral(&domain, now).unwrap());
-        let first = authority.server_identity(&[], now).unwrap();
-        let identity = CurrentIdentity::new(first).unwrap();
         let service = CaService::new(authority.clone(), None, Vec::new());
+        let identity = CurrentIdentity::new(service.own_identity(now).unwrap()).unwrap();
 
         let ends = authority.intermediate_ends();
         refresh(&service, &identity, now);

@@ -1,28 +1,37 @@
 //! The gRPC call `CreateCertificate`: limit, attest, issue, and one log event for each decision.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
 use selvedge_contract::identity::SpiffeId;
 use selvedge_contract::sign::{
-    IstioCertificateRequest, IstioCertificateResponse, IstioCertificateService,
+    INSTANCE, IstioCertificateRequest, IstioCertificateResponse, IstioCertificateService,
 };
 use tokio::time::Instant;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use zeroize::Zeroizing;
 
-use crate::attest::{AttestError, Shown, attest, review};
+use crate::attest::{AttestError, Caller, Shown, attest, review};
 use crate::authority::Authority;
+use crate::holders::is_instance;
 use crate::issue::{IssueError, Issued};
-use crate::limit::Limiter;
+use crate::limit::{Limiter, subject};
+use crate::log::LogError;
+use crate::records::{Owner, Records};
 use crate::review::{ReviewError, Reviewer};
+use crate::tls::ServerIdentity;
 use crate::token::TokenStore;
 
 /// Calls per second that one address may make.
 pub const CALLS_PER_SECOND: u32 = 500;
+/// Certificates per second for one identity, which may be that of many processes.
+pub const CERTIFICATES_PER_SECOND: u32 = 100;
+/// Certificates at once for one identity: all processes of a large workload may start together.
+pub const CERTIFICATES_AT_ONCE: u32 = 1000;
 
 /// The certificate service; a clone shares everything.
 #[derive(Debug, Clone)]
@@ -32,7 +41,28 @@ pub struct CaService {
     pub(crate) names: Arc<[String]>,
     reviewer: Option<Arc<dyn Reviewer>>,
     serving: Arc<Serving>,
-    limiter: Arc<Limiter>,
+    pub(crate) records: Arc<Records>,
+    limiter: Arc<Limiter<IpAddr>>,
+    budgets: Arc<Limiter<SpiffeId>>,
+    /// What was decided, for whoever counts.
+    pub(crate) tally: Arc<Tally>,
+}
+
+/// How many calls ended how, since the start.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Certificates that were given to workloads.
+    pub issued: AtomicU64,
+    /// Callers who stayed unknown.
+    pub unattested: AtomicU64,
+    /// Requests that were refused though the caller was known, or could not be looked at.
+    pub refused: AtomicU64,
+    /// Calls beyond what one address or identity may make.
+    pub limited: AtomicU64,
+    /// Calls that failed for want of something here: the disk, the platform, time to sign for.
+    pub failed: AtomicU64,
+    /// Proxies that follow the bundle at this moment.
+    pub followers: AtomicU64,
 }
 
 /// DNS names that a certificate carries besides its identity, by that identity.
@@ -52,6 +82,12 @@ pub struct Peer {
 enum Refusal {
     #[error("too many calls from this address")]
     TooMany,
+    #[error("too many certificates for this identity")]
+    Budget { id: SpiffeId },
+    #[error("{error}")]
+    NotLogged { id: SpiffeId, error: LogError },
+    #[error("nobody is given another's certificate")]
+    Impersonation,
     #[error("the request's peer is unknown")]
     NoPeer,
     #[error(transparent)]
@@ -79,8 +115,30 @@ impl CaService {
             names: names.into(),
             reviewer: None,
             serving: Arc::default(),
-            limiter: Arc::new(Limiter::new(CALLS_PER_SECOND)),
+            records: Arc::default(),
+            limiter: Arc::new(Limiter::new(CALLS_PER_SECOND, CALLS_PER_SECOND)),
+            budgets: Arc::new(Limiter::new(CERTIFICATES_PER_SECOND, CERTIFICATES_AT_ONCE)),
+            tally: Arc::default(),
         }
+    }
+
+    /// Writes down what is issued, instead of only remembering it.
+    #[must_use]
+    pub fn with_records(mut self, records: Arc<Records>) -> Self {
+        self.records = records;
+        self
+    }
+
+    /// What was decided since the start.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// What was issued, and who holds it.
+    #[must_use]
+    pub fn records(&self) -> &Records {
+        &self.records
     }
 
     /// Takes tokens of the platform too, as far as `reviewer` vouches for them.
@@ -98,22 +156,27 @@ impl CaService {
         self
     }
 
+    /// Whether the address may make one more call now.
+    pub(crate) fn admits(&self, peer: &Peer) -> bool {
+        let caller = subject(peer.address.ip());
+        self.limiter.admit(caller, Instant::now())
+    }
+
     async fn decide(
         &self,
         peer: Option<&Peer>,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Decision, Refusal> {
         let peer = peer.ok_or(Refusal::NoPeer)?.clone();
-        if !self.limiter.admit(peer.address.ip(), Instant::now()) {
+        if !self.admits(&peer) {
             return Err(Refusal::TooMany);
         }
+        let instance = instance(&request);
         let authorization = authorization(&request)?;
         let shown = authorization.as_deref().map(String::as_str);
         let reviewed = review(self.reviewer.as_deref(), shown).await?;
         let asked = request.into_inner();
-        // Zero or less means the default; what does not fit is far over the maximum anyway.
-        let seconds = u64::try_from(asked.validity_duration).unwrap_or(0);
-        let life = (seconds > 0).then(|| Duration::from_secs(seconds));
+        impersonates(&asked)?;
         let service = self.clone();
         // Tokens wait for the disk, and an RSA request costs CPU: not on the reactor.
         let work = move || {
@@ -124,26 +187,83 @@ impl CaService {
             };
             let tokens = service.tokens.as_deref();
             let caller = attest(&service.authority, tokens, reviewed, shown, now)?;
-            let names = service.serving.get(&caller.id);
-            let names = names.map_or(&[][..], Vec::as_slice);
-            let issued = service
-                .authority
-                .issue_for(&asked.csr, &caller.id, names, life, now);
-            match issued {
-                Ok(issued) => Ok(Decision {
-                    issued,
-                    id: caller.id,
-                    proof: caller.proof.as_str(),
-                }),
-                Err(error) => Err(Refusal::NotIssued {
-                    id: caller.id,
-                    error,
-                }),
-            }
+            let peer = peer.address.ip().to_canonical();
+            service.issue(&asked, caller, (peer, instance.as_deref()), now)
         };
         tokio::task::spawn_blocking(work)
             .await
             .unwrap_or(Err(Refusal::Worker))
+    }
+
+    /// Issues to a caller who is known, and writes it down. Blocks.
+    fn issue(
+        &self,
+        asked: &IstioCertificateRequest,
+        caller: Caller,
+        (peer, instance): (IpAddr, Option<&str>),
+        now: SystemTime,
+    ) -> Result<Decision, Refusal> {
+        let Caller { id, proof } = caller;
+        if !self.budgets.admit(id.clone(), Instant::now()) {
+            return Err(Refusal::Budget { id });
+        }
+        // Zero or less means the default; what does not fit is far over the maximum anyway.
+        let seconds = u64::try_from(asked.validity_duration).unwrap_or(0);
+        let life = (seconds > 0).then(|| Duration::from_secs(seconds));
+        let names = self.serving.get(&id).map_or(&[][..], Vec::as_slice);
+        let authority = &self.authority;
+        let _turn = authority.issuing();
+        let issued = match authority.issue_for(&asked.csr, &id, names, life, now) {
+            Ok(issued) => issued,
+            Err(error) => return Err(Refusal::NotIssued { id, error }),
+        };
+        let proof = proof.as_str();
+        let owner = Owner {
+            id: id.as_str(),
+            proof,
+            peer: Some(peer),
+            instance,
+        };
+        if let Err(error) = self.records.workload(authority, &issued, owner, now) {
+            return Err(Refusal::NotLogged { id, error });
+        }
+        Ok(Decision { issued, id, proof })
+    }
+
+    /// The CA's own certificate, written down.
+    pub(crate) fn own_identity(&self, now: SystemTime) -> Result<ServerIdentity, IssueError> {
+        let _turn = self.authority.issuing();
+        let identity = self.authority.server_identity(&self.names, now)?;
+        let written = self.records.own(&self.authority, &identity, now);
+        written.map_err(|error| IssueError::Log(error.to_string()))?;
+        Ok(identity)
+    }
+
+    fn count(&self, refusal: &Refusal) {
+        let tally = &self.tally;
+        let cell = match status(refusal).code() {
+            Code::ResourceExhausted => &tally.limited,
+            Code::Unauthenticated => &tally.unattested,
+            Code::InvalidArgument => &tally.refused,
+            _ => &tally.failed,
+        };
+        cell.fetch_add(1, Relaxed);
+    }
+}
+
+/// Which process of its identity asks, where it says so in a form that is kept.
+fn instance(request: &Request<IstioCertificateRequest>) -> Option<String> {
+    let text = request.metadata().get(INSTANCE)?.to_str().ok()?;
+    is_instance(text).then(|| text.to_owned())
+}
+
+/// Node proxies of Istio ask for certificates of the pods beside them. A certificate of their own would
+/// not be what they asked for.
+fn impersonates(asked: &IstioCertificateRequest) -> Result<(), Refusal> {
+    let hints = asked.metadata.as_ref().map(|hints| &hints.fields);
+    match hints.is_some_and(|hints| hints.contains_key("ImpersonatedIdentity")) {
+        true => Err(Refusal::Impersonation),
+        false => Ok(()),
     }
 }
 
@@ -162,11 +282,13 @@ impl IstioCertificateService for CaService {
         let peer = request.extensions().get::<Peer>().cloned();
         match self.decide(peer.as_ref(), request).await {
             Ok(decision) => {
+                self.tally.issued.fetch_add(1, Relaxed);
                 log_issued(peer.as_ref(), &decision);
                 let cert_chain = decision.issued.chain_pem;
                 Ok(Response::new(IstioCertificateResponse { cert_chain }))
             }
             Err(refusal) => {
+                self.count(&refusal);
                 log_refused(peer.as_ref(), &refusal);
                 Err(status(&refusal))
             }
@@ -192,20 +314,22 @@ fn authorization(
 /// What the caller is told. Nothing about why it is unknown: that would help guessing.
 fn status(refusal: &Refusal) -> Status {
     match refusal {
-        Refusal::TooMany => Status::resource_exhausted("too many calls"),
+        Refusal::TooMany | Refusal::Budget { .. } => Status::resource_exhausted("too many calls"),
+        Refusal::NotLogged { .. } => Status::unavailable("try again later"),
+        Refusal::Impersonation => Status::invalid_argument(refusal.to_string()),
         Refusal::Unattested(
             AttestError::Token(crate::TokenError::Store(_))
             | AttestError::Review(ReviewError::Unavailable(_)),
         ) => Status::unavailable("try again later"),
         Refusal::Unattested(_) => Status::unauthenticated("request authenticate failure"),
         Refusal::NotIssued { error, .. } => match error {
-            IssueError::Request(_) | IssueError::Life => {
+            IssueError::Request(_) | IssueError::Life { .. } => {
                 Status::invalid_argument(error.to_string())
             }
             IssueError::TrustDomain | IssueError::Reserved => {
                 Status::unauthenticated("request authenticate failure")
             }
-            IssueError::Expired => Status::unavailable("try again later"),
+            IssueError::Expired | IssueError::Log(_) => Status::unavailable("try again later"),
             IssueError::Name(_) | IssueError::Sign(_) => Status::internal("cannot sign"),
         },
         Refusal::NoPeer | Refusal::Worker => Status::internal("internal error"),
@@ -226,7 +350,9 @@ fn log_issued(peer: Option<&Peer>, decision: &Decision) {
 
 fn log_refused(peer: Option<&Peer>, refusal: &Refusal) {
     let identity = match refusal {
-        Refusal::NotIssued { id, .. } => Some(tracing::field::display(id)),
+        Refusal::NotIssued { id, .. } | Refusal::NotLogged { id, .. } | Refusal::Budget { id } => {
+            Some(tracing::field::display(id))
+        }
         _ => None,
     };
     tracing::warn!(

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
@@ -51,6 +52,15 @@ pub enum Flaw {
     /// Before `notBefore`.
     #[error("not valid yet; is the clock right?")]
     Early,
+    /// What is written of a rotation cannot be read.
+    #[error("not a rotation as this CA writes it")]
+    Rotation,
+    /// Names of URIs are constrained, which no leaf would pass (rustls-webpki refuses them all).
+    #[error("constrains names; certificates under it would be refused")]
+    Constrained,
+    /// The key is encrypted.
+    #[error("is encrypted; give it decrypted, in a file of mode 0600")]
+    Encrypted,
     /// The signature is not by the expected issuer.
     #[error("not signed by the root")]
     Issuer,
@@ -71,6 +81,10 @@ pub(crate) struct AuthorityCertificate {
     pub(crate) pem: String,
     pub(crate) der: CertificateDer<'static>,
     pub(crate) validity: Validity,
+    /// SHA-256 in hexadecimal: what it is called in logs.
+    pub(crate) sha256: String,
+    /// Issuer and subject are the same.
+    pub(crate) self_issued: bool,
 }
 
 impl AuthorityCertificate {
@@ -100,12 +114,35 @@ impl AuthorityCertificate {
 
     fn of_pem(pem: String) -> Result<Self, Flaw> {
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| Flaw::Certificate)?;
-        let validity = Validity::of(&parse(&der)?);
-        Ok(Self { pem, der, validity })
+        let parsed = parse(&der)?;
+        let validity = Validity::of(&parsed);
+        let self_issued = parsed.issuer().as_raw() == parsed.subject().as_raw();
+        let sha256 = hex(digest(&SHA256, &der).as_ref());
+        Ok(Self {
+            pem,
+            der,
+            validity,
+            sha256,
+            self_issued,
+        })
     }
 
     /// Checks that this may sign for `domain` at `now`.
     pub(crate) fn check(&self, domain: &TrustDomain, now: SystemTime) -> Result<(), Flaw> {
+        self.check_names(&[&domain.uri()], now)
+    }
+
+    /// The same for one that was made elsewhere: it should carry the trust domain (X509-SVID section
+    /// 4.2), but most do not.
+    pub(crate) fn check_given(&self, domain: &TrustDomain, now: SystemTime) -> Result<(), Flaw> {
+        let uri = domain.uri();
+        let certificate = parse(&self.der)?;
+        let named = uri_names(&certificate).is_some_and(|names| !names.is_empty());
+        let expected: &[&str] = if named { &[&uri] } else { &[] };
+        self.check_names(expected, now)
+    }
+
+    fn check_names(&self, expected: &[&str], now: SystemTime) -> Result<(), Flaw> {
         let certificate = parse(&self.der)?;
         let signs = certificate
             .key_usage()
@@ -115,8 +152,11 @@ impl AuthorityCertificate {
         if !certificate.is_ca() || !signs {
             return Err(Flaw::NotAuthority);
         }
-        if uri_names(&certificate).ok_or(Flaw::Certificate)? != [domain.uri()] {
+        if uri_names(&certificate).ok_or(Flaw::Certificate)? != expected {
             return Err(Flaw::TrustDomain);
+        }
+        if certificate.name_constraints().ok().flatten().is_some() {
+            return Err(Flaw::Constrained);
         }
         if self.validity.contains(now) {
             return Ok(());
@@ -141,18 +181,27 @@ impl AuthorityCertificate {
 /// A CA certificate that can sign.
 pub(crate) struct Signer {
     pub(crate) certificate: AuthorityCertificate,
+    /// What stands between it and the root, in that order; empty for our own.
+    pub(crate) above: Vec<AuthorityCertificate>,
     key: Zeroizing<KeyPair>,
 }
 
 impl Signer {
     /// Joins a loaded certificate with its key.
     pub(crate) fn join(certificate: AuthorityCertificate, key_pem: &str) -> Result<Self, Flaw> {
+        if key_pem.contains("ENCRYPTED") {
+            return Err(Flaw::Encrypted);
+        }
         let key = Zeroizing::new(KeyPair::from_pem(key_pem).map_err(|_| Flaw::Key)?);
         let parsed = parse(&certificate.der)?;
         if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
             return Err(Flaw::Mismatch);
         }
-        Ok(Self { certificate, key })
+        Ok(Self {
+            certificate,
+            above: Vec::new(),
+            key,
+        })
     }
 
     /// A new self-signed root, P-256.
@@ -164,6 +213,7 @@ impl Signer {
         let certificate = params.self_signed(&*key).map_err(|_| Flaw::Crypto)?;
         Ok(Self {
             certificate: AuthorityCertificate::of_pem(certificate.pem())?,
+            above: Vec::new(),
             key,
         })
     }
@@ -180,8 +230,15 @@ impl Signer {
         let certificate = params.signed_by(&*key, &issuer).map_err(|_| Flaw::Crypto)?;
         Ok(Self {
             certificate: AuthorityCertificate::of_pem(certificate.pem())?,
+            above: Vec::new(),
             key,
         })
+    }
+
+    /// What owners show after their leaf: this and what is above it, without the root.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = &AuthorityCertificate> {
+        let chain = std::iter::once(&self.certificate).chain(&self.above);
+        chain.filter(|certificate| !certificate.self_issued)
     }
 
     /// What signs: name and key identifier from the certificate, so that chains always link.

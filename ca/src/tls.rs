@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::aws_lc_rs;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 use crate::authority::Authority;
 use crate::validity::Validity;
@@ -20,6 +22,9 @@ pub struct ServerIdentity {
     /// The leaf's key, PKCS#8. A secret: never log it, never write it.
     pub key: PrivateKeyDer<'static>,
     pub(crate) validity: Validity,
+    pub(crate) serial: String,
+    /// SHA-256 of the public key.
+    pub(crate) key_sha256: String,
 }
 
 impl ServerIdentity {
@@ -58,6 +63,14 @@ impl CurrentIdentity {
         self.0.load().validity.is_due(now)
     }
 
+    /// Whether this CA certificate signed it.
+    pub(crate) fn is_by(&self, issuer: &CertificateDer<'_>) -> bool {
+        let loaded = self.0.load();
+        let shown = loaded.key.cert.get(1);
+        // A root is not shown; it signs for as long as its files are there.
+        shown.is_none_or(|shown| shown == issuer)
+    }
+
     pub(crate) fn replace(&self, identity: ServerIdentity) -> Result<(), rustls::Error> {
         self.0.store(Arc::new(load(identity)?));
         Ok(())
@@ -79,15 +92,64 @@ impl ResolvesServerCert for CurrentIdentity {
     }
 }
 
+/// Verifies callers by the roots that are trusted at the time.
+#[derive(Debug)]
+struct Callers(Arc<Authority>);
+
+impl ClientCertVerifier for Callers {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // They would tell nobody anything: a caller has one certificate.
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verifier = self.0.verifier();
+        verifier.verify_client_cert(leaf, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let verifier = self.0.verifier();
+        verifier.verify_tls12_signature(message, leaf, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let verifier = self.0.verifier();
+        verifier.verify_tls13_signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.verifier().supported_verify_schemes()
+    }
+}
+
 /// TLS 1.3 only; a client certificate is optional, but one that is shown must be ours.
 pub(crate) fn server_config(
-    authority: &Authority,
+    authority: Arc<Authority>,
     identity: Arc<CurrentIdentity>,
 ) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(authority.verifier())
+        .with_client_cert_verifier(Arc::new(Callers(authority)))
         .with_cert_resolver(identity);
     config.alpn_protocols = vec![b"h2".to_vec()];
     // A resumed session would skip the check of the client's certificate.

@@ -6,7 +6,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     #[cfg(feature = "sign")]
     {
         let files = protox::compile(
-            ["proto/istio_ca.proto", "proto/envoy_authz.proto"],
+            [
+                "proto/istio_ca.proto",
+                "proto/selvedge_ca.proto",
+                "proto/envoy_authz.proto",
+            ],
             ["proto"],
         )?;
         tonic_prost_build::configure()

@@ -148,7 +148,7 @@ async fn a_workload_joins_once_and_then_renews_by_certificate() {
     let (csr, key) = request();
     let chain = ca.call(None, &bearer(&token), asking(&csr)).await.unwrap();
     verify(&chain, SystemTime::now(), true).unwrap();
-    assert_eq!(chain[2], ca.authority.bundle_pem());
+    assert_eq!(chain[2], *ca.authority.bundle().pem);
 
     let again = ca
         .call(None, &bearer(&token), asking(&csr))

@@ -1,4 +1,5 @@
-//! The CA's wire messages: `istio.v1.auth.IstioCertificateService`, generated from `proto/`.
+//! The CA's wire messages, generated from `proto/`: `istio.v1.auth.IstioCertificateService`, and what
+//! only our own proxies ask for, `selvedge.ca.v1`.
 
 /// Generated client, server and messages.
 #[allow(
@@ -15,8 +16,29 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/istio.v1.auth.rs"));
 }
 
+/// The same of `selvedge.ca.v1`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::unwrap_used,
+    clippy::use_self,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+mod ours {
+    include!(concat!(env!("OUT_DIR"), "/selvedge.ca.v1.rs"));
+}
+
+/// Metadata of a certificate request: which process of its identity asks.
+pub const INSTANCE: &str = "selvedge-instance";
+
 pub use generated::istio_certificate_service_client::IstioCertificateServiceClient;
 pub use generated::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
 };
 pub use generated::{IstioCertificateRequest, IstioCertificateResponse};
+pub use ours::trust_client::TrustClient;
+pub use ours::trust_server::{Trust, TrustServer};
+pub use ours::{Bundle, Held};

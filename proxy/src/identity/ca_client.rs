@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::ClientConfig;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
-use selvedge_contract::sign::{IstioCertificateRequest, IstioCertificateServiceClient};
+use selvedge_contract::sign::{INSTANCE, IstioCertificateRequest, IstioCertificateServiceClient};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::metadata::MetadataValue;
@@ -20,70 +21,128 @@ use crate::tls::{IdentityStore, provider};
 use super::{CaSource, IdentityError};
 
 /// Connect, handshake and call together.
-const CALL: Duration = Duration::from_secs(15);
+pub(super) const CALL: Duration = Duration::from_secs(15);
+/// How often a silent CA is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Asks for a certificate.
-pub(super) async fn ask(
-    ca: &CaSource,
-    store: &Arc<IdentityStore>,
-    csr_pem: &str,
-) -> Result<Vec<String>, IdentityError> {
-    let call = call(ca, store, csr_pem);
-    // Cancelled by its deadline, which closes the connection; a token may be spent by then.
-    tokio::time::timeout(CALL, call)
-        .await
-        .unwrap_or_else(|_| Err(IdentityError::Ca("no answer in time".into())))
+/// The CA, as one of its callers sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    pub(super) ca: CaSource,
+    pub(super) store: Arc<IdentityStore>,
+    /// Which process of its identity this is; says nothing else.
+    pub(super) instance: Arc<str>,
+    /// Roots from the file: the CA may be verified by them too, should it not be by those it gave.
+    pub(super) anchors: Arc<ArcSwap<RootCertStore>>,
 }
 
-async fn call(
-    ca: &CaSource,
-    store: &Arc<IdentityStore>,
-    csr_pem: &str,
-) -> Result<Vec<String>, IdentityError> {
-    let failed = |why: String| IdentityError::Ca(why);
-    let proven = store.is_ready();
-    let mut request = Request::new(IstioCertificateRequest {
-        csr: csr_pem.to_owned(),
-        validity_duration: ca
-            .ttl
-            .map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(0)),
-        metadata: None,
-    });
-    if !proven {
-        let token = read_token(ca.token.as_deref())?;
-        let mut value = MetadataValue::try_from(format!("Bearer {}", token.trim()))
-            .map_err(|_| failed("the token holds characters that cannot be sent".into()))?;
-        value.set_sensitive(true);
-        request.metadata_mut().insert("authorization", value);
+/// Speaks HTTP/2 on one connection.
+pub(super) type Sender = http2::SendRequest<tonic::body::Body>;
+
+impl Caller {
+    /// Asks for a certificate; `anew` by the token, even if there is a certificate to show.
+    pub(super) async fn ask(
+        &self,
+        csr_pem: &str,
+        anew: bool,
+    ) -> Result<Vec<String>, IdentityError> {
+        let proven = self.store.is_ready() && !(anew && self.ca.token.is_some());
+        // Cancelled by its deadline, which closes the connection; a token may be spent by then.
+        tokio::time::timeout(CALL, self.call(csr_pem, proven))
+            .await
+            .unwrap_or_else(|_| Err(failed("no answer in time")))
     }
-    let config = tls_config(store, proven).map_err(|e| failed(e.to_string()))?;
-    let name = ServerName::try_from(ca.host.clone()).map_err(|e| failed(e.to_string()))?;
-    let stream = TcpStream::connect((ca.host.as_str(), ca.port))
-        .await
-        .map_err(|e| failed(format!("{}:{}: {e}", ca.host, ca.port)))?;
-    let stream = TlsConnector::from(config)
-        .connect(name, stream)
-        .await
-        .map_err(|e| failed(e.to_string()))?;
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .map_err(|e| failed(e.to_string()))?;
-    // Ends with the sender.
-    let connection = tokio::spawn(connection);
-    let service = tower::service_fn(move |request| {
-        let mut sender = sender.clone();
-        async move { sender.send_request(request).await }
-    });
-    let origin = format!("https://{}:{}", ca.host, ca.port)
-        .parse()
-        .map_err(|_| failed("the CA's address is not a URL".into()))?;
-    let mut client = IstioCertificateServiceClient::with_origin(service, origin);
-    let answer = client.create_certificate(request).await;
-    drop(client);
-    connection.abort();
-    let answer = answer
-        .map_err(|status: Status| failed(format!("{}: {}", status.code(), status.message())))?;
-    Ok(answer.into_inner().cert_chain)
+
+    async fn call(&self, csr_pem: &str, proven: bool) -> Result<Vec<String>, IdentityError> {
+        let ttl = self.ca.ttl.map_or(0, |ttl| ttl.as_secs());
+        let mut request = Request::new(IstioCertificateRequest {
+            csr: csr_pem.to_owned(),
+            validity_duration: i64::try_from(ttl).unwrap_or(0),
+            metadata: None,
+        });
+        if let Ok(instance) = self.instance.parse() {
+            request.metadata_mut().insert(INSTANCE, instance);
+        }
+        if !proven {
+            let token = read_token(self.ca.token.as_deref())?;
+            let mut value = MetadataValue::try_from(format!("Bearer {}", token.trim()))
+                .map_err(|_| failed("the token holds characters that cannot be sent"))?;
+            value.set_sensitive(true);
+            request.metadata_mut().insert("authorization", value);
+        }
+        let (sender, connection) = self.connect(proven).await?;
+        // Ends with the sender.
+        let connection = tokio::spawn(connection);
+        let service = tower::service_fn(move |request| {
+            let mut sender = sender.clone();
+            async move { sender.send_request(request).await }
+        });
+        let mut client = IstioCertificateServiceClient::with_origin(service, self.origin()?);
+        let answer = client.create_certificate(request).await;
+        drop(client);
+        connection.abort();
+        let answer = answer.map_err(|status| refused(&status))?;
+        Ok(answer.into_inner().cert_chain)
+    }
+
+    /// A connection to the CA, with the certificate in use where `proven`. The caller bounds its time.
+    pub(super) async fn connect(
+        &self,
+        proven: bool,
+    ) -> Result<(Sender, impl Future<Output = hyper::Result<()>> + use<>), IdentityError> {
+        let CaSource { host, port, .. } = &self.ca;
+        let config = self.tls(proven).map_err(failed)?;
+        let name = ServerName::try_from(host.clone()).map_err(failed)?;
+        let stream = TcpStream::connect((host.as_str(), *port))
+            .await
+            .map_err(|error| failed(format!("{host}:{port}: {error}")))?;
+        let stream = TlsConnector::from(config)
+            .connect(name, stream)
+            .await
+            .map_err(failed)?;
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(CALL)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(failed)
+    }
+
+    pub(super) fn origin(&self) -> Result<http::Uri, IdentityError> {
+        let CaSource { host, port, .. } = &self.ca;
+        let host = match host.contains(':') {
+            true => format!("[{host}]"),
+            false => host.clone(),
+        };
+        let origin = format!("https://{host}:{port}").parse();
+        origin.map_err(|_| failed("its address is not a URL"))
+    }
+
+    fn tls(&self, proven: bool) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let mut roots = self.store.bundle().as_ref().clone();
+        roots.extend(self.anchors.load().roots.iter().cloned());
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots);
+        let mut config = if proven {
+            builder.with_client_cert_resolver(self.store.clone())
+        } else {
+            builder.with_no_client_auth()
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(Arc::new(config))
+    }
+}
+
+pub(super) fn failed(why: impl std::fmt::Display) -> IdentityError {
+    IdentityError::Ca(why.to_string())
+}
+
+pub(super) fn refused(status: &Status) -> IdentityError {
+    failed(format_args!("{}: {}", status.code(), status.message()))
 }
 
 fn read_token(path: Option<&Path>) -> Result<zeroize::Zeroizing<String>, IdentityError> {
@@ -92,21 +151,4 @@ fn read_token(path: Option<&Path>) -> Result<zeroize::Zeroizing<String>, Identit
         return Err(IdentityError::Spec(why.into()));
     };
     super::read(path).map(zeroize::Zeroizing::new)
-}
-
-fn tls_config(
-    store: &Arc<IdentityStore>,
-    proven: bool,
-) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(store.bundle());
-    let mut config = if proven {
-        builder.with_client_cert_resolver(store.clone())
-    } else {
-        builder.with_no_client_auth()
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    config.resumption = rustls::client::Resumption::disabled();
-    Ok(Arc::new(config))
 }

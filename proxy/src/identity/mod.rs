@@ -2,14 +2,17 @@
 //! before they age, swapped while requests go on.
 
 mod ca_client;
+mod follow;
 mod request;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
+use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -20,12 +23,17 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::telemetry::metrics::Metrics;
 use crate::tls::files::{Pair, PairError, read_pair};
+use crate::tls::store::roots_of;
 use crate::tls::{Identity, IdentityStore, verify};
 
+use ca_client::Caller;
 pub use request::{NewKey, new_key};
 
 /// Signs a request in process: gives the chain as PEM blocks, leaf first.
 pub type LocalIssuer = Arc<dyn Fn(&str) -> Result<Vec<String>, String> + Send + Sync>;
+
+/// Nothing is renewed sooner than after this.
+const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Where certificates come from.
 #[derive(Clone)]
@@ -165,6 +173,10 @@ pub struct Keeper {
     /// What handshakes read.
     pub store: Arc<IdentityStore>,
     source: Source,
+    /// Roots in the file, where there is a CA that says which are in force.
+    anchors: Arc<ArcSwap<RootCertStore>>,
+    /// The CA has said it; what the file says then counts for the way to the CA only.
+    said: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
 }
 
@@ -179,6 +191,8 @@ impl Keeper {
         let keeper = Self {
             store,
             source,
+            anchors: Arc::new(ArcSwap::from_pointee(RootCertStore::empty())),
+            said: Arc::default(),
             metrics: metrics.clone(),
         };
         keeper.refresh_files()?;
@@ -186,13 +200,18 @@ impl Keeper {
             keeper.store.replace_bundle(bundle_pem)?;
         }
         if !matches!(keeper.source, Source::Files { .. }) {
+            let caller = keeper.caller();
             let renewal = Renewal {
                 store: keeper.store.clone(),
                 source: keeper.source.clone(),
+                caller: caller.clone(),
                 metrics: metrics.clone(),
             };
-            let first = renewal.obtain().await;
+            let first = renewal.obtain(false).await;
             tokio::spawn(renewal.renew_forever(first));
+            if let Some(caller) = caller {
+                tokio::spawn(follow::follow(caller, keeper.said.clone()));
+            }
         }
         Ok(keeper)
     }
@@ -209,10 +228,31 @@ impl Keeper {
                 note(&self.metrics, &identity);
                 self.store.replace(identity);
             }
-            Source::Ca(ca) => self.store.replace_bundle(&read(&ca.bundle)?)?,
+            Source::Ca(ca) => {
+                let pem = read(&ca.bundle)?;
+                self.anchors.store(Arc::new(roots_of(&pem)?));
+                if !self.said.load(Relaxed) {
+                    self.store.replace_bundle(&pem)?;
+                }
+            }
             Source::Local { .. } => {}
         }
         Ok(())
+    }
+}
+
+impl Keeper {
+    /// Who asks the CA, where there is one to ask.
+    fn caller(&self) -> Option<Caller> {
+        let Source::Ca(ca) = &self.source else {
+            return None;
+        };
+        Some(Caller {
+            ca: ca.clone(),
+            store: self.store.clone(),
+            instance: format!("{:032x}", fastrand::u128(..)).into(),
+            anchors: self.anchors.clone(),
+        })
     }
 }
 
@@ -260,12 +300,13 @@ fn identity_of(key: CertifiedKey) -> Result<Identity, IdentityError> {
 struct Renewal {
     store: Arc<IdentityStore>,
     source: Source,
+    caller: Option<Caller>,
     metrics: Arc<Metrics>,
 }
 
 impl Renewal {
-    async fn obtain(&self) -> Result<(), IdentityError> {
-        let result = self.try_obtain().await;
+    async fn obtain(&self, anew: bool) -> Result<(), IdentityError> {
+        let result = self.try_obtain(anew).await;
         let process = &self.metrics.process;
         match &result {
             Ok(()) => process.renewals.fetch_add(1, Relaxed),
@@ -274,12 +315,12 @@ impl Renewal {
         result
     }
 
-    async fn try_obtain(&self) -> Result<(), IdentityError> {
+    async fn try_obtain(&self, anew: bool) -> Result<(), IdentityError> {
         let new = new_key().map_err(|e| IdentityError::Unusable(e.to_string()))?;
-        let chain = match &self.source {
-            Source::Ca(ca) => ca_client::ask(ca, &self.store, &new.csr_pem).await?,
-            Source::Local { issuer, .. } => issuer(&new.csr_pem).map_err(IdentityError::Ca)?,
-            Source::Files { .. } => return Ok(()),
+        let chain = match (&self.caller, &self.source) {
+            (Some(caller), _) => caller.ask(&new.csr_pem, anew).await?,
+            (_, Source::Local { issuer, .. }) => issuer(&new.csr_pem).map_err(IdentityError::Ca)?,
+            (None, _) => return Ok(()),
         };
         let mut certificates = Vec::new();
         // The root bundle comes last and is not shown to peers.
@@ -308,12 +349,14 @@ impl Renewal {
     /// old certificate stays in use to its end.
     async fn renew_forever(self, mut last: Result<(), IdentityError>) {
         let mut pause = Duration::from_secs(1);
+        let mut anew = false;
         loop {
             let wait = match &last {
                 Ok(()) => {
                     pause = Duration::from_secs(1);
-                    self.store.current().map_or(pause, |i| {
-                        time_to_renewal(&i, SystemTime::now(), fastrand::f64())
+                    self.store.current().map_or(pause, |identity| {
+                        let now = SystemTime::now();
+                        time_to_renewal(&identity, now, now, fastrand::f64())
                     })
                 }
                 Err(error) => {
@@ -324,22 +367,27 @@ impl Renewal {
                 }
             };
             tokio::time::sleep(wait).await;
-            last = self.obtain().await;
+            // The CA may be another one, which does not know the certificate, but does the token.
+            anew = last.is_err() && !anew;
+            last = self.obtain(anew).await;
         }
     }
 }
 
-/// How long until a certificate is renewed; `random` in 0..1 spreads the fleet.
-fn time_to_renewal(identity: &Identity, now: SystemTime, random: f64) -> Duration {
-    let life = identity
-        .not_after
-        .duration_since(identity.not_before)
-        .unwrap_or_default();
+/// How long until a certificate is renewed; `random` in 0..1 spreads the fleet. Its life is counted from
+/// when it was `obtained`: what lies before that is for clocks that are behind.
+fn time_to_renewal(
+    identity: &Identity,
+    obtained: SystemTime,
+    now: SystemTime,
+    random: f64,
+) -> Duration {
+    let begun = identity.not_before.max(obtained);
+    let life = identity.not_after.duration_since(begun).unwrap_or_default();
     let jitter = (random * 2.0 - 1.0) * f64::from(RENEW_JITTER) / 100.0;
-    let at = identity.not_before + life.mul_f64(f64::from(RENEW_AT) / 100.0 + jitter);
-    at.duration_since(now)
-        .unwrap_or_default()
-        .max(Duration::from_secs(1))
+    let at = begun + life.mul_f64(f64::from(RENEW_AT) / 100.0 + jitter);
+    let soon = (life / 4).clamp(SHORTEST, Duration::from_secs(1));
+    at.duration_since(now).unwrap_or_default().max(soon)
 }
 
 #[cfg(test)]
@@ -370,10 +418,10 @@ mod tests {
             (0.5, RENEW_AT),
             (1.0, RENEW_AT + RENEW_JITTER),
         ] {
-            let wait = time_to_renewal(&identity, BEGUN, random);
+            let wait = time_to_renewal(&identity, BEGUN, BEGUN, random);
             assert!(wait.abs_diff(share(percent)) < SOON, "{random}: {wait:?}");
             // It is a point in time, whenever it is asked for.
-            let later = time_to_renewal(&identity, BEGUN + DAY / 4, random);
+            let later = time_to_renewal(&identity, BEGUN, BEGUN + DAY / 4, random);
             assert!((later + DAY / 4).abs_diff(wait) < SOON, "{later:?}");
             assert!(wait < DAY);
         }
@@ -384,14 +432,25 @@ mod tests {
         let day = identity(BEGUN, DAY);
         for now in [BEGUN + DAY * 73 / 100, BEGUN + DAY, BEGUN + DAY * 300] {
             for random in [0.0, 1.0] {
-                assert_eq!(time_to_renewal(&day, now, random), SOON);
+                assert_eq!(time_to_renewal(&day, BEGUN, now, random), SOON);
             }
         }
         // No life at all, and an end before the beginning.
         let mut none = identity(BEGUN + DAY, Duration::ZERO);
-        assert_eq!(time_to_renewal(&none, BEGUN + DAY, 0.0), SOON);
-        assert_eq!(time_to_renewal(&none, BEGUN + DAY, 1.0), SOON);
+        let wait = |none: &Identity| time_to_renewal(none, BEGUN, BEGUN + DAY, 1.0);
+        assert_eq!(wait(&none), SHORTEST);
         none.not_after = BEGUN;
-        assert_eq!(time_to_renewal(&none, BEGUN + DAY, 1.0), SOON);
+        assert_eq!(wait(&none), SHORTEST);
+    }
+
+    #[test]
+    fn a_backdated_certificate_of_seconds_is_renewed_within_them() {
+        let obtained = BEGUN + Duration::from_secs(60);
+        let short = identity(BEGUN, Duration::from_secs(62));
+        for random in [0.0, 1.0] {
+            let wait = time_to_renewal(&short, obtained, obtained, random);
+            let (least, most) = (Duration::from_millis(1200), Duration::from_millis(1450));
+            assert!(wait > least && wait < most, "{wait:?}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Beside the path: the way to the Kubernetes API, for discovery, the injector and the CA.
 
 #[cfg(feature = "ca")]
+pub mod issuer;
+#[cfg(feature = "ca")]
 pub mod review;
 #[cfg(feature = "ca")]
 pub mod trust;

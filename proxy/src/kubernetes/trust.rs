@@ -9,6 +9,8 @@ use kube::api::{Api, PartialObjectMeta, Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Client, ResourceExt};
+use selvedge_ca::Bundle;
+use tokio::sync::watch;
 use tokio_stream::StreamExt;
 
 /// Who owns the ConfigMaps' contents.
@@ -72,9 +74,10 @@ impl Ledger {
     }
 }
 
-/// Writes `bundle` (PEM) to the ConfigMap `name` of every namespace and keeps it there; ends with the
+/// Writes the bundle in force to the ConfigMap `name` of every namespace and keeps it there; ends with the
 /// runtime. What others write into it is put right again.
-pub async fn publish(client: Client, name: String, bundle: String) {
+pub async fn publish(client: Client, name: String, mut bundles: watch::Receiver<Bundle>) {
+    let mut bundle = bundles.borrow_and_update().pem.clone();
     let config = Config::default().page_size(PAGE);
     let named = config.clone().fields(&format!("metadata.name={name}"));
     let namespaces = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
@@ -106,6 +109,12 @@ pub async fn publish(client: Client, name: String, bundle: String) {
                 Err(error) => failed(error),
             },
             _ = again.tick() => ledger.failed.clear(),
+            Ok(()) = bundles.changed() => {
+                bundle = bundles.borrow_and_update().pem.clone();
+                // All of them say what was right before.
+                ledger.good.clear();
+                ledger.failed.clear();
+            }
         }
         if all && listed {
             write(&client, &name, &bundle, &mut ledger).await;

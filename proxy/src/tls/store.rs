@@ -9,6 +9,7 @@ use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use selvedge_contract::identity::TrustDomain;
 
 /// A certificate with its key and what it says.
@@ -91,18 +92,7 @@ impl IdentityStore {
     /// # Errors
     /// When the text holds no certificate, or one that is not well formed: the old bundle stays.
     pub fn replace_bundle(&self, pem: &str) -> Result<(), BundleError> {
-        use rustls_pki_types::pem::PemObject;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-            let certificate = certificate.map_err(|e| BundleError(e.to_string()))?;
-            roots
-                .add(certificate)
-                .map_err(|e| BundleError(e.to_string()))?;
-        }
-        if roots.is_empty() {
-            return Err(BundleError("no certificate in it".into()));
-        }
-        self.bundle.store(Arc::new(roots));
+        self.bundle.store(Arc::new(roots_of(pem)?));
         pem.clone_into(
             &mut self
                 .bundle_pem
@@ -120,6 +110,24 @@ impl IdentityStore {
             .filter(|i| SystemTime::now() < i.not_after)?;
         Some(identity.key.clone())
     }
+}
+
+/// The roots in a bundle.
+///
+/// # Errors
+/// When the text holds no certificate, or one that is not well formed.
+pub fn roots_of(pem: &str) -> Result<RootCertStore, BundleError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|e| BundleError(e.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|e| BundleError(e.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(BundleError("no certificate in it".into()));
+    }
+    Ok(roots)
 }
 
 /// Why a trust bundle was refused.

@@ -128,7 +128,7 @@ fn source(authority: &Arc<Authority>, domain: &TrustDomain, id: &SpiffeId) -> So
     let (signer, id) = (authority.clone(), id.clone());
     Source::Local {
         trust_domain: domain.clone(),
-        bundle_pem: authority.bundle_pem().to_owned(),
+        bundle_pem: authority.bundle().pem.to_string(),
         issuer: Arc::new(move |csr| {
             let issued = signer.issue(csr, &id, None, SystemTime::now());
             issued

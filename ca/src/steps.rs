@@ -1,0 +1,128 @@
+//! The steps of a rotation, as they change what signs and what is trusted: first on the disk, then here.
+
+use std::path::Path;
+use std::sync::{Arc, RwLockWriteGuard};
+use std::time::SystemTime;
+
+use crate::authority::{Authority, AuthorityError, State};
+use crate::disk;
+use crate::generation::{self, Generation};
+use crate::rotation::{FIRST, Readiness, Rotation, RotationError};
+
+impl Authority {
+    /// Makes the next root with its intermediate and has it trusted, but signs nothing with it yet.
+    /// `all_known_by` (seconds since 1970) is when the last certificate ends that was issued so far.
+    ///
+    /// # Errors
+    /// When a rotation is under way, the root is kept elsewhere, or the disk fails.
+    pub fn prepare(
+        &self,
+        all_known_by: impl FnOnce() -> u64,
+        now: SystemTime,
+    ) -> Result<(), RotationError> {
+        let (_turn, dir) = self.change()?;
+        let _lock = disk::lock(dir).map_err(AuthorityError::from)?;
+        let state = self.state.load_full();
+        let name = state.rotation.unused();
+        let rotation = state.rotation.prepare(name.clone(), all_known_by(), now)?;
+        let at = Rotation::place(dir, &name);
+        disk::private_dir(&at).map_err(AuthorityError::from)?;
+        // Left from a step that was interrupted before it was written.
+        generation::remove(&at)?;
+        let next = Generation::create_or_load(&at, self.trust_domain(), now)?;
+        rotation.save(dir)?;
+        self.put(rotation, state.signing.clone(), Some(Arc::new(next)))?;
+        Ok(())
+    }
+
+    /// Signs with the new root's intermediate, once everybody has the bundle of this SHA-256 (`ready`
+    /// says who has). `old_ends` (seconds since 1970) is when the last certificate ends that was issued
+    /// so far.
+    ///
+    /// # Errors
+    /// [`RotationError::Unacknowledged`] unless `force`; when nothing is prepared; when the disk fails.
+    pub fn activate(
+        &self,
+        ready: impl FnOnce(&[u8; 32]) -> Readiness,
+        old_ends: impl FnOnce() -> u64,
+        now: SystemTime,
+        force: bool,
+    ) -> Result<(), RotationError> {
+        let (_turn, dir) = self.change()?;
+        let state = self.state.load_full();
+        let readiness = ready(&state.bundle.sha256);
+        let rotation = state.rotation.activate(readiness, old_ends(), now, force)?;
+        self.swap(dir, rotation, &state)?;
+        Ok(())
+    }
+
+    /// Trusts the old root no more, and deletes its keys.
+    ///
+    /// # Errors
+    /// [`RotationError::Unexpired`] unless `force`; when nothing is activated; when the disk fails.
+    pub fn retire(&self, now: SystemTime, force: bool) -> Result<(), RotationError> {
+        let (_turn, dir) = self.change()?;
+        let state = self.state.load_full();
+        let (rotation, _) = state.rotation.retire(now, force)?;
+        rotation.save(dir)?;
+        self.put(rotation.clone(), state.signing.clone(), None)?;
+        // What fails here is done at the next start.
+        sweep(dir, &rotation)?;
+        Ok(())
+    }
+
+    /// Goes back: drops the root that is prepared, or signs with the old one again. `new_ends` (seconds
+    /// since 1970) is when the last certificate ends that was issued so far.
+    ///
+    /// # Errors
+    /// When there is nothing to abort, or the disk fails.
+    pub fn abort(
+        &self,
+        new_ends: impl FnOnce() -> u64,
+        now: SystemTime,
+    ) -> Result<(), RotationError> {
+        let (_turn, dir) = self.change()?;
+        let state = self.state.load_full();
+        let (rotation, dropped) = state.rotation.abort(new_ends(), now)?;
+        if dropped.is_none() {
+            return Ok(self.swap(dir, rotation, &state)?);
+        }
+        rotation.save(dir)?;
+        self.put(rotation.clone(), state.signing.clone(), None)?;
+        sweep(dir, &rotation)?;
+        Ok(())
+    }
+
+    /// What signs and what is trusted besides change places.
+    fn swap(&self, dir: &Path, rotation: Rotation, state: &State) -> Result<(), AuthorityError> {
+        let Some(other) = state.other.clone() else {
+            return Err(AuthorityError::Missing {
+                path: Rotation::place(dir, rotation.signing()),
+            });
+        };
+        rotation.save(dir)?;
+        self.put(rotation, other, Some(state.signing.clone()))
+    }
+
+    /// The turn to change what signs, and where it is written.
+    fn change(&self) -> Result<(RwLockWriteGuard<'_, ()>, &Path), RotationError> {
+        let dir = self.dir.as_deref().ok_or(RotationError::Elsewhere)?;
+        Ok((self.write(), dir))
+    }
+}
+
+/// Removes generations that nothing refers to: retired ones, and what an interrupted step left.
+pub(crate) fn sweep(dir: &Path, rotation: &Rotation) -> Result<(), AuthorityError> {
+    let used = |name: &str| rotation.signing() == name || rotation.other() == Some(name);
+    if !used(FIRST) {
+        generation::remove(dir)?;
+    }
+    for name in disk::names(dir)? {
+        if name.parse::<u32>().is_ok() && !used(&name) {
+            let gone = dir.join(&name);
+            generation::remove(&gone)?;
+            disk::remove_dir(&gone)?;
+        }
+    }
+    Ok(())
+}

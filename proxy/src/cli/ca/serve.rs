@@ -1,0 +1,255 @@
+//! `selvedge ca` as a process: where its keys come from, what it listens on, who vouches for callers.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration as Std, SystemTime};
+
+use selvedge_ca::service::Serving;
+use selvedge_ca::{Authority, CaService, Given, Lives, Records, TokenStore, control, issue};
+use selvedge_contract::identity::{SpiffeId, TrustDomain};
+use selvedge_contract::ports;
+use selvedge_contract::units::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Outcome, health};
+use crate::cli::logging;
+
+/// How long a CA waits for the one before it to end, which may still answer its last calls.
+const PATIENCE: Std = Std::from_secs(15);
+/// How often files that were given are looked at.
+const LOOK: Std = Std::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Serve {
+    /// Directory of keys, tokens and the issuance log; made, with mode 0700, where it is not there.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Trust domain, such as `shop.local`.
+    #[arg(long)]
+    trust_domain: TrustDomain,
+    /// Address to listen on.
+    #[arg(long, default_value_t = SocketAddr::from(([0, 0, 0, 0], ports::CA)))]
+    bind: SocketAddr,
+    /// Address of health, readiness and metrics. Default: none.
+    #[arg(long)]
+    health: Option<SocketAddr>,
+    /// Names and addresses by which sidecars reach this CA; may be given several times.
+    #[arg(long, default_values_t = [String::from("localhost"), String::from("127.0.0.1")])]
+    name: Vec<String>,
+    /// Identity and DNS name, `spiffe://shop.local/ns/a/sa/b=b.a.svc`: certificates of this identity carry
+    /// the name too, for servers that are verified by it; may be given several times.
+    #[arg(long, value_name = "ID=NAME", value_parser = serving)]
+    serving: Vec<(SpiffeId, String)>,
+    /// Sign with the intermediate in this directory, under a root that is kept elsewhere: `tls.crt`,
+    /// `tls.key` and `ca.crt`, or `ca-cert.pem`, `ca-key.pem`, `root-cert.pem` and `cert-chain.pem`.
+    /// Looked at every 10 s.
+    #[arg(long, value_name = "DIR")]
+    issuer: Option<PathBuf>,
+    /// Life of a certificate for which none is asked.
+    #[arg(long, default_value = "24h")]
+    leaf_life: Duration,
+    /// Longest life that may be asked for, up to 90 days.
+    #[arg(long, default_value = "2160h")]
+    max_leaf_life: Duration,
+    /// Shortest life that may be asked for; under a minute, clocks have to agree.
+    #[arg(long, default_value = "1m", hide = true)]
+    min_leaf_life: Duration,
+}
+
+/// What a CA does in a Kubernetes cluster.
+#[cfg(feature = "kubernetes")]
+#[derive(Debug, clap::Args)]
+pub(super) struct Kubernetes {
+    /// Know service accounts by their tokens for this audience, as the Kubernetes API vouches for them.
+    #[arg(long, value_name = "AUDIENCE")]
+    token_review: Option<String>,
+    /// Write the roots to a ConfigMap of this name in every namespace.
+    #[arg(long, value_name = "NAME")]
+    trust_config_map: Option<String>,
+    /// Sign with the intermediate in this Secret, of type `kubernetes.io/tls` or as Istio's `cacerts`.
+    #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with = "issuer", value_parser = secret)]
+    issuer_secret: Option<(String, String)>,
+    #[command(flatten)]
+    api: crate::kubernetes::Api,
+}
+
+/// Reads `ID=NAME`.
+fn serving(text: &str) -> Result<(SpiffeId, String), String> {
+    let (id, name) = text.split_once('=').ok_or("expected ID=NAME")?;
+    let id: SpiffeId = id.parse().map_err(|error| format!("{id}: {error}"))?;
+    Ok((id, name.to_owned()))
+}
+
+/// Reads `NAMESPACE/NAME`.
+#[cfg(feature = "kubernetes")]
+fn secret(text: &str) -> Result<(String, String), String> {
+    let (namespace, name) = text.split_once('/').ok_or("expected NAMESPACE/NAME")?;
+    Ok((namespace.to_owned(), name.to_owned()))
+}
+
+pub(super) fn start(
+    serve: Serve,
+    #[cfg(feature = "kubernetes")] kubernetes: Kubernetes,
+    filter: &str,
+) -> Outcome {
+    logging::start(filter)?;
+    let lives = serve.lives()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let now = SystemTime::now();
+        // First the lock: whoever served from here before may still be writing.
+        let (records, damaged) = Records::open(&serve.dir, PATIENCE, now)?;
+        if damaged > 0 {
+            tracing::warn!(target: "selvedge::ca", damaged, "lines of the issuance log cannot be read");
+        }
+        #[cfg(feature = "kubernetes")]
+        let authority = match kubernetes.issuer(&serve.trust_domain).await? {
+            Some(authority) => authority,
+            None => serve.authority(now)?,
+        };
+        #[cfg(not(feature = "kubernetes"))]
+        let authority = serve.authority(now)?;
+        let authority = Arc::new(authority.with_lives(lives));
+        let service = serve.service(authority.clone(), records)?;
+        #[cfg(feature = "kubernetes")]
+        let service = kubernetes.join(service, &authority)?;
+        if let Some(dir) = serve.issuer.clone() {
+            tokio::spawn(follow_files(dir, authority));
+        }
+        control::listen(&serve.dir, service.clone())?;
+        if let Some(address) = serve.health {
+            health::serve(address, service.clone()).await?;
+        }
+        let listener = TcpListener::bind(crate::accept::every(serve.bind)).await?;
+        tracing::info!(address = %listener.local_addr()?, trust_domain = %serve.trust_domain, "certificate authority");
+        selvedge_ca::serve(listener, service, stopped()?).await?;
+        Ok(())
+    })
+}
+
+/// Ends when the process is asked to.
+fn stopped() -> std::io::Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Ends with the process.
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(shutdown)
+}
+
+impl Serve {
+    fn lives(&self) -> Result<Lives, String> {
+        let (default, min, max) = (self.leaf_life.0, self.min_leaf_life.0, self.max_leaf_life.0);
+        if max > issue::MAX_LIFE {
+            return Err("--max-leaf-life is 90 days at most".into());
+        }
+        if min < Std::from_secs(1) || default < min || default > max {
+            let told = "--leaf-life is not between --min-leaf-life and --max-leaf-life";
+            return Err(told.into());
+        }
+        Ok(Lives { default, min, max })
+    }
+
+    fn authority(&self, now: SystemTime) -> Result<Authority, selvedge_ca::AuthorityError> {
+        match &self.issuer {
+            None => Authority::create_or_load(&self.dir, &self.trust_domain, now),
+            Some(dir) => Authority::given(&self.trust_domain, &Given::read(dir)?, now),
+        }
+    }
+
+    fn service(
+        &self,
+        authority: Arc<Authority>,
+        records: Records,
+    ) -> Result<CaService, Box<dyn std::error::Error>> {
+        let tokens = TokenStore::open(&self.dir)?;
+        let mut names = Serving::new();
+        for (id, name) in &self.serving {
+            issue::permitted(id, &self.trust_domain)?;
+            names.entry(id.clone()).or_default().push(name.clone());
+        }
+        let service = CaService::new(authority, Some(Arc::new(tokens)), self.name.clone());
+        Ok(service.with_serving(names).with_records(Arc::new(records)))
+    }
+}
+
+/// Signs with what the files say from when they say it.
+async fn follow_files(dir: PathBuf, authority: Arc<Authority>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let (dir, authority) = (dir.clone(), authority.clone());
+        let look = move || {
+            let given = Given::read(&dir)?;
+            authority.replace_given(&given, SystemTime::now())
+        };
+        match tokio::task::spawn_blocking(look).await {
+            Ok(Ok(true)) => tracing::info!(target: "selvedge::ca", "another intermediate signs"),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => {
+                tracing::error!(target: "selvedge::ca", %error, "intermediate not replaced");
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(feature = "kubernetes")]
+impl Kubernetes {
+    /// The authority that a Secret holds; the Secret is followed from then on.
+    async fn issuer(
+        &self,
+        domain: &TrustDomain,
+    ) -> Result<Option<Authority>, Box<dyn std::error::Error>> {
+        let Some((namespace, name)) = &self.issuer_secret else {
+            return Ok(None);
+        };
+        let given = crate::kubernetes::issuer::read(&self.api.client()?, namespace, name).await?;
+        Ok(Some(Authority::given(domain, &given, SystemTime::now())?))
+    }
+
+    /// Connects a CA with its cluster, where that is asked for.
+    fn join(
+        self,
+        service: CaService,
+        authority: &Arc<Authority>,
+    ) -> Result<CaService, crate::kubernetes::ApiError> {
+        use crate::kubernetes::{issuer, review::TokenReviewer, trust};
+        let asked = (
+            &self.token_review,
+            &self.trust_config_map,
+            &self.issuer_secret,
+        );
+        if matches!(asked, (None, None, None)) {
+            return Ok(service);
+        }
+        let client = self.api.client()?;
+        // They end with the process.
+        if let Some((namespace, name)) = self.issuer_secret {
+            let authority = authority.clone();
+            tokio::spawn(issuer::follow(client.clone(), namespace, name, authority));
+        }
+        if let Some(name) = self.trust_config_map {
+            tokio::spawn(trust::publish(client.clone(), name, authority.bundles()));
+        }
+        Ok(match self.token_review {
+            None => service,
+            Some(audience) => {
+                let domain = authority.trust_domain().clone();
+                let reviewer = TokenReviewer::new(client, audience, domain);
+                service.with_reviewer(Arc::new(reviewer))
+            }
+        })
+    }
+}

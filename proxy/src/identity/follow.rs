@@ -1,0 +1,130 @@
+//! What the CA says is trusted: followed for as long as the process lives, and acknowledged, so that the CA
+//! knows when a root can be replaced.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use selvedge_contract::defaults::process::RENEW_BACKOFF;
+use selvedge_contract::sign::{Held, TrustClient};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+use super::IdentityError;
+use super::ca_client::{CALL, Caller, failed, refused};
+
+/// Longest bundle in bytes: a hundred roots.
+const BUNDLE: usize = 256 * 1024;
+/// A CA that does not know of this call is asked again after this: it may have been replaced.
+const FOREIGN: Duration = Duration::from_secs(600);
+/// Before there is a certificate there is nothing to be known by.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The shortest pause between two attempts.
+const FIRST: Duration = Duration::from_millis(500);
+
+/// Why following ended.
+enum End {
+    /// The CA ended it, as it does when the certificate that was shown ends.
+    Over,
+    /// The CA is somebody else's.
+    Foreign,
+    Failed(IdentityError),
+}
+
+/// Follows until the runtime ends. `said` is set once the CA has said anything.
+pub(super) async fn follow(caller: Caller, said: Arc<AtomicBool>) {
+    let mut pause = FIRST;
+    loop {
+        while !caller.store.is_ready() {
+            sleep(LOOK).await;
+        }
+        let wait = match once(&caller, &said, &mut pause).await {
+            End::Over => FIRST,
+            End::Foreign => FOREIGN,
+            End::Failed(error) => {
+                tracing::warn!(%error, "trust is not followed");
+                let wait = pause;
+                pause = (pause * 2).min(RENEW_BACKOFF);
+                wait
+            }
+        };
+        // A restarted CA is not to be met by everybody at once.
+        sleep(wait.mul_f64(0.2 + fastrand::f64())).await;
+    }
+}
+
+/// Over one connection. Whoever is heard is asked again soon after: `pause` is short then.
+async fn once(caller: &Caller, said: &AtomicBool, pause: &mut Duration) -> End {
+    let connected = timeout(CALL, caller.connect(true)).await;
+    let (sender, connection) = match connected.unwrap_or_else(|_| Err(failed("no answer in time")))
+    {
+        Ok(connected) => connected,
+        Err(error) => return End::Failed(error),
+    };
+    let connection = tokio::spawn(connection);
+    let service = tower::service_fn(move |request| {
+        let mut sender = sender.clone();
+        async move { sender.send_request(request).await }
+    });
+    let ended = match caller.origin() {
+        Ok(origin) => {
+            let client = TrustClient::with_origin(service, origin);
+            let client = client.max_decoding_message_size(BUNDLE);
+            let ended = listen(caller, client, said, pause);
+            ended.await
+        }
+        Err(error) => End::Failed(error),
+    };
+    connection.abort();
+    ended
+}
+
+async fn listen<S>(
+    caller: &Caller,
+    mut client: TrustClient<S>,
+    said: &AtomicBool,
+    pause: &mut Duration,
+) -> End
+where
+    S: tonic::client::GrpcService<tonic::body::Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::ResponseBody: tonic::codegen::Body<Data = bytes::Bytes> + Send + 'static,
+    <S::ResponseBody as tonic::codegen::Body>::Error:
+        Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
+    let (acknowledge, held) = mpsc::channel(1);
+    let begun = timeout(CALL, client.follow(ReceiverStream::new(held))).await;
+    let mut bundles = match begun {
+        Ok(Ok(bundles)) => bundles.into_inner(),
+        Ok(Err(status)) if status.code() == Code::Unimplemented => return End::Foreign,
+        Ok(Err(status)) => return End::Failed(refused(&status)),
+        Err(_) => return End::Failed(failed("no answer in time")),
+    };
+    loop {
+        let pem = match bundles.message().await {
+            Ok(Some(bundle)) => bundle.pem,
+            Ok(None) => return End::Over,
+            Err(status) if status.code() == Code::Unimplemented => return End::Foreign,
+            Err(status) => return End::Failed(refused(&status)),
+        };
+        if *caller.store.bundle_pem() != pem {
+            if let Err(error) = caller.store.replace_bundle(&pem) {
+                return End::Failed(error.into());
+            }
+            tracing::info!("other roots are trusted now");
+        }
+        said.store(true, Relaxed);
+        *pause = FIRST;
+        let held = Held {
+            instance: caller.instance.to_string(),
+            sha256: digest(&SHA256, pem.as_bytes()).as_ref().to_vec(),
+        };
+        if acknowledge.send(held).await.is_err() {
+            return End::Over;
+        }
+    }
+}

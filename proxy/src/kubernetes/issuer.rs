@@ -1,0 +1,77 @@
+//! CA: its intermediate in a Secret of the cluster, whose root is kept elsewhere.
+
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use kube::api::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{Config, Event, watcher};
+use selvedge_ca::{Authority, AuthorityError, DiskError, Given};
+use tokio_stream::StreamExt;
+use zeroize::Zeroizing;
+
+/// Why a Secret cannot be signed with.
+#[derive(Debug, thiserror::Error)]
+pub enum IssuerError {
+    /// The API did not give it.
+    #[error("Secret {0}: {1}")]
+    Api(String, kube::Error),
+    /// What is in it.
+    #[error("Secret {0}")]
+    Content(#[from] AuthorityError),
+}
+
+/// Reads the Secret once.
+///
+/// # Errors
+/// When the API does not give it, or it has neither form.
+pub async fn read(client: &Client, namespace: &str, name: &str) -> Result<Given, IssuerError> {
+    let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
+    let secret = secrets.get(name).await;
+    let place = format!("{namespace}/{name}");
+    let secret = secret.map_err(|error| IssuerError::Api(place.clone(), error))?;
+    Ok(given(&place, &secret)?)
+}
+
+fn given(place: &str, secret: &Secret) -> Result<Given, AuthorityError> {
+    Given::take(Path::new(place), |part| {
+        let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(part)) else {
+            return Ok(None);
+        };
+        let text = std::str::from_utf8(&bytes.0).map_err(|_| DiskError::NotText {
+            path: Path::new(place).join(part),
+        })?;
+        Ok(Some(Zeroizing::new(text.to_owned())))
+    })
+}
+
+/// Has `authority` sign with what the Secret says from when it says it; ends with the runtime. What is
+/// not usable, or a Secret that is gone, changes nothing.
+pub async fn follow(client: Client, namespace: String, name: String, authority: Arc<Authority>) {
+    let secrets = Api::<Secret>::namespaced(client, &namespace);
+    let config = Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = pin!(watcher(secrets, config).default_backoff());
+    let place = format!("{namespace}/{name}");
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
+                let replaced = given(&place, &secret)
+                    .and_then(|given| authority.replace_given(&given, SystemTime::now()));
+                match replaced {
+                    Ok(true) => tracing::info!(%place, "another intermediate signs"),
+                    Ok(false) => {}
+                    Err(error) => tracing::error!(%error, "intermediate not replaced"),
+                }
+            }
+            Ok(Event::Delete(_)) => {
+                tracing::error!(%place, "the Secret is gone; its content signs on")
+            }
+            Ok(Event::Init | Event::InitDone) => {}
+            Err(error) => tracing::warn!(%error, "issuer: the Kubernetes API"),
+        }
+    }
+}
