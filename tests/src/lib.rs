@@ -26,6 +26,8 @@ pub mod python;
 pub mod raw;
 pub mod redis;
 pub mod redis_cluster;
+pub mod tls_peer;
+pub mod trusting;
 pub mod upstream;
 pub mod visitor;
 
@@ -37,6 +39,7 @@ pub use process::{Selvedge, gateway, sidecar};
 pub use raw::{Raw, Reply};
 pub use redis::Redis;
 pub use redis_cluster::RedisCluster;
+pub use tls_peer::TlsPeer;
 pub use upstream::{Seen, Upstream};
 
 use std::time::Duration;

@@ -130,6 +130,7 @@ pub mod http2 {
 
 pub mod kubernetes;
 pub mod transparent;
+pub mod trust;
 
 /// Defaults of a service: how upstreams are reached and when they are left alone.
 pub mod upstream {

@@ -7,6 +7,7 @@ pub(crate) mod listen;
 mod policies;
 mod probes;
 mod purge;
+mod trust;
 
 use std::io;
 use std::net::SocketAddr;

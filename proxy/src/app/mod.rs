@@ -5,6 +5,7 @@ mod discovery;
 mod findings;
 mod options;
 mod threads;
+mod trust;
 mod watched;
 
 use std::collections::HashMap;
@@ -90,11 +91,18 @@ impl App {
         let tree = loaded.tree.clone();
         let (snapshot, report) = compiler.compile(loaded).map_err(StartError::Config)?;
         warn(&report);
+        if let Some(keeper) = &identity {
+            trust::Read::files(&snapshot)?.apply(&keeper.store, &metrics);
+        }
         let plan = plan_sockets(&snapshot, &HashMap::new(), count, options.held_ports)?;
         let store = identity.as_ref().map(|keeper| keeper.store.clone());
         let cluster = Discovery::start(options.mode, store, &snapshot, &metrics)?;
         let shared = Shared::new(snapshot, metrics);
         cluster.serve(&shared);
+        if let Some(keeper) = &identity {
+            // Ends with the process.
+            tokio::spawn(trust::follow(keeper.store.clone(), shared.clone()));
+        }
         let mut app = Self {
             options,
             compiler,
@@ -187,8 +195,12 @@ impl App {
         let (snapshot, report) = compiler.compile(loaded).map_err(StartError::Config)?;
         warn(&report);
         self.cluster.check(&snapshot)?;
+        let trusted = trust::Read::files(&snapshot)?;
         let held = self.options.held_ports;
         let plan = plan_sockets(&snapshot, &self.open, self.workers.len(), held)?;
+        if let Some(identity) = &self.identity {
+            trusted.apply(&identity.store, &self.shared.metrics);
+        }
         self.compiler = compiler;
         self.tree = tree;
         self.cluster.attach(&snapshot, found);

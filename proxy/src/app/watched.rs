@@ -27,6 +27,7 @@ pub(super) fn files(source: &Config) -> Vec<PathBuf> {
     if let Some(identity) = &source.identity {
         files.push(&identity.bundle);
         files.extend(identity.certificate.iter().chain(&identity.key));
+        files.extend(&identity.crl);
     }
     files.into_iter().map(PathBuf::from).collect()
 }

@@ -8,7 +8,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::files::{PairError, read_chain};
 use super::store::IdentityStore;
-use super::verify::SpiffeVerifier;
+use super::verify::{Expected, SpiffeVerifier};
 use super::{MESH_HTTP, provider};
 
 /// Mutual TLS to a mesh endpoint, which must show `expected`, or anyone of the own trust domain.
@@ -20,6 +20,7 @@ pub fn mesh_client(
     store: &Arc<IdentityStore>,
     expected: Option<Arc<str>>,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let expected = expected.map_or(Expected::Own, Expected::One);
     let verifier = SpiffeVerifier::new(store.clone(), expected);
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?

@@ -120,6 +120,10 @@ pub struct IdentitySpec {
     pub ca: Option<String>,
     /// File with the trust bundle (root certificates, PEM); re-read when it changes.
     pub bundle: String,
+    /// File with lists of revoked certificates (CRLs of the trust domain's issuers and of others that
+    /// are trusted; PEM, one or several); re-read when it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crl: Option<String>,
     /// File with the join token for the first certificate; renewals prove themselves by mTLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
