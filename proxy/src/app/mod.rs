@@ -2,6 +2,7 @@
 //! that knows all parts.
 
 mod discovery;
+mod federation;
 mod findings;
 mod options;
 mod threads;
@@ -30,6 +31,7 @@ use crate::worker::Shared;
 use crate::{accept, acme, discover, identity};
 
 use discovery::Discovery;
+use federation::Federation;
 pub use findings::findings_of;
 pub use options::{ConfigInput, Options, StartError};
 use threads::{Listen, start_worker};
@@ -68,6 +70,7 @@ pub struct App {
     /// Where the configuration in force says what.
     tree: Node,
     cluster: Discovery,
+    federation: Federation,
 }
 
 impl App {
@@ -91,8 +94,10 @@ impl App {
         let tree = loaded.tree.clone();
         let (snapshot, report) = compiler.compile(loaded).map_err(StartError::Config)?;
         warn(&report);
+        let mut federation = Federation::default();
         if let Some(keeper) = &identity {
-            trust::Read::files(&snapshot)?.apply(&keeper.store, &metrics);
+            let read = trust::Read::files(&snapshot)?;
+            read.apply(&mut federation, &keeper.store, &metrics);
         }
         let plan = plan_sockets(&snapshot, &HashMap::new(), count, options.held_ports)?;
         let store = identity.as_ref().map(|keeper| keeper.store.clone());
@@ -114,6 +119,7 @@ impl App {
             issuers: Vec::new(),
             tree,
             cluster,
+            federation,
         };
         for index in 0..count {
             let (sender, thread) = start_worker(index, app.shared.clone())?;
@@ -199,7 +205,8 @@ impl App {
         let held = self.options.held_ports;
         let plan = plan_sockets(&snapshot, &self.open, self.workers.len(), held)?;
         if let Some(identity) = &self.identity {
-            trusted.apply(&identity.store, &self.shared.metrics);
+            let metrics = &self.shared.metrics;
+            trusted.apply(&mut self.federation, &identity.store, metrics);
         }
         self.compiler = compiler;
         self.tree = tree;

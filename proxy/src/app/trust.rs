@@ -14,11 +14,13 @@ use crate::tls::revocation::Revocations;
 use crate::worker::Shared;
 
 use super::StartError;
+use super::federation::{self, Domain, Federation};
 
 /// What was read for a store and is not in force yet.
 #[derive(Debug)]
 pub(super) struct Read {
     revoked: Revocations,
+    domains: Vec<Domain>,
 }
 
 impl Read {
@@ -33,18 +35,27 @@ impl Read {
             Revocations::read(path.as_ref())
                 .map_err(|error| StartError::Trust(format!("crl: {error}")))
         })?;
-        Ok(Self { revoked })
+        let others = spec.map_or(&[][..], |spec| &spec.federation);
+        let domains = federation::read(others)
+            .map_err(|error| StartError::Trust(format!("federation: {error}")))?;
+        Ok(Self { revoked, domains })
     }
 
     /// Puts it in force. What has ended is told, and is in force all the same: whom a list has taken
     /// out stays out.
-    pub(super) fn apply(self, store: &IdentityStore, metrics: &Metrics) {
+    pub(super) fn apply(
+        self,
+        federation: &mut Federation,
+        store: &Arc<IdentityStore>,
+        metrics: &Arc<Metrics>,
+    ) {
         let next = self.revoked.next_update();
         let end = next.and_then(|t| t.duration_since(UNIX_EPOCH).ok());
         let end = end.unwrap_or_default().as_secs();
         metrics.process.lists_end.store(end, Relaxed);
         warn_of_ended(&self.revoked);
         store.replace_revocations(self.revoked);
+        federation.apply(self.domains, store, metrics);
     }
 }
 

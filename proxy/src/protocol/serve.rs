@@ -178,6 +178,7 @@ pub(super) fn facts(
         local: announced.unwrap_or(local),
         address_text: peer.ip().to_canonical().to_string().into(),
         identity: None,
+        federated: false,
         client: None,
         client_cert_stamp: None,
         is_tls: false,
@@ -260,6 +261,7 @@ async fn secure(
     } else if let Some(id) = tls::peer_id(session) {
         let own = tls.own_id().unwrap_or_default();
         downstream.client_cert_stamp = Some(format!("By={own};URI={id}").into());
+        downstream.federated = !tls.is_of_own_domain(&id);
         downstream.identity = Some(id);
     }
     let mut io = Io::tls(accepted);

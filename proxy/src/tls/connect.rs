@@ -33,6 +33,26 @@ pub fn mesh_client(
     Ok(Arc::new(config))
 }
 
+/// TLS to a server that must show this SPIFFE ID, by what is trusted at the time; it is not told who
+/// asks.
+///
+/// # Errors
+/// When the provider does not support TLS 1.3.
+pub fn spiffe_client(
+    store: &Arc<IdentityStore>,
+    id: Arc<str>,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let verifier = SpiffeVerifier::new(store.clone(), Expected::One(id));
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
 /// Why TLS to a server cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {

@@ -3,6 +3,7 @@
 pub mod bond;
 pub mod client;
 pub mod connect;
+pub mod federation;
 pub mod files;
 pub mod peers;
 pub mod reason;
@@ -138,6 +139,15 @@ impl ServerTls {
     #[must_use]
     pub const fn store(&self) -> Option<&Arc<IdentityStore>> {
         self.store.as_ref()
+    }
+
+    /// Whether a SPIFFE ID is of this proxy's trust domain, on a mesh listener.
+    #[must_use]
+    pub fn is_of_own_domain(&self, id: &str) -> bool {
+        self.store.as_ref().is_some_and(|store| {
+            let rest = id.strip_prefix(&store.trust_domain().uri());
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        })
     }
 
     /// SPIFFE ID of this proxy, on a mesh listener.
