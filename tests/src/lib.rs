@@ -27,6 +27,7 @@ pub mod raw;
 pub mod redis;
 pub mod redis_cluster;
 pub mod tls_peer;
+pub mod tls_server;
 pub mod trusting;
 pub mod upstream;
 pub mod visitor;
@@ -40,6 +41,7 @@ pub use raw::{Raw, Reply};
 pub use redis::Redis;
 pub use redis_cluster::RedisCluster;
 pub use tls_peer::TlsPeer;
+pub use tls_server::TlsServer;
 pub use upstream::{Seen, Upstream};
 
 use std::time::Duration;

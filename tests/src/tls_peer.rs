@@ -136,7 +136,7 @@ fn outcome_of(error: &io::Error) -> Outcome {
 }
 
 /// The chain and the key, as they are: nothing is checked.
-fn key_of(leaf: &Leaf) -> Arc<CertifiedKey> {
+pub(crate) fn key_of(leaf: &Leaf) -> Arc<CertifiedKey> {
     let chain = CertificateDer::pem_slice_iter(leaf.certificate.as_bytes());
     let chain: Vec<_> = chain.map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();

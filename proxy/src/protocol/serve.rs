@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use rustls::ServerConnection;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -16,6 +17,8 @@ use crate::exchange::opaque;
 use crate::telemetry::Record;
 use crate::telemetry::metrics::WorkerShard;
 use crate::tls;
+use crate::tls::IdentityStore;
+use crate::tls::bond::Bond;
 use crate::tls::reason::Reason;
 use crate::tls::trust::Role;
 use crate::worker::Worker;
@@ -240,19 +243,8 @@ async fn secure(
     downstream.server_name = session
         .server_name()
         .map(|name| name.to_ascii_lowercase().into());
-    let bond = trusted.map(|(store, version)| {
-        let shown = session.peer_certificates().unwrap_or_default();
-        let chain = worker
-            .shared
-            .peers
-            .note(store, shown, Role::Client, version);
-        chain.map(|chain| worker.bonds.tie(chain))
-    });
-    let bond = bond.transpose().map_err(|error| Failed {
-        kind: ErrorKind::Distrusted,
-        reason: Reason::Distrusted,
-        why: error.to_string(),
-    })?;
+    let bond = trusted.map(|trusted| bond(worker, session, trusted));
+    let bond = bond.transpose()?;
     // A client at the edge may have a certificate with a SPIFFE ID; its CA has no say in the mesh.
     if matches!(listener.security, ListenerSecurity::Tls(_)) {
         downstream.client = tls::client_certificate(session).map(Box::new);
@@ -273,6 +265,23 @@ async fn secure(
         io,
         alpn,
     }))
+}
+
+/// Ties a connection of the mesh to the trust in its peer, who was verified by this or newer.
+fn bond(
+    worker: &Worker,
+    session: &ServerConnection,
+    (store, version): (&Arc<IdentityStore>, u64),
+) -> Result<Rc<Bond>, Failed> {
+    let shown = session.peer_certificates().unwrap_or_default();
+    let peers = &worker.shared.peers;
+    let chain = peers.note(store, shown, Role::Client, version);
+    let chain = chain.map_err(|error| Failed {
+        kind: ErrorKind::Distrusted,
+        reason: Reason::Distrusted,
+        why: error.to_string(),
+    })?;
+    Ok(worker.bonds.tie(chain))
 }
 
 async fn speak(worker: Rc<Worker>, downstream: Rc<Downstream>, mut io: Io, alpn: Alpn) {

@@ -58,7 +58,11 @@ impl Revocations {
         Self::parse(text).map_err(wrong)
     }
 
-    fn parse(text: Vec<u8>) -> Result<Self, String> {
+    /// Reads PEM.
+    ///
+    /// # Errors
+    /// What is wrong with it, as [`Revocations::read`].
+    pub fn parse(text: Vec<u8>) -> Result<Self, String> {
         let mut all = Self::default();
         for list in CertificateRevocationListDer::pem_slice_iter(&text) {
             let list = list.map_err(|e| e.to_string())?;
@@ -76,9 +80,8 @@ impl Revocations {
         if nth > LISTS {
             return Err(format!("more than {LISTS} lists"));
         }
-        let list = OwnedCertRevocationList::from_der(der).map_err(|e| {
-            format!("list {nth}: {e:?}; expected one of version 2, with its number and the key identifier of its issuer")
-        })?;
+        let list = OwnedCertRevocationList::from_der(der)
+            .map_err(|e| format!("list {nth}: {e:?}; expected one of version 2"))?;
         let (_, read) =
             CertificateRevocationList::from_der(der).map_err(|e| format!("list {nth}: {e}"))?;
         let seconds = |t: x509_parser::time::ASN1Time| u64::try_from(t.timestamp()).unwrap_or(0);

@@ -8,8 +8,10 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use selvedge_contract::identity::{SpiffeId, TrustDomain};
 use webpki::{
     EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptions,
-    RevocationOptionsBuilder, UnknownStatusPolicy,
+    RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
 };
+
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::revocation::Revocations;
 use super::verify::{SvidError, spiffe_id};
@@ -74,24 +76,13 @@ impl Trust {
         let certificate = EndEntityCert::try_from(leaf).map_err(pki_error)?;
         let id = spiffe_id(leaf).map_err(svid_error)?;
         let roots = self.roots_of(own, &id).map_err(svid_error)?;
-        let mut looked = false;
-        for lists in self.revoked.rounds() {
-            // Whoever has no list is not revoked, and a list that has ended still counts: what it has
-            // taken back stays so.
-            let Ok(options) = RevocationOptionsBuilder::new(&lists) else {
-                continue;
-            };
-            let options = options
-                .with_depth(RevocationCheckDepth::Chain)
-                .with_status_policy(UnknownStatusPolicy::Allow)
-                .with_expiration_policy(ExpirationPolicy::Ignore);
-            let options = Some(options.build());
-            verify(&certificate, roots, intermediates, (role, now), options)?;
-            looked = true;
-        }
-        if !looked {
-            verify(&certificate, roots, intermediates, (role, now), None)?;
-        }
+        verify_chain(
+            &certificate,
+            intermediates,
+            roots,
+            &self.revoked,
+            (role, now),
+        )?;
         Ok(id)
     }
 
@@ -105,6 +96,38 @@ impl Trust {
     }
 }
 
+/// Holds a chain against these roots and lists, whoever the leaf is.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn verify_chain(
+    leaf: &EndEntityCert<'_>,
+    intermediates: &[CertificateDer<'_>],
+    roots: &RootCertStore,
+    revoked: &Revocations,
+    when: (Role, UnixTime),
+) -> Result<(), Error> {
+    let mut looked = false;
+    for lists in revoked.rounds() {
+        // Whoever has no list is not revoked, and a list that has ended still counts: what it has
+        // taken back stays so.
+        let Ok(options) = RevocationOptionsBuilder::new(&lists) else {
+            continue;
+        };
+        let options = options
+            .with_depth(RevocationCheckDepth::Chain)
+            .with_status_policy(UnknownStatusPolicy::Allow)
+            .with_expiration_policy(ExpirationPolicy::Ignore);
+        let options = Some(options.build());
+        verify(leaf, roots, intermediates, when, options)?;
+        looked = true;
+    }
+    if looked {
+        return Ok(());
+    }
+    verify(leaf, roots, intermediates, when, None)
+}
+
 fn verify(
     leaf: &EndEntityCert<'_>,
     roots: &RootCertStore,
@@ -114,9 +137,26 @@ fn verify(
 ) -> Result<(), Error> {
     let algorithms = super::provider().signature_verification_algorithms.all;
     let (roots, usage) = (&roots.roots, role.usage());
-    leaf.verify_for_usage(algorithms, roots, rest, now, usage, revocation, None)
+    let path: Option<&Judge> = Some(&may_sign);
+    leaf.verify_for_usage(algorithms, roots, rest, now, usage, revocation, path)
         .map(drop)
         .map_err(pki_error)
+}
+
+type Judge = dyn Fn(&VerifiedPath<'_>) -> Result<(), webpki::Error>;
+
+/// Whether all issuers in between may sign certificates: webpki has looked at their basic constraints,
+/// not at their key usage (RFC 5280 section 6.1.4 n; X509-SVID 4.3: a signing certificate must have it).
+fn may_sign(path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
+    for issuer in path.intermediate_certificates() {
+        let der = issuer.der();
+        let (_, issuer) = X509Certificate::from_der(&der).map_err(|_| webpki::Error::BadDer)?;
+        let usage = issuer.key_usage().map_err(|_| webpki::Error::BadDer)?;
+        if !usage.is_some_and(|usage| usage.value.key_cert_sign()) {
+            return Err(webpki::Error::EndEntityUsedAsCa);
+        }
+    }
+    Ok(())
 }
 
 /// What the standard says against a certificate, as rustls has it.

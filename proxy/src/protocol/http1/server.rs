@@ -126,7 +126,8 @@ impl Session {
                         return refused(too_large(&conn.input, limits.uri));
                     }
                 }
-                if conn.input.is_empty() && (self.worker.is_stopping() || conn.io().is_leaving()) {
+                let leaving = self.worker.is_stopping() || conn.io().is_leaving();
+                if conn.input.is_empty() && leaving {
                     return Poll::Ready(Err(NoRequest::Quiet));
                 }
                 match conn.poll_read(cx) {
@@ -193,8 +194,7 @@ impl Session {
         let closing = !persists
             || self.requests >= limits.requests_per_connection
             || self.ages_at.is_some_and(|at| at <= outgoing.record.start)
-            || self.worker.is_stopping()
-            || self.conn.borrow().io().is_leaving()
+            || self.is_leaving()
             || context
                 .snapshot
                 .listener(&self.downstream.listener.name)
@@ -233,6 +233,11 @@ impl Session {
                 false
             }
         }
+    }
+
+    /// Whether it is to end as soon as nothing is in flight.
+    fn is_leaving(&self) -> bool {
+        self.worker.is_stopping() || self.conn.borrow().io().is_leaving()
     }
 
     /// The body of the request whose head was just read.
