@@ -86,7 +86,7 @@ fn connections_to_an_endpoint_end_with_the_root_of_the_endpoint() {
 #[test]
 fn a_request_in_flight_is_answered_and_then_the_connection_ends() {
     let (old, new, both) = roots();
-    let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
+    let (go, wait) = std::sync::mpsc::sync_channel::<()>(2);
     let wait = std::sync::Mutex::new(wait);
     let app = Upstream::scripted(move |connection| {
         while connection.request().is_some() {
@@ -98,10 +98,18 @@ fn a_request_in_flight_is_answered_and_then_the_connection_ends() {
     let retired = old.svid(WEB);
     let mut http1 = TlsPeer::connect(mesh.inbound(), Some(&retired), "http/1.1").unwrap();
     http1.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    let _ = app.wait_until(|seen| !seen.is_empty());
+    // And by HTTP/2 of the mesh: the stream is served, though its connection is told to go.
+    let web = caller(&retired, &both, ORDERS, mesh.inbound());
+    let mut http2 = Raw::connect(web.address("outbound"));
+    http2.send("GET / HTTP/1.1\r\nHost: orders\r\n\r\n");
+    let _ = app.wait_until(|seen| seen.len() == 2);
     mesh.put("bundle.pem", &new.bundle());
-    mesh.orders.wait_for_metric(ENDED, &["untrusted"], 1.0);
+    mesh.orders.wait_for_metric(ENDED, &["untrusted"], 2.0);
     go.send(()).unwrap();
+    go.send(()).unwrap();
+    assert_eq!(http2.reply().status, 200);
+    mesh.orders
+        .wait_for_metric("selvedge_connections_closed_total", &[], 2.0);
     let answer = String::from_utf8(http1.rest(PATIENCE)).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(
