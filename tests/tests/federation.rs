@@ -282,6 +282,10 @@ fn bundles_come_from_an_endpoint_and_the_last_good_one_stays() {
     wait_for("after a failure", &Outcome::Answered(200), of_partner);
     mesh.orders
         .wait_for_log("bundle of another trust domain trust_domain=partner.example roots=1");
+    let (_, shown) = mesh.orders.get("admin", "/certificates");
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["trust"]["roots"], 1);
+    assert_eq!(shown["trust"]["federation"]["partner.example"], 1);
     // What is no bundle, too large, or elsewhere, changes nothing.
     for bad in [
         ok("{\"keys\":[{\"use\":\"x509-svid\"}]}"),

@@ -224,3 +224,14 @@ fn check(config: &Path) -> String {
     assert!(!output.status.success());
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
+
+/// A list in the name of an issuer that did not sign it is nobody's word: nobody of that issuer is let
+/// in by it.
+#[test]
+fn a_list_that_its_issuer_has_not_signed_lets_nobody_in() {
+    let (ca, forger) = (TestCa::new(), TestCa::new());
+    let (mesh, app) = start(&ca, &fresh(&forger, &[]));
+    let outcome = TlsPeer::ask(mesh.inbound(), Some(&numbered(&ca, WEB, 7)));
+    assert!(matches!(outcome, Outcome::Alert(_)), "{outcome:?}");
+    assert!(app.seen().is_empty());
+}

@@ -1,4 +1,4 @@
-//! Metrics of what is trusted: why handshakes fail, what ends with a change of trust.
+//! What is trusted: how much of it there is, why handshakes fail, what ends with a change of it.
 
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,13 +6,31 @@ use std::sync::atomic::Ordering::Relaxed;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use serde_json::{Map, Value, json};
 
 use crate::telemetry::metrics::{Lone, Metrics};
+use crate::tls::IdentityStore;
 use crate::tls::reason::Reason;
 
 use super::exposition::{counter, gauge};
+use super::time;
 
-/// All of them.
+/// By how many roots each trust domain is verified, and by how many lists of what was revoked.
+pub(super) fn shown(store: &IdentityStore) -> Value {
+    let trust = store.trust();
+    let others = trust.others.iter();
+    let others = others.map(|(domain, roots)| (domain.clone(), roots.len().into()));
+    let others: Map<String, Value> = others.collect();
+    json!({
+        "trustDomain": store.trust_domain().as_str(),
+        "roots": trust.own.len(),
+        "federation": others,
+        "revocationLists": trust.revoked.count(),
+        "nextUpdate": trust.revoked.next_update().map(time),
+    })
+}
+
+/// All metrics of it.
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, metrics: &Metrics) -> fmt::Result {
     let help = "Failed TLS handshakes with clients, by reason";
     let name = "handshake_failures";
