@@ -146,6 +146,8 @@ pub enum ErrorKind {
     Overloaded,
     /// The drain ended before the request did.
     Draining,
+    /// The peer was not trusted any more before the connection ended.
+    Distrusted,
 }
 
 /// A kind's row in the table.
@@ -189,7 +191,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 56] = [
+    pub const ALL: [Self; 57] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -246,6 +248,7 @@ impl ErrorKind {
         Self::PartFailed,
         Self::Overloaded,
         Self::Draining,
+        Self::Distrusted,
     ];
 
     /// The table. gRPC codes follow gRPC's own mapping from HTTP statuses.
@@ -311,6 +314,7 @@ impl ErrorKind {
             Self::PartFailed => row(Upstream, 502, 14, "http_response_incomplete", "UA", Never, "a part of the answer failed"),
             Self::Overloaded => row(Local, 503, 14, "proxy_internal_error", "LO", Never, "this proxy is at its limit"),
             Self::Draining => row(Local, 503, 14, "proxy_internal_error", "LD", Never, "this proxy is shutting down"),
+            Self::Distrusted => row(Local, 503, 14, "connection_terminated", "LT", Never, "the peer is not trusted any more"),
         }
     }
 

@@ -17,6 +17,8 @@ use crate::config::Snapshot;
 use crate::discover::demand::Demand;
 use crate::drain::Phase;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::bond::Bonds;
+use crate::tls::peers::Peers;
 use crate::upstream::{Dials, Pools};
 
 /// What all workers and the control runtime share.
@@ -35,6 +37,10 @@ pub struct Shared {
     pub live: Live,
     /// Connections that carry others on.
     pub dials: Dials,
+    /// The chains that peers in the mesh have shown.
+    pub peers: Peers,
+    /// Told when some of them are not trusted any more.
+    pub distrusted: watch::Sender<()>,
     /// Who is asked for what no snapshot knows; set once, where there is discovery.
     pub demand: OnceLock<Arc<Demand>>,
 }
@@ -52,6 +58,8 @@ impl Shared {
             census: Census::default(),
             live: Live::default(),
             dials: Dials::default(),
+            peers: Peers::default(),
+            distrusted: watch::Sender::new(()),
             demand: OnceLock::new(),
         })
     }
@@ -97,6 +105,8 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     /// Upstream connections.
     pub pools: Pools,
+    /// What ties connections to the trust in their peers.
+    pub bonds: Bonds,
     /// What it shares.
     pub shared: Arc<Shared>,
     cached: RefCell<Rc<Cached>>,
@@ -152,6 +162,7 @@ impl Worker {
             index,
             metrics: shared.metrics.clone(),
             pools: Pools::default(),
+            bonds: Bonds::default(),
             cached: RefCell::new(Rc::new(Cached(shared.snapshot()))),
             shared,
             clock: Cell::new(Instant::now()),

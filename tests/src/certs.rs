@@ -90,20 +90,13 @@ impl TestCa {
         names: Vec<SanType>,
         change: impl FnOnce(&mut CertificateParams),
     ) -> Leaf {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = names;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        change(&mut params);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Leaf {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-        }
+        leaf(&self.issuer, names, change)
+    }
+
+    /// A certificate of anybody, PEM: an intermediate.
+    #[must_use]
+    pub fn sign(&self, params: CertificateParams, key: &KeyPair) -> String {
+        params.signed_by(key, &self.issuer).unwrap().pem()
     }
 
     /// What it has revoked, PEM.
@@ -123,6 +116,37 @@ impl TestCa {
     #[must_use]
     pub fn svid(&self, id: &str) -> Leaf {
         self.leaf(vec![SanType::URI(id.try_into().unwrap())])
+    }
+}
+
+/// A workload's leaf by any issuer, with something changed before it is signed.
+#[must_use]
+pub fn signed(
+    issuer: &Issuer<'_, KeyPair>,
+    id: &str,
+    change: impl FnOnce(&mut CertificateParams),
+) -> Leaf {
+    leaf(issuer, vec![SanType::URI(id.try_into().unwrap())], change)
+}
+
+fn leaf(
+    issuer: &Issuer<'_, KeyPair>,
+    names: Vec<SanType>,
+    change: impl FnOnce(&mut CertificateParams),
+) -> Leaf {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = names;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    change(&mut params);
+    let certificate = params.signed_by(&key, issuer).unwrap();
+    Leaf {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
     }
 }
 

@@ -29,6 +29,9 @@ pub mod python;
 pub mod raw;
 pub mod redis;
 pub mod redis_cluster;
+pub mod tls_peer;
+pub mod tls_server;
+pub mod trusting;
 pub mod upstream;
 pub mod visitor;
 
@@ -40,6 +43,8 @@ pub use process::{Selvedge, gateway, sidecar};
 pub use raw::{Raw, Reply};
 pub use redis::Redis;
 pub use redis_cluster::RedisCluster;
+pub use tls_peer::TlsPeer;
+pub use tls_server::TlsServer;
 pub use upstream::{Seen, Upstream};
 
 use std::time::Duration;

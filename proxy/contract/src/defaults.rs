@@ -130,6 +130,7 @@ pub mod http2 {
 
 pub mod kubernetes;
 pub mod transparent;
+pub mod trust;
 
 /// Defaults of a service: how upstreams are reached and when they are left alone.
 pub mod upstream {
@@ -412,8 +413,7 @@ pub mod acme {
     pub const WINDOW_CEILING: Duration = Duration::from_secs(24 * 3600);
     /// After a question for the window that failed.
     pub const WINDOW_AGAIN: Duration = Duration::from_secs(3600);
-    /// Share of a certificate's life after which it is renewed whatever the directory's window
-    /// says, in percent.
+    /// Share of its life after which a certificate is renewed, whatever the window says, in percent.
     pub const RENEW_BY: u32 = 90;
     /// Challenges that are looked up in stores at a time; more wait.
     pub const LOOKUPS: usize = 16;

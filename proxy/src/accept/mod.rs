@@ -97,6 +97,8 @@ pub struct Downstream {
     pub address_text: Box<str>,
     /// SPIFFE ID of the peer, proven by mutual TLS.
     pub identity: Option<Arc<str>>,
+    /// It is of another trust domain: only what names it lets it in.
+    pub federated: bool,
     /// What the certificate of a client at the edge says.
     pub client: Option<Box<ClientCertificate>>,
     /// What `X-Forwarded-Client-Cert` says.

@@ -16,7 +16,7 @@ use crate::error::ErrorKind;
 use crate::telemetry::metrics::{BUCKETS, Lone, RouteMetrics, RouteShard, WorkerShard};
 use crate::worker::Shared;
 
-use super::{discovery, policies};
+use super::{discovery, policies, trust};
 
 /// OpenMetrics text of everything.
 pub(super) fn encode(shared: &Arc<Shared>) -> String {
@@ -77,6 +77,7 @@ impl Collector for Snapshot {
         policies::crowds(&mut encoder, &snapshot)?;
         policies::issuers(&mut encoder, &snapshot)?;
         self.process(&mut encoder)?;
+        trust::encode(&mut encoder, &self.0.metrics)?;
         discovery::encode(&mut encoder, &self.0)
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod listen;
 mod policies;
 mod probes;
 mod purge;
+mod trust;
 
 use std::io;
 use std::net::SocketAddr;
@@ -162,7 +163,7 @@ async fn answer(state: State, request: http::Request<Incoming>) -> Answer {
 
 const HELP: &str = "GET  /config        the configuration in force, secrets by file name only\n\
     GET  /endpoints     services, their endpoints and breakers\n\
-    GET  /certificates  the certificate of this proxy, and those by ACME\n\
+    GET  /certificates  the certificate of this proxy, whom it trusts, and those by ACME\n\
     GET  /metrics /livez /ready\n\
     POST /log?level=debug\n\
     POST /cache/purge?key=https://host/path | prefix=https://host/ | tag=name | all   [&policy=name]\n\
@@ -252,6 +253,9 @@ fn certificates(state: &State) -> serde_json::Value {
             "notAfter": time(identity.not_after),
         }),
     };
+    if let Some(store) = &state.store {
+        shown["trust"] = trust::shown(store);
+    }
     let snapshot = state.shared.snapshot();
     let issuers = snapshot.issuers.0.iter();
     let issuers = issuers.map(|issuer| {

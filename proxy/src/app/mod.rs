@@ -2,9 +2,11 @@
 //! that knows all parts.
 
 mod discovery;
+mod federation;
 mod findings;
 mod options;
 mod threads;
+mod trust;
 mod watched;
 
 use std::collections::HashMap;
@@ -29,6 +31,7 @@ use crate::worker::Shared;
 use crate::{accept, acme, discover, identity};
 
 use discovery::Discovery;
+use federation::Federation;
 pub use findings::findings_of;
 pub use options::{ConfigInput, Options, StartError};
 use threads::{Listen, start_worker};
@@ -67,6 +70,7 @@ pub struct App {
     /// Where the configuration in force says what.
     tree: Node,
     cluster: Discovery,
+    federation: Federation,
 }
 
 impl App {
@@ -90,11 +94,20 @@ impl App {
         let tree = loaded.tree.clone();
         let (snapshot, report) = compiler.compile(loaded).map_err(StartError::Config)?;
         warn(&report);
+        let mut federation = Federation::default();
+        if let Some(keeper) = &identity {
+            let read = trust::Read::files(&snapshot)?;
+            read.apply(&mut federation, &keeper.store, &metrics);
+        }
         let plan = plan_sockets(&snapshot, &HashMap::new(), count, options.held_ports)?;
         let store = identity.as_ref().map(|keeper| keeper.store.clone());
         let cluster = Discovery::start(options.mode, store, &snapshot, &metrics)?;
         let shared = Shared::new(snapshot, metrics);
         cluster.serve(&shared);
+        if let Some(keeper) = &identity {
+            // Ends with the process.
+            tokio::spawn(trust::follow(keeper.store.clone(), shared.clone()));
+        }
         let mut app = Self {
             options,
             compiler,
@@ -106,6 +119,7 @@ impl App {
             issuers: Vec::new(),
             tree,
             cluster,
+            federation,
         };
         for index in 0..count {
             let (sender, thread) = start_worker(index, app.shared.clone())?;
@@ -187,8 +201,13 @@ impl App {
         let (snapshot, report) = compiler.compile(loaded).map_err(StartError::Config)?;
         warn(&report);
         self.cluster.check(&snapshot)?;
+        let trusted = trust::Read::files(&snapshot)?;
         let held = self.options.held_ports;
         let plan = plan_sockets(&snapshot, &self.open, self.workers.len(), held)?;
+        if let Some(identity) = &self.identity {
+            let metrics = &self.shared.metrics;
+            trusted.apply(&mut self.federation, &identity.store, metrics);
+        }
         self.compiler = compiler;
         self.tree = tree;
         self.cluster.attach(&snapshot, found);

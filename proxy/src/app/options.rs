@@ -64,6 +64,9 @@ impl ConfigInput {
 /// Why a process cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// A file that says whom to trust.
+    #[error("identity.{0}")]
+    Trust(String),
     /// The configuration.
     #[error("the configuration has errors:\n\n{}", .0.to_text())]
     Config(Report),

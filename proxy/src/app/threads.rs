@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use selvedge_contract::defaults::process::SPARE_DESCRIPTORS;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::drain::Phase;
@@ -48,10 +49,13 @@ pub(super) fn start_worker(
 async fn run_worker(index: usize, shared: Arc<Shared>, mut commands: mpsc::Receiver<Listen>) {
     let worker = Worker::new(index, shared.clone());
     let mut drain = shared.drain.subscribe();
+    let mut distrusted = shared.distrusted.subscribe();
+    // When the next connection whose peer is not trusted any more is cut off.
+    let mut cut_at = None;
     tokio::task::spawn_local(upstream::pool::reap_forever(worker.clone()));
     let ceiling = connection_ceiling();
     loop {
-        // Both are safe to cancel: a command or a phase not seen now is seen next time.
+        // All are safe to cancel: what is not seen now is seen next time.
         tokio::select! {
             Some(listen) = commands.recv() => {
                 tokio::task::spawn_local(serve_listener(worker.clone(), listen, ceiling));
@@ -65,7 +69,21 @@ async fn run_worker(index: usize, shared: Arc<Shared>, mut commands: mpsc::Recei
                     return;
                 }
             }
+            Ok(()) = distrusted.changed() => {
+                worker.bonds.sweep(Instant::now());
+                worker.pools.leave_distrusted();
+                cut_at = worker.bonds.cut(Instant::now());
+            }
+            () = until(cut_at) => cut_at = worker.bonds.cut(Instant::now()),
         }
+    }
+}
+
+/// Waits for this time; for ever where there is none.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -103,7 +103,7 @@ async fn forward<'a>(
     };
     record.counts_for(&rule.metrics);
     let mut caller = Caller::of(downstream, &request.head);
-    let passed = match policy::unguarded(rule, plan) {
+    let passed = match policy::unguarded(rule, plan, downstream) {
         Some(passed) => passed,
         None => match gate(context, rule, record, request, notes, &mut caller).await? {
             Gate::Open(passed) => passed,

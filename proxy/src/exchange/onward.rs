@@ -128,6 +128,7 @@ pub async fn carry(
     record.received += carried.there;
     record.sent += carried.back;
     match carried.broken {
+        Some(_) if carried.distrusted => record.fail_with(ErrorKind::Distrusted),
         None => record.complete(),
         Some(Side::Downstream) => record.fail_with(ErrorKind::ClientGone),
         Some(_) => record.fail_with(ErrorKind::UpstreamReset),

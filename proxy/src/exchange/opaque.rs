@@ -90,7 +90,7 @@ pub async fn dial(
 pub async fn receive(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Io) {
     let plan = &downstream.listener;
     let rule = plan.opaque.as_ref().ok_or(ErrorKind::NoBackend);
-    let permit = rule.and_then(|rule| opaque::inward(rule, plan, downstream.peer_id()));
+    let permit = rule.and_then(|rule| opaque::inward(rule, plan, &downstream));
     match permit {
         Ok(permit) => onward::carry(worker, downstream, io, Some(permit), None).await,
         Err(kind) => {

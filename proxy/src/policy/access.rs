@@ -45,7 +45,10 @@ impl Access {
             country: &|| self.geo.as_ref()?.country(address()),
         };
         let holds = |facts: &Facts<'_>| {
-            let mut conditions = self.conditions.iter();
+            // Who is of another trust domain is let in by its name only, not as anybody.
+            let strangers = downstream.federated && self.sense == Sense::Allow;
+            let conditions = self.conditions.iter();
+            let mut conditions = conditions.filter(|c| !strangers || !c.principals.is_empty());
             conditions.any(|condition| condition.holds(facts, self.sense))
         };
         // A slash that is kept encoded (`%2F`) is one to many applications: whoever is kept out is kept

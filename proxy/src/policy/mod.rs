@@ -38,6 +38,7 @@ use selvedge_gateway::apikey::Consumer;
 use selvedge_gateway::jwt::Verified;
 
 use crate::accept::{Downstream, ListenerPlan};
+use crate::error::ErrorKind;
 use crate::message::{Known, RequestHead};
 use crate::route::Rule;
 use crate::route::aggregate::Call;
@@ -139,10 +140,18 @@ impl Caller {
 #[derive(Debug)]
 pub struct Passed(Option<Arc<Headers>>);
 
-/// The proof where there is nothing to pass.
+/// The proof where there is nothing to pass, and the caller is no stranger.
 #[must_use]
-pub fn unguarded(rule: &Rule, plan: &ListenerPlan) -> Option<Passed> {
-    (rule.guards.is_empty() && plan.guards.is_empty()).then_some(Passed(None))
+pub fn unguarded(rule: &Rule, plan: &ListenerPlan, downstream: &Downstream) -> Option<Passed> {
+    let none = rule.guards.is_empty() && plan.guards.is_empty();
+    (none && !downstream.federated).then_some(Passed(None))
+}
+
+/// Whether any policy says who is let in: without one, everybody of the own trust domain is, and nobody
+/// of others.
+fn names_callers(rule: &Rule, plan: &ListenerPlan) -> bool {
+    let mut guards = rule.guards.iter().chain(&plan.guards);
+    guards.any(|guard| matches!(guard, Guard::Allow(_)))
 }
 
 /// How a listener's policies mark what no rule takes: its pages and its headers are for all answers.
@@ -176,6 +185,9 @@ pub fn guard(
     seen: &mut Seen<'_>,
     notes: &mut Notes,
 ) -> Result<Passed, Stop> {
+    if seen.downstream.federated && !names_callers(rule, plan) {
+        return Err(ErrorKind::Denied.into());
+    }
     let own = |order: u8| {
         let headers = order == Guard::HEADERS && rule.headers;
         headers || rule.guards.iter().any(|g| g.order() == order)

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use selvedge_gateway::authorize::Sense;
 
-use crate::accept::ListenerPlan;
+use crate::accept::{Downstream, ListenerPlan};
 use crate::error::ErrorKind;
 use crate::route::Rule;
 
-use super::Standing;
 use super::guard::Guard;
+use super::{Standing, names_callers};
 
 /// The permit of what an application sends out to a service of the mesh. There is nothing to judge:
 /// the application is this proxy's own. So where something is to be judged, there is no permit.
@@ -32,12 +32,17 @@ pub fn outward(rule: &Arc<Rule>, plan: &ListenerPlan) -> Result<Standing, ErrorK
 pub fn inward(
     rule: &Arc<Rule>,
     plan: &ListenerPlan,
-    peer: Option<&str>,
+    downstream: &Downstream,
 ) -> Result<Standing, ErrorKind> {
-    let peer = peer.ok_or(ErrorKind::Denied)?;
+    let peer = downstream.peer_id().ok_or(ErrorKind::Denied)?;
+    if downstream.federated && !names_callers(rule, plan) {
+        return Err(ErrorKind::Denied);
+    }
     let passes = |guard: &Guard| match guard {
         Guard::Allow(access) | Guard::Deny(access) => {
-            let mut conditions = access.conditions.iter();
+            let strangers = downstream.federated && access.sense == Sense::Allow;
+            let conditions = access.conditions.iter();
+            let mut conditions = conditions.filter(|c| !strangers || !c.principals.is_empty());
             let holds = conditions.any(|c| c.holds_of_bytes(peer, access.sense));
             holds == (access.sense == Sense::Allow)
         }

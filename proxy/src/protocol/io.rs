@@ -3,6 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
@@ -10,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use crate::tls::bond::Bond;
 use crate::upstream::dials::Dial;
 
 use super::socket::Socket;
@@ -21,6 +23,8 @@ pub struct Io {
     ahead: BytesMut,
     /// Held for as long as the connection is.
     dial: Option<Box<Dial>>,
+    /// Of a peer in the mesh.
+    bond: Option<Rc<Bond>>,
 }
 
 #[derive(Debug)]
@@ -37,6 +41,7 @@ impl Io {
             stream: Stream::Plain(Socket::new(stream)),
             ahead: BytesMut::new(),
             dial: None,
+            bond: None,
         }
     }
 
@@ -47,7 +52,45 @@ impl Io {
             stream: Stream::Tls(Box::new(stream.into())),
             ahead: BytesMut::new(),
             dial: None,
+            bond: None,
         }
+    }
+
+    /// Ends with the trust in its peer, see [`Bond`].
+    pub fn bound_by(&mut self, bond: Rc<Bond>) {
+        self.bond = Some(bond);
+    }
+
+    /// Whether its peer is not trusted any more, so that it must take nothing new.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.bond.as_ref().is_some_and(|bond| bond.is_leaving())
+    }
+
+    /// Whether it was cut off for that.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.bond.as_ref().is_some_and(|bond| bond.is_cut())
+    }
+
+    /// Lets a bond have its say before bytes move, and know who waits for them.
+    fn through<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        go: impl FnOnce(Pin<&mut TlsStream<Socket>>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let Stream::Tls(stream) = &mut self.stream else {
+            return Poll::Pending;
+        };
+        let Some(bond) = &self.bond else {
+            return go(Pin::new(stream.as_mut()), cx);
+        };
+        bond.check()?;
+        let polled = go(Pin::new(stream.as_mut()), cx);
+        if polled.is_pending() {
+            bond.note(cx);
+        }
+        polled
     }
 
     /// Keeps what says that this connection is our own, see [`Dial`].
@@ -89,7 +132,7 @@ impl AsyncRead for Io {
         }
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+            Stream::Tls(_) => self.through(cx, |stream, cx| stream.poll_read(cx, buf)),
         }
     }
 }
@@ -102,7 +145,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+            Stream::Tls(_) => self.through(cx, |stream, cx| stream.poll_write(cx, buf)),
         }
     }
 
@@ -113,7 +156,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
+            Stream::Tls(_) => self.through(cx, |stream, cx| stream.poll_write_vectored(cx, bufs)),
         }
     }
 
@@ -124,14 +167,14 @@ impl AsyncWrite for Io {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Stream::Plain(_) => Poll::Ready(Ok(())),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Stream::Tls(_) => self.through(cx, |stream, cx| stream.poll_flush(cx)),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Stream::Tls(_) => self.through(cx, |stream, cx| stream.poll_shutdown(cx)),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use rustls::ServerConnection;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -14,7 +15,12 @@ use crate::accept::{Counted, Downstream, ListenerPlan, ListenerSecurity, announc
 use crate::error::ErrorKind;
 use crate::exchange::opaque;
 use crate::telemetry::Record;
+use crate::telemetry::metrics::WorkerShard;
 use crate::tls;
+use crate::tls::IdentityStore;
+use crate::tls::bond::Bond;
+use crate::tls::reason::Reason;
+use crate::tls::trust::Role;
 use crate::worker::Worker;
 
 use super::detect::TLS_HANDSHAKE;
@@ -81,7 +87,7 @@ pub(super) async fn hand_over(
     let shard = worker.metrics.worker(worker.index);
     let (listener, peer) = (downstream.listener.clone(), downstream.peer);
     // Cancelled by its deadline, which closes the socket.
-    match tokio::time::timeout_at(deadline, secure(downstream, stream)).await {
+    match tokio::time::timeout_at(deadline, secure(&worker, downstream, stream)).await {
         Ok(Ok(Some(Secured {
             downstream,
             io,
@@ -91,16 +97,31 @@ pub(super) async fn hand_over(
         }
         // It came for the handshake only.
         Ok(Ok(None)) => unread(&worker, listener, peer, ErrorKind::ClientGone),
-        Ok(Err((kind, why))) => {
-            shard.handshake_errors.add(1);
-            tracing::debug!(%peer, listener = %listener.name, why, "handshake");
-            unread(&worker, listener, peer, kind);
+        Ok(Err(failed)) => {
+            count(shard, failed.reason);
+            let (reason, why) = (failed.reason.word(), failed.why);
+            tracing::debug!(%peer, listener = %listener.name, reason, why, "handshake");
+            unread(&worker, listener, peer, failed.kind);
         }
         Err(_) => {
-            shard.handshake_errors.add(1);
+            count(shard, Reason::Timeout);
             unread(&worker, listener, peer, ErrorKind::HeadTimeout);
         }
     }
+}
+
+fn count(shard: &WorkerShard, reason: Reason) {
+    shard.handshake_errors.add(1);
+    if let Some(counter) = shard.handshake.get(reason as usize) {
+        counter.add(1);
+    }
+}
+
+/// A handshake that has failed.
+struct Failed {
+    kind: ErrorKind,
+    reason: Reason,
+    why: String,
 }
 
 /// Whether a peer speaks for others.
@@ -160,6 +181,7 @@ pub(super) fn facts(
         local: announced.unwrap_or(local),
         address_text: peer.ip().to_canonical().to_string().into(),
         identity: None,
+        federated: false,
         client: None,
         client_cert_stamp: None,
         is_tls: false,
@@ -170,10 +192,15 @@ pub(super) fn facts(
 
 /// TLS, where the listener wants it. `None`: the connection has done what it came for.
 async fn secure(
+    worker: &Worker,
     mut downstream: Downstream,
     stream: TcpStream,
-) -> Result<Option<Secured>, (ErrorKind, String)> {
-    let io_error = |error: std::io::Error| (ErrorKind::ClientGone, error.to_string());
+) -> Result<Option<Secured>, Failed> {
+    let io_error = |error: std::io::Error| Failed {
+        kind: ErrorKind::ClientGone,
+        reason: Reason::Gone,
+        why: error.to_string(),
+    };
     let listener = downstream.listener.clone();
     let (tls, permissive) = match &listener.security {
         ListenerSecurity::Plain => (None, true),
@@ -195,9 +222,13 @@ async fn secure(
             alpn: Alpn::None,
         }));
     };
-    let Some(accepted) = tls::accept(tls, stream)
-        .await
-        .map_err(|error| (ErrorKind::BadRequest, error.to_string()))?
+    // Before the handshake reads it: what changes from here on is noticed.
+    let trusted = tls.store().map(|store| (store, store.trust().version));
+    let Some(accepted) = tls::accept(tls, stream).await.map_err(|error| Failed {
+        kind: ErrorKind::BadRequest,
+        reason: Reason::of(&error),
+        why: error.to_string(),
+    })?
     else {
         return Ok(None);
     };
@@ -212,6 +243,8 @@ async fn secure(
     downstream.server_name = session
         .server_name()
         .map(|name| name.to_ascii_lowercase().into());
+    let bond = trusted.map(|trusted| bond(worker, session, trusted));
+    let bond = bond.transpose()?;
     // A client at the edge may have a certificate with a SPIFFE ID; its CA has no say in the mesh.
     if matches!(listener.security, ListenerSecurity::Tls(_)) {
         downstream.client = tls::client_certificate(session).map(Box::new);
@@ -220,13 +253,35 @@ async fn secure(
     } else if let Some(id) = tls::peer_id(session) {
         let own = tls.own_id().unwrap_or_default();
         downstream.client_cert_stamp = Some(format!("By={own};URI={id}").into());
+        downstream.federated = !tls.is_of_own_domain(&id);
         downstream.identity = Some(id);
+    }
+    let mut io = Io::tls(accepted);
+    if let Some(bond) = bond {
+        io.bound_by(bond);
     }
     Ok(Some(Secured {
         downstream,
-        io: Io::tls(accepted),
+        io,
         alpn,
     }))
+}
+
+/// Ties a connection of the mesh to the trust in its peer, who was verified by this or newer.
+fn bond(
+    worker: &Worker,
+    session: &ServerConnection,
+    (store, version): (&Arc<IdentityStore>, u64),
+) -> Result<Rc<Bond>, Failed> {
+    let shown = session.peer_certificates().unwrap_or_default();
+    let peers = &worker.shared.peers;
+    let chain = peers.note(store, shown, Role::Client, version);
+    let chain = chain.map_err(|error| Failed {
+        kind: ErrorKind::Distrusted,
+        reason: Reason::Distrusted,
+        why: error.to_string(),
+    })?;
+    Ok(worker.bonds.tie(chain))
 }
 
 async fn speak(worker: Rc<Worker>, downstream: Rc<Downstream>, mut io: Io, alpn: Alpn) {

@@ -77,11 +77,21 @@ impl TunnelEnd {
         }
     }
 
-    /// Ready once the peer has reset its stream: noticed also while nothing is read from it.
+    /// Ready once the peer has reset its stream, or was cut off: noticed also while nothing is read
+    /// from it.
     fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
         match self {
+            Self::Http1(conn, _) if conn.borrow().io().is_cut() => Poll::Ready(()),
             Self::Http1(..) => Poll::Pending,
             Self::Http2(stream) => stream.poll_gone(cx),
+        }
+    }
+
+    /// Whether it was cut off, as its peer is not trusted any more.
+    fn is_cut(&self) -> bool {
+        match self {
+            Self::Http1(conn, _) => conn.borrow().io().is_cut(),
+            Self::Http2(stream) => stream.is_cut_off(),
         }
     }
 
@@ -166,6 +176,8 @@ pub struct Carried {
     pub back: u64,
     /// Who has broken off, if the bytes did not come to their end.
     pub broken: Option<Side>,
+    /// One of them was cut off, as it is not trusted any more.
+    pub distrusted: bool,
 }
 
 /// Copies both ways until both sides have ended, one breaks, or nothing moves for `idle`.
@@ -214,5 +226,6 @@ pub async fn run(
         there: there.bytes,
         back: back.bytes,
         broken,
+        distrusted: a.is_cut() || b.is_cut(),
     }
 }

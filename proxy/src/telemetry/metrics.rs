@@ -10,6 +10,7 @@ use std::time::Duration;
 use selvedge_contract::defaults::process::SERIES;
 
 use crate::error::ErrorKind;
+use crate::tls::reason::Reason;
 
 /// Upper bounds of the duration histogram, in microseconds.
 pub const BUCKETS: [u64; 14] = [
@@ -129,6 +130,8 @@ pub struct WorkerShard {
     pub accept_errors: Lone,
     /// Failed TLS handshakes.
     pub handshake_errors: Lone,
+    /// The same by reason, see [`Reason`].
+    pub handshake: [Lone; Reason::ALL.len()],
     /// Upstream connections opened.
     pub connected: Lone,
     /// Upstream connects that failed.
@@ -158,6 +161,14 @@ pub struct ProcessCounters {
     pub certificate_expiry: AtomicU64,
     /// Generation of the configuration in force.
     pub generation: AtomicU64,
+    /// Mesh connections that end as their peers are not trusted any more.
+    pub distrusted: AtomicU64,
+    /// Changes of what is trusted.
+    pub trust_changes: AtomicU64,
+    /// When the first list of revoked certificates ends, Unix seconds; 0 = none.
+    pub lists_end: AtomicU64,
+    /// Bundles of other trust domains that could not be obtained.
+    pub bundle_failures: AtomicU64,
 }
 
 /// Counters of a name that gets its certificates by ACME.

@@ -8,7 +8,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::files::{PairError, read_chain};
 use super::store::IdentityStore;
-use super::verify::SpiffeVerifier;
+use super::verify::{Expected, SpiffeVerifier};
 use super::{MESH_HTTP, provider};
 
 /// Mutual TLS to a mesh endpoint, which must show `expected`, or anyone of the own trust domain.
@@ -20,6 +20,7 @@ pub fn mesh_client(
     store: &Arc<IdentityStore>,
     expected: Option<Arc<str>>,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let expected = expected.map_or(Expected::Own, Expected::One);
     let verifier = SpiffeVerifier::new(store.clone(), expected);
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -29,6 +30,26 @@ pub fn mesh_client(
     config.alpn_protocols = vec![MESH_HTTP.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
+    Ok(Arc::new(config))
+}
+
+/// TLS to a server that must show this SPIFFE ID, by what is trusted at the time; it is not told who
+/// asks.
+///
+/// # Errors
+/// When the provider does not support TLS 1.3.
+pub fn spiffe_client(
+    store: &Arc<IdentityStore>,
+    id: Arc<str>,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let verifier = SpiffeVerifier::new(store.clone(), Expected::One(id));
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 

@@ -1,11 +1,17 @@
 //! Stage 2, tls: sessions with clients, and everything certificates are read from.
 
+pub mod bond;
 pub mod client;
 pub mod connect;
+pub mod federation;
 pub mod files;
+pub mod peers;
+pub mod reason;
+pub mod revocation;
 pub mod shown;
 pub mod staple;
 pub mod store;
+pub mod trust;
 pub mod verify;
 
 use std::fmt;
@@ -28,6 +34,7 @@ pub use connect::{mesh_client, server_client};
 pub use files::FileCertificates;
 pub use shown::ShownCertificates;
 pub use store::{Identity, IdentityStore};
+use verify::{Expected, SpiffeVerifier};
 
 /// ALPN of the mesh hop: ordinary HTTP/2, between two Selvedge proxies that know each other.
 pub const MESH_HTTP: &[u8] = b"selvedge-h2";
@@ -111,7 +118,7 @@ impl ServerTls {
     /// # Errors
     /// When the provider does not support TLS 1.3.
     pub fn mesh(store: Arc<IdentityStore>) -> Result<Self, rustls::Error> {
-        let verifier = verify::SpiffeVerifier::new(store.clone(), None);
+        let verifier = SpiffeVerifier::new(store.clone(), Expected::Anyone);
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
@@ -125,6 +132,21 @@ impl ServerTls {
             config: Arc::new(config),
             shown: None,
             store: Some(store),
+        })
+    }
+
+    /// What peers are verified by, on a mesh listener.
+    #[must_use]
+    pub const fn store(&self) -> Option<&Arc<IdentityStore>> {
+        self.store.as_ref()
+    }
+
+    /// Whether a SPIFFE ID is of this proxy's trust domain, on a mesh listener.
+    #[must_use]
+    pub fn is_of_own_domain(&self, id: &str) -> bool {
+        self.store.as_ref().is_some_and(|store| {
+            let rest = id.strip_prefix(&store.trust_domain().uri());
+            rest.is_some_and(|rest| rest.starts_with('/'))
         })
     }
 

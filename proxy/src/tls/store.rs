@@ -1,9 +1,9 @@
 //! The workload's own certificate and the trust bundle, swapped while handshakes go on.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use rustls::RootCertStore;
 use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -11,6 +11,10 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use selvedge_contract::identity::TrustDomain;
+use tokio::sync::watch;
+
+use super::revocation::Revocations;
+use super::trust::Trust;
 
 /// A certificate with its key and what it says.
 #[derive(Debug)]
@@ -30,8 +34,12 @@ pub struct Identity {
 pub struct IdentityStore {
     trust_domain: TrustDomain,
     identity: ArcSwapOption<Identity>,
-    bundle: ArcSwap<RootCertStore>,
+    trust: ArcSwap<Trust>,
     bundle_pem: RwLock<String>,
+    /// Held by whoever makes the next [`Trust`] from the last.
+    writing: Mutex<()>,
+    /// The version of what is trusted, for those who follow it.
+    versions: watch::Sender<u64>,
 }
 
 impl IdentityStore {
@@ -41,8 +49,10 @@ impl IdentityStore {
         Arc::new(Self {
             trust_domain,
             identity: ArcSwapOption::empty(),
-            bundle: ArcSwap::from_pointee(RootCertStore::empty()),
+            trust: ArcSwap::from_pointee(Trust::nobody()),
             bundle_pem: RwLock::new(String::new()),
+            writing: Mutex::new(()),
+            versions: watch::Sender::new(0),
         })
     }
 
@@ -72,10 +82,22 @@ impl IdentityStore {
         self.identity.store(Some(Arc::new(identity)));
     }
 
-    /// The roots that peers must chain to.
+    /// What is trusted now. Not to be held over an `await`.
+    #[must_use]
+    pub fn trust(&self) -> Guard<Arc<Trust>> {
+        self.trust.load()
+    }
+
+    /// Tells of each change of what is trusted.
+    #[must_use]
+    pub fn versions(&self) -> watch::Receiver<u64> {
+        self.versions.subscribe()
+    }
+
+    /// The roots that peers of the own trust domain must chain to.
     #[must_use]
     pub fn bundle(&self) -> Arc<RootCertStore> {
-        self.bundle.load_full()
+        self.trust.load().own.clone()
     }
 
     /// The same as PEM.
@@ -92,14 +114,53 @@ impl IdentityStore {
     /// # Errors
     /// When the text holds no certificate, or one that is not well formed: the old bundle stays.
     pub fn replace_bundle(&self, pem: &str) -> Result<(), BundleError> {
-        self.bundle.store(Arc::new(roots_of(pem)?));
-        pem.clone_into(
-            &mut self
-                .bundle_pem
-                .write()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let roots = roots_of(pem)?;
+        let mut known = self
+            .bundle_pem
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *known != pem {
+            self.change(|trust| trust.own = Arc::new(roots));
+            pem.clone_into(&mut known);
+        }
         Ok(())
+    }
+
+    /// Refuses what these lists have taken back, from the next handshake on.
+    pub fn replace_revocations(&self, lists: Revocations) {
+        if !self.trust.load().revoked.is_same(&lists) {
+            self.change(|trust| trust.revoked = Arc::new(lists));
+        }
+    }
+
+    /// Trusts another trust domain by these roots, or no more. The own one stays what it is.
+    pub fn federate(&self, domain: &TrustDomain, roots: Option<RootCertStore>) {
+        let known = self.trust.load().others.get(domain.as_str()).cloned();
+        let same = |a: &RootCertStore, b: &RootCertStore| a.roots == b.roots;
+        let unchanged = match (&known, &roots) {
+            (Some(known), Some(roots)) => same(known, roots),
+            (None, None) => true,
+            _ => false,
+        };
+        if unchanged || *domain == self.trust_domain {
+            return;
+        }
+        let name = domain.as_str();
+        self.change(|trust| match roots {
+            Some(roots) => drop(trust.others.insert(name.to_owned(), Arc::new(roots))),
+            None => drop(trust.others.remove(name)),
+        });
+    }
+
+    /// Puts a changed copy of what is trusted in force, then tells those who follow.
+    fn change(&self, edit: impl FnOnce(&mut Trust)) {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trust = Trust::clone(&self.trust.load());
+        edit(&mut trust);
+        trust.version += 1;
+        let version = trust.version;
+        self.trust.store(Arc::new(trust));
+        self.versions.send_replace(version);
     }
 
     fn shown(&self) -> Option<Arc<CertifiedKey>> {

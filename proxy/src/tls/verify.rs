@@ -7,23 +7,31 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
-};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use selvedge_contract::identity::SpiffeId;
-use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::store::IdentityStore;
+use super::trust::{Role, svid_error};
 
 /// Verifies peers on either side of a mesh connection.
 pub struct SpiffeVerifier {
     store: Arc<IdentityStore>,
-    /// The one ID a peer must have; else any of the own trust domain.
-    expected: Option<Arc<str>>,
+    expected: Expected,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// Whom a peer must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// The one with this ID, of whatever trust domain.
+    One(Arc<str>),
+    /// Anyone of the own trust domain.
+    Own,
+    /// Anyone of a trust domain that is trusted: what it may do is for policies to say.
+    Anyone,
 }
 
 impl fmt::Debug for SpiffeVerifier {
@@ -47,6 +55,9 @@ pub enum SvidError {
     /// A certificate that may sign others is no leaf (X509-SVID 4).
     #[error("the certificate may sign others")]
     Signing,
+    /// Its key is not for signatures, or nothing says what it is for (X509-SVID 4.3).
+    #[error("the certificate's key usage does not have digitalSignature")]
+    KeyUsage,
     /// Another trust domain.
     #[error("the peer belongs to trust domain {0}")]
     TrustDomain(String),
@@ -60,7 +71,8 @@ pub enum SvidError {
     },
 }
 
-/// The SPIFFE ID of a leaf, by the rules of X509-SVID sections 2 to 4.
+/// The SPIFFE ID of a leaf, by the rules of X509-SVID sections 2 to 5. What its extended key usage
+/// must be, webpki sees to.
 ///
 /// # Errors
 /// See [`SvidError`].
@@ -70,6 +82,7 @@ pub fn spiffe_id(leaf: &CertificateDer<'_>) -> Result<SpiffeId, SvidError> {
         return Err(SvidError::Malformed);
     }
     let mut uris = Vec::new();
+    let mut signs = false;
     for extension in certificate.extensions() {
         match extension.parsed_extension() {
             ParsedExtension::SubjectAlternativeName(names) => {
@@ -82,8 +95,12 @@ pub fn spiffe_id(leaf: &CertificateDer<'_>) -> Result<SpiffeId, SvidError> {
             ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() || usage.crl_sign() => {
                 return Err(SvidError::Signing);
             }
+            ParsedExtension::KeyUsage(usage) => signs = usage.digital_signature(),
             _ => {}
         }
+    }
+    if !signs {
+        return Err(SvidError::KeyUsage);
     }
     match uris.as_slice() {
         [uri] => Ok(uri.parse()?),
@@ -94,7 +111,7 @@ pub fn spiffe_id(leaf: &CertificateDer<'_>) -> Result<SpiffeId, SvidError> {
 impl SpiffeVerifier {
     /// A verifier that trusts what `store` trusts, at the time of each handshake.
     #[must_use]
-    pub fn new(store: Arc<IdentityStore>, expected: Option<Arc<str>>) -> Self {
+    pub fn new(store: Arc<IdentityStore>, expected: Expected) -> Self {
         Self {
             store,
             expected,
@@ -107,52 +124,26 @@ impl SpiffeVerifier {
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-        usage: KeyUsage,
+        role: Role,
     ) -> Result<(), Error> {
-        let certificate = EndEntityCert::try_from(leaf).map_err(pki_error)?;
-        let bundle = self.store.bundle();
-        let algorithms = self.algorithms.all;
-        certificate
-            .verify_for_usage(
-                algorithms,
-                &bundle.roots,
-                intermediates,
-                now,
-                usage,
-                None,
-                None,
-            )
-            .map_err(pki_error)?;
-        self.check_identity(leaf).map_err(|error| {
-            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
-        })
+        let own = self.store.trust_domain();
+        let trust = self.store.trust();
+        let id = trust.verify(own, (leaf, intermediates), role, now)?;
+        self.check_identity(&id).map_err(svid_error)
     }
 
-    fn check_identity(&self, leaf: &CertificateDer<'_>) -> Result<(), SvidError> {
-        let id = spiffe_id(leaf)?;
-        if !id.is_member_of(self.store.trust_domain()) {
-            return Err(SvidError::TrustDomain(id.trust_domain().to_owned()));
-        }
+    fn check_identity(&self, id: &SpiffeId) -> Result<(), SvidError> {
         match &self.expected {
-            Some(expected) if **expected != *id.as_str() => Err(SvidError::Other {
+            Expected::One(expected) if **expected != *id.as_str() => Err(SvidError::Other {
                 found: id.to_string(),
                 expected: expected.to_string(),
             }),
+            Expected::Own if !id.is_member_of(self.store.trust_domain()) => {
+                Err(SvidError::TrustDomain(id.trust_domain().to_owned()))
+            }
             _ => Ok(()),
         }
     }
-}
-
-fn pki_error(error: webpki::Error) -> Error {
-    use webpki::Error as E;
-    let kind = match error {
-        E::CertExpired { .. } => CertificateError::Expired,
-        E::CertNotValidYet { .. } => CertificateError::NotValidYet,
-        E::UnknownIssuer => CertificateError::UnknownIssuer,
-        E::BadDer | E::BadDerTime => CertificateError::BadEncoding,
-        other => CertificateError::Other(OtherError(Arc::new(other))),
-    };
-    Error::InvalidCertificate(kind)
 }
 
 impl ServerCertVerifier for SpiffeVerifier {
@@ -164,7 +155,7 @@ impl ServerCertVerifier for SpiffeVerifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.verify(leaf, intermediates, now, KeyUsage::server_auth())?;
+        self.verify(leaf, intermediates, now, Role::Server)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -203,7 +194,7 @@ impl ClientCertVerifier for SpiffeVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verify(leaf, intermediates, now, KeyUsage::client_auth())?;
+        self.verify(leaf, intermediates, now, Role::Client)?;
         Ok(ClientCertVerified::assertion())
     }
 

@@ -17,6 +17,7 @@ use crate::balance::{Lease, Reached, ServiceSpec};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::io::Io;
 use crate::protocol::socket::Socket;
+use crate::tls::trust::Role;
 use crate::tls::{MESH_HTTP, MESH_TCP};
 use crate::worker::Worker;
 
@@ -132,6 +133,7 @@ async fn establish(worker: &Worker, lease: &Lease, what_for: For) -> Result<Io, 
     if let For::Requests(Some(first)) = &what_for {
         stream.write_all(first).await.map_err(failed)?;
     }
+    let mut trusted = None;
     let (config, name) = match lease.security() {
         Security::Plain => return Ok(known(Io::plain(stream))),
         Security::Tls(tls) => (tls.config.clone(), tls.name.clone()),
@@ -139,6 +141,8 @@ async fn establish(worker: &Worker, lease: &Lease, what_for: For) -> Result<Io, 
             if !mesh.store.is_ready() {
                 return Err(ErrorKind::NoIdentity.into());
             }
+            // Before the handshake reads it: what changes from here on is noticed.
+            trusted = Some((&mesh.store, mesh.store.trust().version));
             let ip = rustls_pki_types::ServerName::from(address.ip());
             (mesh.config.clone(), ip)
         }
@@ -165,10 +169,24 @@ async fn establish(worker: &Worker, lease: &Lease, what_for: For) -> Result<Io, 
         }
         _ => None,
     };
-    match refused {
-        Some(why) => Err(Error::with(ErrorKind::UpstreamTls, why)),
-        None => Ok(known(Io::tls(tls))),
+    if let Some(why) = refused {
+        return Err(Error::with(ErrorKind::UpstreamTls, why));
     }
+    let bond = trusted.map(|(store, version)| {
+        let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        let chain = worker
+            .shared
+            .peers
+            .note(store, shown, Role::Server, version);
+        chain.map(|chain| worker.bonds.tie(chain))
+    });
+    let bond = bond.transpose();
+    let bond = bond.map_err(|error| Error::with(ErrorKind::UpstreamIdentity, error))?;
+    let mut io = known(Io::tls(tls));
+    if let Some(bond) = bond {
+        io.bound_by(bond);
+    }
+    Ok(io)
 }
 
 /// What is acknowledged by nobody for this long was sent to nobody: the connection is given up,

@@ -304,7 +304,10 @@ fn accept(
     let persists = reply.persists;
     let release = move |conn: SharedConn| {
         // Bytes behind a response that nobody asked for: this connection is not to be trusted.
-        let clean = conn.borrow().input.is_empty() && !worker.is_stopping();
+        let clean = {
+            let conn = conn.borrow();
+            conn.input.is_empty() && !conn.io().is_leaving() && !worker.is_stopping()
+        };
         if clean && persists {
             pool.put_idle(conn, permit, worker.recently());
         }

@@ -75,6 +75,12 @@ impl Shared {
         !self.conn.borrow().takes_streams()
     }
 
+    /// Whether its peer is not trusted any more.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.conn.borrow().is_leaving()
+    }
+
     /// Since when it has carried no stream, as far as the pool has looked.
     #[must_use]
     pub fn idle_since(&self, now: Instant) -> Option<Instant> {

@@ -90,6 +90,19 @@ impl Pools {
         });
     }
 
+    /// Takes connections out whose peers are not trusted any more: those in use end with what is in
+    /// flight.
+    pub fn leave_distrusted(&self) {
+        for pool in self.by_endpoint.borrow().values() {
+            pool.idle
+                .borrow_mut()
+                .retain(|idle| !idle.conn.borrow().io().is_leaving());
+            pool.shared.borrow_mut().retain(|conn| !conn.is_leaving());
+            // Who waits for a place may make a new connection.
+            pool.changed.notify_waiters();
+        }
+    }
+
     /// Closes everything that is idle.
     pub fn clear(&self) {
         self.by_endpoint.borrow_mut().clear();

@@ -135,6 +135,8 @@ fn source(options: &Options) -> Result<Source, IdentityError> {
     Source::from_spec(&IdentitySpec {
         trust_domain: options.settings.trust_domain.clone(),
         ca: pair.is_none().then(|| options.settings.ca.clone()),
+        crl: None,
+        federation: Vec::new(),
         bundle: text(&options.bundle),
         token: options.token.as_ref().map(text),
         certificate: pair.map(|(certificate, _)| text(certificate)),

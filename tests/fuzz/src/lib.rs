@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use targets::{
     acme, answers, authority, carry, chunked, config, frames, heads, hpack, identity, login, pods,
-    proof, redirected, target, trace, watched,
+    proof, redirected, target, trace, trusted, watched,
 };
 
 /// A target: panics when a property does not hold.
@@ -50,6 +50,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ocsp", answers::ocsp),
     ("certificate-request", authority::request),
     ("peer-certificate", authority::peer),
+    ("trusted", trusted::trusted),
 ];
 
 /// Where this crate keeps its files; `part` is `corpus` or `artifacts`.

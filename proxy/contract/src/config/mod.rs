@@ -6,6 +6,7 @@ mod acme;
 mod credentials;
 mod dev;
 mod edge;
+mod federation;
 mod kubernetes;
 mod listener;
 mod login;
@@ -32,6 +33,7 @@ pub use edge::{
     Frame, Hsts, PathReplacement, RequestTransform, ResponseTransform, Security, Transform,
     VersionPolicy,
 };
+pub use federation::{Federated, Profile};
 pub use kubernetes::{Kubernetes, KubernetesService, PortRef};
 pub use listener::{
     CertificateFiles, ClientCertificateMode, ClientCertificates, Listener, ListenerProtocol,
@@ -120,6 +122,13 @@ pub struct IdentitySpec {
     pub ca: Option<String>,
     /// File with the trust bundle (root certificates, PEM); re-read when it changes.
     pub bundle: String,
+    /// File with lists of revoked certificates (CRLs of the trust domain's issuers and of others that
+    /// are trusted; PEM, one or several); re-read when it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crl: Option<String>,
+    /// Other trust domains, whose workloads `mesh.identity` and `allow` may name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub federation: Vec<Federated>,
     /// File with the join token for the first certificate; renewals prove themselves by mTLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,

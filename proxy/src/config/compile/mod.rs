@@ -25,6 +25,7 @@ mod stores;
 mod tokens;
 mod transforms;
 mod treats;
+mod trust;
 mod who;
 mod whole;
 
@@ -214,6 +215,7 @@ impl Compiler {
         let compiled = self.listeners(&mut pass, &services);
         pass.check_mode(self.mode);
         pass.check_kubernetes();
+        pass.check_trust();
         pass.check_telemetry();
         pass.check_limits();
         report.findings.append(&mut pass.found);

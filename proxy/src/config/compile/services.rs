@@ -79,7 +79,9 @@ impl Compiler {
                 let at = at.then("mesh");
                 let expected = match &mesh.identity {
                     Some(text) => {
-                        let id: SpiffeId = pass.parse(&at.then("identity"), text)?;
+                        let at = at.then("identity");
+                        let id: SpiffeId = pass.parse(&at, text)?;
+                        pass.check_domain(&at, id.trust_domain());
                         Some(Arc::from(id.as_str()))
                     }
                     None => None,

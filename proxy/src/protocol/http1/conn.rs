@@ -200,7 +200,8 @@ impl Conn {
     pub fn is_reusable(&mut self) -> bool {
         // Without budget the runtime says "nothing there" without having looked.
         let blind = !tokio::task::coop::has_budget_remaining();
-        if self.eof || blind || !self.input.is_empty() || !self.is_flushed() {
+        if self.eof || blind || self.io.is_leaving() || !self.input.is_empty() || !self.is_flushed()
+        {
             return false;
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());

@@ -126,7 +126,8 @@ impl Session {
                         return refused(too_large(&conn.input, limits.uri));
                     }
                 }
-                if conn.input.is_empty() && self.worker.is_stopping() {
+                let leaving = self.worker.is_stopping() || conn.io().is_leaving();
+                if conn.input.is_empty() && leaving {
                     return Poll::Ready(Err(NoRequest::Quiet));
                 }
                 match conn.poll_read(cx) {
@@ -193,7 +194,7 @@ impl Session {
         let closing = !persists
             || self.requests >= limits.requests_per_connection
             || self.ages_at.is_some_and(|at| at <= outgoing.record.start)
-            || self.worker.is_stopping()
+            || self.is_leaving()
             || context
                 .snapshot
                 .listener(&self.downstream.listener.name)
@@ -232,6 +233,11 @@ impl Session {
                 false
             }
         }
+    }
+
+    /// Whether it is to end as soon as nothing is in flight.
+    fn is_leaving(&self) -> bool {
+        self.worker.is_stopping() || self.conn.borrow().io().is_leaving()
     }
 
     /// The body of the request whose head was just read.
@@ -333,7 +339,10 @@ async fn switch(
     let carried = tunnel::run(&mut client, &mut upstream, idle, timer).await;
     outgoing.record.received += carried.there;
     outgoing.record.sent += carried.back;
-    outgoing.record.complete();
+    match carried.distrusted {
+        true => outgoing.record.fail_with(ErrorKind::Distrusted),
+        false => outgoing.record.complete(),
+    }
     false
 }
 
@@ -378,10 +387,13 @@ async fn until_gone<F: Future>(conn: &SharedConn, mut exchange: Pin<&mut F>) -> 
     .await
 }
 
-/// Ready when the client has closed its side while it waits for an answer. Reads ahead into the
+/// Ready when the client has closed its side while it waits for an answer, or was cut off. Reads ahead into the
 /// buffer, which bounds it; flushes interim responses on the way.
 pub(super) fn poll_gone(conn: &SharedConn, cx: &mut Context<'_>) -> Poll<()> {
     let mut conn = conn.borrow_mut();
+    if conn.io().is_cut() {
+        return Poll::Ready(());
+    }
     if !conn.is_flushed()
         && let Poll::Ready(Err(_)) = conn.poll_flush(cx)
     {

@@ -141,6 +141,12 @@ impl Stream {
         })
     }
 
+    /// Whether the connection below was cut off, as its peer is not trusted any more.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.handle.conn().borrow().is_cut_off()
+    }
+
     /// Ready once the peer has reset the stream.
     pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
         self.handle.poll_cut(cx).map(|_| ())

@@ -224,6 +224,18 @@ impl Conn {
         }
     }
 
+    /// Whether the peer is not trusted any more.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.io.is_leaving()
+    }
+
+    /// Whether it was cut off for that.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.io.is_cut()
+    }
+
     /// Nobody will open streams any more.
     pub fn retire(&mut self) {
         self.retired = true;

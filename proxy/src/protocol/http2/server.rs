@@ -139,7 +139,7 @@ struct Life {
 
 impl Life {
     /// Ends the connection politely (two GOAWAYs) once it is old, has served enough, is idle too
-    /// long, or the worker stops; at once where nothing that it said makes sense.
+    /// long, its peer is not trusted any more, or the worker stops; at once where nothing that it said makes sense.
     fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker, limits: &Limits) -> Poll<()> {
         let conn = self.conn.clone();
         let mut conn = conn.borrow_mut();
@@ -160,7 +160,9 @@ impl Life {
                 conn.settle_end();
                 continue;
             }
-            let over = self.requests >= limits.requests_per_connection || worker.is_stopping();
+            let over = self.requests >= limits.requests_per_connection
+                || worker.is_stopping()
+                || conn.is_leaving();
             if !over && !conn.peer.known {
                 std::task::ready!(self.timer.poll_maybe(cx, self.settings_by));
                 conn.finish(Reason::PROTOCOL_ERROR);
@@ -374,5 +376,8 @@ async fn switch(
     let carried = tunnel::run(&mut client, &mut upstream, idle, timer).await;
     outgoing.record.received += carried.there;
     outgoing.record.sent += carried.back;
-    outgoing.record.complete();
+    match carried.distrusted {
+        true => outgoing.record.fail_with(ErrorKind::Distrusted),
+        false => outgoing.record.complete(),
+    }
 }

@@ -17,6 +17,7 @@ pub(crate) mod proof;
 pub(crate) mod redirected;
 pub(crate) mod target;
 pub(crate) mod trace;
+pub(crate) mod trusted;
 pub(crate) mod watched;
 
 use std::sync::{Arc, LazyLock};

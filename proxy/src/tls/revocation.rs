@@ -1,0 +1,135 @@
+//! What issuers in the mesh have taken back: lists of revoked certificates from one file.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls_pki_types::CertificateRevocationListDer;
+use rustls_pki_types::pem::PemObject;
+use webpki::{CertRevocationList, OwnedCertRevocationList};
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+use selvedge_contract::defaults::trust::{LISTS, LISTS_BYTES};
+
+/// Why a file of lists is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {why}")]
+pub struct ListError {
+    /// Which file.
+    pub file: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Lists that are in force.
+#[derive(Debug, Default)]
+pub struct Revocations {
+    /// A verification looks at the first list of an issuer only, so there are as many rounds as the
+    /// issuer with the most lists has.
+    rounds: Vec<Vec<CertRevocationList<'static>>>,
+    /// The bytes they were made from, to tell whether anything has changed.
+    text: Vec<u8>,
+    lists: Vec<Named>,
+}
+
+/// Whose list, and when the next one was due.
+#[derive(Debug)]
+struct Named {
+    issuer: String,
+    next: Option<SystemTime>,
+}
+
+impl Revocations {
+    /// Reads a PEM file of one or several lists.
+    ///
+    /// # Errors
+    /// [`ListError`]: no file, larger than [`LISTS_BYTES`], no list in it, more than [`LISTS`], or one
+    /// that is not a list of version 2 (RFC 5280 section 5).
+    pub fn read(path: &Path) -> Result<Self, ListError> {
+        let wrong = |why: String| ListError {
+            file: path.display().to_string(),
+            why,
+        };
+        let size = std::fs::metadata(path).map_err(|e| wrong(e.to_string()))?;
+        if size.len() > LISTS_BYTES {
+            return Err(wrong(format!("larger than {LISTS_BYTES} bytes")));
+        }
+        let text = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+        Self::parse(text).map_err(wrong)
+    }
+
+    /// Reads PEM.
+    ///
+    /// # Errors
+    /// What is wrong with it, as [`Revocations::read`].
+    pub fn parse(text: Vec<u8>) -> Result<Self, String> {
+        let mut all = Self::default();
+        for list in CertificateRevocationListDer::pem_slice_iter(&text) {
+            let list = list.map_err(|e| e.to_string())?;
+            all.add(&list)?;
+        }
+        if all.lists.is_empty() {
+            return Err("no list of revoked certificates (`X509 CRL`) in it".into());
+        }
+        all.text = text;
+        Ok(all)
+    }
+
+    fn add(&mut self, der: &CertificateRevocationListDer<'_>) -> Result<(), String> {
+        let nth = self.lists.len() + 1;
+        if nth > LISTS {
+            return Err(format!("more than {LISTS} lists"));
+        }
+        let list = OwnedCertRevocationList::from_der(der)
+            .map_err(|e| format!("list {nth}: {e:?}; expected one of version 2"))?;
+        let (_, read) =
+            CertificateRevocationList::from_der(der).map_err(|e| format!("list {nth}: {e}"))?;
+        let seconds = |t: x509_parser::time::ASN1Time| u64::try_from(t.timestamp()).unwrap_or(0);
+        self.lists.push(Named {
+            issuer: read.issuer().to_string(),
+            next: read
+                .next_update()
+                .map(|t| UNIX_EPOCH + Duration::from_secs(seconds(t))),
+        });
+        let list = CertRevocationList::from(list);
+        let same = |round: &&mut Vec<CertRevocationList<'_>>| {
+            !round.iter().any(|other| other.issuer() == list.issuer())
+        };
+        match self.rounds.iter_mut().find(same) {
+            Some(round) => round.push(list),
+            None => self.rounds.push(vec![list]),
+        }
+        Ok(())
+    }
+
+    /// The lists, in rounds in which each issuer has one at most.
+    pub fn rounds(&self) -> impl Iterator<Item = Vec<&CertRevocationList<'static>>> {
+        self.rounds.iter().map(|round| round.iter().collect())
+    }
+
+    /// Whether both were read from the same bytes.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+
+    /// How many lists there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.lists.len()
+    }
+
+    /// When the first of them is to be followed by a newer one.
+    #[must_use]
+    pub fn next_update(&self) -> Option<SystemTime> {
+        self.lists.iter().filter_map(|list| list.next).min()
+    }
+
+    /// The issuers whose lists have ended by `now`, without being followed by others.
+    #[must_use]
+    pub fn ended(&self, now: SystemTime) -> Vec<&str> {
+        let ended = |list: &&Named| list.next.is_some_and(|next| next <= now);
+        let ended = self.lists.iter().filter(ended);
+        ended.map(|list| list.issuer.as_str()).collect()
+    }
+}
