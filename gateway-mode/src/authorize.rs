@@ -39,6 +39,8 @@ pub struct Facts<'a> {
     pub fields: &'a dyn Fn(Visit<'_>),
     /// SPIFFE ID of the peer.
     pub peer: Option<&'a str>,
+    /// Port that it has called.
+    pub port: u16,
     /// Claims of the caller's token.
     pub claims: Option<&'a Map<String, Value>>,
     /// Whose key it brought.
@@ -64,6 +66,15 @@ pub enum Principal {
     Below(String),
 }
 
+impl Principal {
+    fn is(&self, peer: &str) -> bool {
+        match self {
+            Self::Exact(id) => id == peer,
+            Self::Below(prefix) => peer.starts_with(prefix.as_str()),
+        }
+    }
+}
+
 /// What a header must be.
 #[derive(Debug, Clone)]
 pub enum Test {
@@ -82,6 +93,10 @@ pub enum Test {
 pub struct Condition {
     /// Peers.
     pub principals: Vec<Principal>,
+    /// Where peers belong: namespaces, trust domains.
+    pub places: Vec<Principal>,
+    /// Ports that are called.
+    pub ports: Vec<u16>,
     /// Methods.
     pub methods: Vec<String>,
     /// Path prefixes by whole segments, without a final slash.
@@ -118,7 +133,7 @@ impl Condition {
         };
         let claim = |path: &str| facts.claims.and_then(|claims| find(claims, path));
         let scope = claim("scope").or_else(|| claim("scp"));
-        self.principal(facts.peer)
+        self.peer(facts.peer, facts.port)
             && any(&self.methods, Some(facts.method))
             && self.path(facts.path)
             && self
@@ -151,16 +166,25 @@ impl Condition {
             })
     }
 
-    /// Whether it holds of bytes that are no request, of which nothing is known but whose they are.
+    /// Whether it holds of bytes that are no request, of which nothing is known but whose they are and
+    /// for which port.
     #[must_use]
-    pub fn holds_of_bytes(&self, peer: &str, sense: Sense) -> bool {
-        self.principal(Some(peer)) && (sense == Sense::Deny || !self.asks_more())
+    pub fn holds_of_bytes(&self, peer: &str, port: u16, sense: Sense) -> bool {
+        self.peer(Some(peer), port) && (sense == Sense::Deny || !self.asks_more())
     }
 
-    /// Whether it asks more than who the peer is.
+    /// Whether it says whose callers it is about, so that it may be about those of other trust domains.
+    #[must_use]
+    pub fn names_callers(&self) -> bool {
+        !(self.principals.is_empty() && self.places.is_empty())
+    }
+
+    /// Whether it asks more than who the peer is, and which port it calls.
     fn asks_more(&self) -> bool {
         let Self {
             principals: _,
+            places: _,
+            ports: _,
             methods,
             paths,
             headers,
@@ -180,14 +204,13 @@ impl Condition {
             || when.is_some()
     }
 
-    fn principal(&self, peer: Option<&str>) -> bool {
-        self.principals.is_empty()
-            || peer.is_some_and(|peer| {
-                self.principals.iter().any(|principal| match principal {
-                    Principal::Exact(id) => id == peer,
-                    Principal::Below(prefix) => peer.starts_with(prefix.as_str()),
-                })
-            })
+    fn peer(&self, peer: Option<&str>, port: u16) -> bool {
+        let among = |list: &[Principal]| {
+            list.is_empty() || peer.is_some_and(|peer| list.iter().any(|one| one.is(peer)))
+        };
+        among(&self.principals)
+            && among(&self.places)
+            && (self.ports.is_empty() || self.ports.contains(&port))
     }
 
     fn path(&self, path: &str) -> bool {
@@ -303,6 +326,7 @@ mod tests {
             query: "a=b",
             fields: &give,
             peer: Some("spiffe://d/ns/b/sa/x"),
+            port: 8080,
             claims: claims.as_object(),
             consumer: None,
             address: &|| IpAddr::from([10, 0, 0, 1]),
@@ -331,8 +355,48 @@ mod tests {
             (&more, "other", false, false),
             (&Condition::default(), "other", true, true),
         ] {
-            let told = [Sense::Allow, Sense::Deny].map(|s| condition.holds_of_bytes(peer, s));
+            let told = [Sense::Allow, Sense::Deny].map(|s| condition.holds_of_bytes(peer, 6379, s));
             assert_eq!(told, [let_in, kept_out], "{condition:?} {peer}");
+        }
+    }
+
+    #[test]
+    fn peers_are_told_by_where_they_belong_and_what_they_call() {
+        let below = |prefix: &str| vec![Principal::Below(prefix.to_owned())];
+        let holds = |set: &dyn Fn(&mut Condition)| {
+            let mut condition = Condition::default();
+            set(&mut condition);
+            check(&condition, &[], &Value::Null)[0]
+        };
+        assert!(holds(&|c| c.places = below("spiffe://d/ns/b/")));
+        assert!(holds(&|c| c.places = below("spiffe://d/")));
+        for other in ["spiffe://d/ns/bb/", "spiffe://d/ns/a/", "spiffe://e/"] {
+            assert!(!holds(&|c| c.places = below(other)), "{other}");
+        }
+        assert!(holds(&|c| c.ports = vec![80, 8080]));
+        assert!(!holds(&|c| c.ports = vec![80]));
+        // All that is said must hold.
+        assert!(!holds(&|c| {
+            c.places = below("spiffe://d/");
+            c.ports = vec![80];
+        }));
+        let bytes = Condition {
+            places: below("spiffe://d/ns/b/"),
+            ports: vec![6379],
+            ..Condition::default()
+        };
+        for (peer, port, want) in [
+            ("spiffe://d/ns/b/sa/x", 6379, true),
+            ("spiffe://d/ns/b/sa/x", 5432, false),
+            ("spiffe://d/ns/c/sa/x", 6379, false),
+        ] {
+            for sense in [Sense::Allow, Sense::Deny] {
+                assert_eq!(
+                    bytes.holds_of_bytes(peer, port, sense),
+                    want,
+                    "{peer} {port}"
+                );
+            }
         }
     }
 

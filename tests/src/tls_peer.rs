@@ -69,7 +69,12 @@ impl TlsPeer {
 
     /// One request on this connection.
     pub fn get(&mut self) -> Outcome {
-        let sent = self.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        self.request("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    }
+
+    /// One request, whose head is all there is of it.
+    pub fn request(&mut self, head: &str) -> Outcome {
+        let sent = self.send(head);
         let mut head = Vec::new();
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") {

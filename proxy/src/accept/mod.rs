@@ -4,12 +4,15 @@ pub mod announced;
 pub mod census;
 pub mod listener;
 pub mod original;
+pub mod spoken;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use selvedge_contract::defaults::Limits;
 use selvedge_gateway::address::Ranges;
+
+use spoken::Spoken;
 
 use crate::balance::Endpoint;
 use crate::message::Host;
@@ -40,12 +43,12 @@ pub enum ListenerSecurity {
     Plain,
     /// Always, with certificates from files.
     Tls(ServerTls),
-    /// Mutual TLS of the mesh; plaintext too where `permissive`.
+    /// Mutual TLS of the mesh.
     Mesh {
         /// Ready to use.
         tls: ServerTls,
-        /// Whether plaintext is let in.
-        permissive: bool,
+        /// Plaintext is let in too, and who brings it remembered.
+        permissive: Option<Arc<Spoken>>,
     },
 }
 

@@ -16,7 +16,7 @@ use crate::error::ErrorKind;
 use crate::telemetry::metrics::{BUCKETS, Lone, RouteMetrics, RouteShard, WorkerShard};
 use crate::worker::Shared;
 
-use super::{discovery, policies, trust};
+use super::{discovery, mtls, policies, trust};
 
 /// OpenMetrics text of everything.
 pub(super) fn encode(shared: &Arc<Shared>) -> String {
@@ -75,6 +75,8 @@ impl Collector for Snapshot {
         policies::versions(&mut encoder, &snapshot)?;
         policies::limits(&mut encoder, &snapshot)?;
         policies::crowds(&mut encoder, &snapshot)?;
+        policies::decisions(&mut encoder, &snapshot)?;
+        mtls::encode(&mut encoder, &snapshot)?;
         policies::issuers(&mut encoder, &snapshot)?;
         self.process(&mut encoder)?;
         trust::encode(&mut encoder, &self.0.metrics)?;

@@ -4,6 +4,7 @@ pub(crate) mod callers;
 mod discovery;
 mod exposition;
 pub(crate) mod listen;
+mod mtls;
 mod policies;
 mod probes;
 mod purge;
@@ -28,6 +29,8 @@ use crate::cli::logging::Level;
 use crate::drain::Phase;
 use crate::tls::IdentityStore;
 use crate::worker::Shared;
+
+pub(crate) use mtls::ListenerReport;
 
 /// What admin asks of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +139,7 @@ async fn answer(state: State, request: http::Request<Incoming>) -> Answer {
             object(&json!({ "generation": snapshot.generation, "config": snapshot.source }))
         }
         (&Method::GET, "/endpoints") => object(&endpoints(&state.shared)),
+        (&Method::GET, "/mtls") => object(&json!(mtls::report(&state.shared.snapshot()))),
         (&Method::GET, "/certificates") => object(&certificates(state)),
         (&Method::POST, "/log") => {
             let filter = request
@@ -164,6 +168,7 @@ async fn answer(state: State, request: http::Request<Incoming>) -> Answer {
 const HELP: &str = "GET  /config        the configuration in force, secrets by file name only\n\
     GET  /endpoints     services, their endpoints and breakers\n\
     GET  /certificates  the certificate of this proxy, whom it trusts, and those by ACME\n\
+    GET  /mtls          who comes to permissive ports in plaintext\n\
     GET  /metrics /livez /ready\n\
     POST /log?level=debug\n\
     POST /cache/purge?key=https://host/path | prefix=https://host/ | tag=name | all   [&policy=name]\n\

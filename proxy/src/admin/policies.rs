@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::cache::Cache;
 use crate::config::Snapshot;
+use crate::policy::decisions::Decision;
 
 /// Name, help, and how to read it off a cache.
 type CacheGauge = (&'static str, &'static str, fn(&Cache) -> u64);
@@ -42,6 +43,21 @@ pub(super) fn crowds(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -
         for (outcome, count) in [("refused", &crowd.refused), ("uncounted", &crowd.uncounted)] {
             let labels = [("policy", &*crowd.name), ("outcome", outcome)];
             let value = count.load(Relaxed);
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// See there.
+pub(super) fn decisions(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let help = "Requests and connections of bytes, by what a policy that says who may has decided";
+    let kind = MetricType::Counter;
+    let mut family = encoder.encode_descriptor("authorization_decisions", help, None, kind)?;
+    for (name, decisions) in &snapshot.decided {
+        for decision in Decision::ALL {
+            let labels = [("policy", name.as_str()), ("decision", decision.label())];
+            let value = decisions.of(decision);
             ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
         }
     }

@@ -13,13 +13,17 @@ use crate::config::load::load;
 use crate::config::{Mode, Report};
 
 use super::explain::explain;
-use super::{complain, say};
+use super::{check_mtls, complain, say};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Configuration files and directories, checked together.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "mtls")]
     files: Vec<PathBuf>,
+    /// Instead: ask running proxies at their admin ports, such as `127.0.0.1:15000`, who still calls them
+    /// in plaintext.
+    #[arg(long, num_args = 1.., value_name = "ADDRESS", conflicts_with = "files")]
+    mtls: Vec<String>,
     /// What the configuration is for. Default: told from its keys.
     #[arg(long)]
     mode: Option<CheckMode>,
@@ -46,6 +50,9 @@ enum Format {
 
 /// Exit code 0 and one line where all is well, 1 with the findings otherwise.
 pub(super) fn check(arguments: &Arguments) -> ExitCode {
+    if !arguments.mtls.is_empty() {
+        return check_mtls::run(&arguments.mtls, arguments.format == Format::Json);
+    }
     let (report, what) = match arguments.mode.unwrap_or_else(|| guess(&arguments.files)) {
         CheckMode::Dev => (check_dev(&arguments.files), "dev configuration"),
         CheckMode::Sidecar => (

@@ -4,6 +4,7 @@ mod apikey;
 #[cfg(feature = "ca")]
 mod ca;
 mod check;
+mod check_mtls;
 #[cfg(feature = "dev")]
 pub mod dev;
 mod explain;

@@ -11,6 +11,7 @@ use crate::acme::Issuers;
 use crate::balance::Service;
 use crate::cache::Cache;
 use crate::policy::concurrency::Concurrency;
+use crate::policy::decisions::Decisions;
 use crate::policy::limit::Limit;
 use crate::policy::manners::Version;
 use crate::telemetry::access_log::AccessLog;
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub limits: Vec<Arc<Limit>>,
     /// Limits of what is on its way.
     pub crowds: Vec<Arc<Concurrency>>,
+    /// How policies that say who may have decided, by name.
+    pub decided: BTreeMap<String, Arc<Decisions>>,
     /// Versions that are counted.
     pub versions: Vec<Arc<Version>>,
     /// Caches.

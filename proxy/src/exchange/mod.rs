@@ -154,6 +154,9 @@ async fn gate(
         if notes.conceal {
             record.conceal_query();
         }
+        if let Some(policy) = &notes.audited {
+            record.audited_by(policy);
+        }
         match passed {
             Ok(passed) => break passed,
             Err(Stop::Refused(error)) => return Err(error),

@@ -99,6 +99,9 @@ pub async fn carry(
         (None, None, None) => Err(ErrorKind::NoBackend.into()),
     };
     if let Some(hop) = &hop {
+        if let Some(policy) = hop.audited() {
+            record.audited_by(policy);
+        }
         record.counts_for(&hop.permit().rule().metrics);
     } else if let Some(onward) = onward {
         record.counts_for(&onward.rule.metrics);

@@ -89,15 +89,15 @@ pub async fn dial(
 /// Carries the bytes of a peer to the application, if who it is suffices for the policies of the port.
 pub async fn receive(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Io) {
     let plan = &downstream.listener;
-    let rule = plan.opaque.as_ref().ok_or(ErrorKind::NoBackend);
+    let rule = plan.opaque.as_ref();
+    let rule = rule.ok_or_else(|| Error::from(ErrorKind::NoBackend));
     let permit = rule.and_then(|rule| opaque::inward(rule, plan, &downstream));
     match permit {
         Ok(permit) => onward::carry(worker, downstream, io, Some(permit), None).await,
-        Err(kind) => {
+        Err(error) => {
             let snapshot = worker.snapshot();
-            let why = "the policies of this port do not let its bytes in that are no requests";
             let mut record = Record::unread(&snapshot, &worker, &downstream);
-            record.fail(&Error::with(kind, why));
+            record.fail(&error);
             let _ = SockRef::from(io.socket()).set_linger(Some(Duration::ZERO));
         }
     }

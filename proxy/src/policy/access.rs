@@ -5,10 +5,12 @@ use std::sync::Arc;
 use selvedge_gateway::authorize::{Condition, Facts, Sense};
 use selvedge_gateway::geo::Geo;
 
-use crate::error::ErrorKind;
+use crate::accept::Downstream;
+use crate::error::{Error, ErrorKind};
 
 use super::client;
-use super::guard::{Seen, Stop};
+use super::decisions::{Decision, Decisions};
+use super::guard::{Notes, Seen, Stop};
 
 /// One `allow` or `deny` policy: any of its conditions lets a request in, or keeps it out.
 #[derive(Debug)]
@@ -21,14 +23,90 @@ pub struct Access {
     pub conditions: Vec<Condition>,
     /// Where addresses are.
     pub geo: Option<Arc<Geo>>,
+    /// How often it has let in and kept out.
+    pub decisions: Arc<Decisions>,
+}
+
+/// An `audit` policy: what its lists would refuse is counted, and passes.
+#[derive(Debug)]
+pub struct Audit {
+    /// Name of the policy.
+    pub name: Arc<str>,
+    /// Its lists.
+    pub lists: Vec<Access>,
+    /// How often it would have kept out.
+    pub decisions: Arc<Decisions>,
+}
+
+impl Audit {
+    /// Looks at a request, and lets it pass.
+    pub fn look(&self, seen: &Seen<'_>, notes: &mut Notes) {
+        if self.lists.iter().all(|list| list.passes(seen)) {
+            return self.decisions.count(Decision::Passed);
+        }
+        self.decisions.count(Decision::Audited);
+        notes.audited.get_or_insert_with(|| self.name.clone());
+    }
+
+    /// The same of bytes that are no request. Whether it would have kept them out.
+    #[must_use]
+    pub fn looks_at_bytes(&self, downstream: &Downstream, peer: &str) -> bool {
+        let mut lists = self.lists.iter();
+        let passed = lists.all(|list| list.passes_bytes(downstream, peer));
+        self.decisions.count(match passed {
+            true => Decision::Passed,
+            false => Decision::Audited,
+        });
+        !passed
+    }
 }
 
 impl Access {
     /// Checks a request.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`].
+    /// [`ErrorKind::Denied`], with the policy's name.
     pub fn check(&self, seen: &Seen<'_>) -> Result<(), Stop> {
+        if self.passes(seen) {
+            self.decisions.count(Decision::Passed);
+            return Ok(());
+        }
+        Err(Stop::Refused(self.refusal()))
+    }
+
+    /// Checks bytes that are no request.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn check_bytes(&self, downstream: &Downstream, peer: &str) -> Result<(), Error> {
+        if self.passes_bytes(downstream, peer) {
+            self.decisions.count(Decision::Passed);
+            return Ok(());
+        }
+        Err(self.refusal())
+    }
+
+    fn refusal(&self) -> Error {
+        self.decisions.count(Decision::Refused);
+        Error::with(ErrorKind::Denied, format!("by policy `{}`", self.name))
+    }
+
+    fn passes_bytes(&self, downstream: &Downstream, peer: &str) -> bool {
+        let mut conditions = self.about(downstream);
+        let port = downstream.local_port;
+        let holds = conditions.any(|c| c.holds_of_bytes(peer, port, self.sense));
+        holds == (self.sense == Sense::Allow)
+    }
+
+    /// Conditions that may be about this caller: whoever is of another trust domain is let in by its name
+    /// only, not as anybody.
+    fn about(&self, downstream: &Downstream) -> impl Iterator<Item = &Condition> {
+        let strangers = downstream.federated && self.sense == Sense::Allow;
+        let conditions = self.conditions.iter();
+        conditions.filter(move |condition| !strangers || condition.names_callers())
+    }
+
+    fn passes(&self, seen: &Seen<'_>) -> bool {
         let (head, downstream) = (seen.head, seen.downstream);
         let path = head.target.bare_path();
         let address = || client::address(downstream, &head.fields);
@@ -39,16 +117,14 @@ impl Access {
             query: head.target.query(),
             fields: &|each| head.fields.iter().for_each(|f| each(f.name, f.value)),
             peer: downstream.peer_id(),
+            port: downstream.local_port,
             claims: seen.token.as_ref().map(|token| &token.claims),
             consumer: seen.consumer.as_ref(),
             address: &address,
             country: &|| self.geo.as_ref()?.country(address()),
         };
         let holds = |facts: &Facts<'_>| {
-            // Who is of another trust domain is let in by its name only, not as anybody.
-            let strangers = downstream.federated && self.sense == Sense::Allow;
-            let conditions = self.conditions.iter();
-            let mut conditions = conditions.filter(|c| !strangers || !c.principals.is_empty());
+            let mut conditions = self.about(downstream);
             conditions.any(|condition| condition.holds(facts, self.sense))
         };
         // A slash that is kept encoded (`%2F`) is one to many applications: whoever is kept out is kept
@@ -60,11 +136,7 @@ impl Access {
             (Sense::Allow, Some(other)) => other && holds(&facts),
             (Sense::Deny, Some(other)) => other || holds(&facts),
         };
-        if fits == (self.sense == Sense::Allow) {
-            return Ok(());
-        }
-        tracing::debug!(policy = %self.name, peer = facts.peer, "refused");
-        Err(ErrorKind::Denied.into())
+        fits == (self.sense == Sense::Allow)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::message::{BodyLength, RequestHead, Response};
 use crate::respond::pages::Pages;
 use crate::route::Edits;
 
-use super::access::Access;
+use super::access::{Access, Audit};
 use super::any_of::{AnyOf, Tried};
 use super::api_key::ApiKey;
 use super::bandwidth::Bandwidth;
@@ -90,6 +90,8 @@ pub enum Guard {
     Deny(Arc<Access>),
     /// Who may.
     Allow(Arc<Access>),
+    /// Who would be kept out.
+    Audit(Arc<Audit>),
     /// Edits headers.
     Headers(Arc<Headers>),
 }
@@ -244,7 +246,7 @@ pub struct Addresses {
 
 impl Guard {
     /// The place of edits of headers.
-    pub const HEADERS: u8 = 23;
+    pub const HEADERS: u8 = 24;
 
     /// A limit: behind authentication if it counts by who that finds.
     #[must_use]
@@ -327,7 +329,8 @@ impl Guard {
             Self::IdentityBandwidth(_) => 19,
             Self::Deny(_) => 20,
             Self::Allow(_) => 21,
-            Self::Ask(_) => 22,
+            Self::Audit(_) => 22,
+            Self::Ask(_) => 23,
             Self::Headers(_) => Self::HEADERS,
         }
     }
@@ -397,6 +400,10 @@ impl Guard {
                 Ok(())
             }
             Self::Deny(access) | Self::Allow(access) => access.check(seen),
+            Self::Audit(audit) => {
+                audit.look(seen, notes);
+                Ok(())
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod client;
 pub mod client_certificate;
 pub mod concurrency;
 pub mod cors;
+pub mod decisions;
 pub mod document;
 pub mod ext_authz;
 pub mod flights;
@@ -91,6 +92,7 @@ impl<'a> Permit<'a> {
     pub fn standing(&self) -> Standing {
         Standing {
             rule: self.rule.clone(),
+            audited: None,
         }
     }
 }
@@ -99,6 +101,8 @@ impl<'a> Permit<'a> {
 #[derive(Debug)]
 pub struct Standing {
     rule: Arc<Rule>,
+    /// The policy on trial that would have refused it.
+    audited: Option<Arc<str>>,
 }
 
 impl Standing {
@@ -109,6 +113,12 @@ impl Standing {
             rule: &self.rule,
             own: false,
         }
+    }
+
+    /// The policy on trial that would have refused it.
+    #[must_use]
+    pub const fn audited(&self) -> Option<&Arc<str>> {
+        self.audited.as_ref()
     }
 }
 

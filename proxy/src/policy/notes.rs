@@ -29,6 +29,8 @@ pub struct Notes {
     pub changes: Vec<Change>,
     /// The query holds a secret: it is in no log and no span.
     pub conceal: bool,
+    /// The first policy on trial that would have refused it.
+    pub audited: Option<Arc<str>>,
     /// Edits of the request that is sent and of its response.
     pub headers: Option<Arc<Headers>>,
     /// What is held of the request's body, until its answer begins.

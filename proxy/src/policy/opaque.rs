@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use selvedge_gateway::authorize::Sense;
-
 use crate::accept::{Downstream, ListenerPlan};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::route::Rule;
 
 use super::guard::Guard;
@@ -19,13 +17,16 @@ use super::{Standing, names_callers};
 /// [`ErrorKind::Denied`]: the service has policies, and those look at requests.
 pub fn outward(rule: &Arc<Rule>, plan: &ListenerPlan) -> Result<Standing, ErrorKind> {
     if rule.guards.is_empty() && plan.guards.is_empty() {
-        return Ok(Standing { rule: rule.clone() });
+        return Ok(Standing {
+            rule: rule.clone(),
+            audited: None,
+        });
     }
     Err(ErrorKind::Denied)
 }
 
-/// The permit of what a peer of the mesh sends in, judged by who it is. Policies that ask for more do
-/// not let it in: what allows does not hold, what denies does, and all others look at requests.
+/// The permit of what a peer of the mesh sends in, judged by who it is and which port it calls. Policies that ask for more do not let it in:
+/// what allows does not hold, what denies does, and all others look at requests.
 ///
 /// # Errors
 /// [`ErrorKind::Denied`].
@@ -33,23 +34,28 @@ pub fn inward(
     rule: &Arc<Rule>,
     plan: &ListenerPlan,
     downstream: &Downstream,
-) -> Result<Standing, ErrorKind> {
+) -> Result<Standing, Error> {
     let peer = downstream.peer_id().ok_or(ErrorKind::Denied)?;
     if downstream.federated && !names_callers(rule, plan) {
-        return Err(ErrorKind::Denied);
+        return Err(ErrorKind::Denied.into());
     }
-    let passes = |guard: &Guard| match guard {
-        Guard::Allow(access) | Guard::Deny(access) => {
-            let strangers = downstream.federated && access.sense == Sense::Allow;
-            let conditions = access.conditions.iter();
-            let mut conditions = conditions.filter(|c| !strangers || !c.principals.is_empty());
-            let holds = conditions.any(|c| c.holds_of_bytes(peer, access.sense));
-            holds == (access.sense == Sense::Allow)
+    let mut audited = None;
+    for guard in rule.guards.iter().chain(&plan.guards) {
+        match guard {
+            Guard::Allow(access) | Guard::Deny(access) => access.check_bytes(downstream, peer)?,
+            Guard::Audit(audit) => {
+                if audit.looks_at_bytes(downstream, peer) {
+                    audited.get_or_insert_with(|| audit.name.clone());
+                }
+            }
+            _ => {
+                let why = "a policy of this port asks for more than is known of bytes";
+                return Err(Error::with(ErrorKind::Denied, why));
+            }
         }
-        _ => false,
-    };
-    if rule.guards.iter().chain(&plan.guards).all(passes) {
-        return Ok(Standing { rule: rule.clone() });
     }
-    Err(ErrorKind::Denied)
+    Ok(Standing {
+        rule: rule.clone(),
+        audited,
+    })
 }

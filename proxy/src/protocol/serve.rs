@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::BytesMut;
 use rustls::ServerConnection;
@@ -11,6 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::accept::spoken::Spoken;
 use crate::accept::{Counted, Downstream, ListenerPlan, ListenerSecurity, announced};
 use crate::error::ErrorKind;
 use crate::exchange::opaque;
@@ -190,6 +192,32 @@ pub(super) fn facts(
     }
 }
 
+/// The byte that a client begins with, left where it is; `None`: it has ended without one.
+async fn first_byte(stream: &TcpStream) -> std::io::Result<Option<u8>> {
+    let mut first = [0];
+    let n = stream.peek(&mut first).await?;
+    Ok((n > 0).then_some(first).map(|[first]| first))
+}
+
+/// What is remembered of a port that lets plaintext in besides mutual TLS.
+fn permissive_to(downstream: &Downstream) -> Option<&Spoken> {
+    match &downstream.listener.security {
+        ListenerSecurity::Mesh { permissive, .. } => permissive.as_deref(),
+        _ => None,
+    }
+}
+
+/// Takes note of a connection in plaintext.
+pub(super) fn plaintext(downstream: &Downstream) {
+    if let Some(spoken) = permissive_to(downstream) {
+        spoken.plain(
+            downstream.local_port,
+            downstream.peer.ip(),
+            SystemTime::now(),
+        );
+    }
+}
+
 /// TLS, where the listener wants it. `None`: the connection has done what it came for.
 async fn secure(
     worker: &Worker,
@@ -205,13 +233,15 @@ async fn secure(
     let (tls, permissive) = match &listener.security {
         ListenerSecurity::Plain => (None, true),
         ListenerSecurity::Tls(tls) => (Some(tls), false),
-        ListenerSecurity::Mesh { tls, permissive } => (Some(tls), *permissive),
+        ListenerSecurity::Mesh { tls, permissive } => (Some(tls), permissive.is_some()),
     };
     let tls = match tls {
         Some(tls) if permissive => {
-            let mut first = [0];
-            let n = stream.peek(&mut first).await.map_err(io_error)?;
-            (n > 0 && first == [TLS_HANDSHAKE]).then_some(tls)
+            let first = first_byte(&stream).await.map_err(io_error)?;
+            if first.is_some_and(|first| first != TLS_HANDSHAKE) {
+                plaintext(&downstream);
+            }
+            (first == Some(TLS_HANDSHAKE)).then_some(tls)
         }
         other => other,
     };
@@ -254,6 +284,9 @@ async fn secure(
         let own = tls.own_id().unwrap_or_default();
         downstream.client_cert_stamp = Some(format!("By={own};URI={id}").into());
         downstream.federated = !tls.is_of_own_domain(&id);
+        if let Some(spoken) = permissive_to(&downstream) {
+            spoken.mutual(downstream.local_port);
+        }
         downstream.identity = Some(id);
     }
     let mut io = Io::tls(accepted);

@@ -79,6 +79,7 @@ pub(super) async fn arrive(
             serve::hand_over(worker, downstream, stream, deadline).await;
         }
         Way::Onward(far) => {
+            serve::plaintext(&downstream);
             let hop = arrival.hop.ok().flatten();
             let (downstream, client) = (Rc::new(downstream), Io::plain(stream));
             Box::pin(onward::carry(worker, downstream, client, hop, far)).await;
@@ -163,7 +164,7 @@ impl Arrival<'_> {
         let strict = matches!(
             self.listener.security,
             ListenerSecurity::Mesh {
-                permissive: false,
+                permissive: None,
                 ..
             }
         );

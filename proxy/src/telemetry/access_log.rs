@@ -179,7 +179,7 @@ fn write_line(sink: &mut Sink, line: &Line, format: LogFormat) -> io::Result<()>
         return writeln!(
             sink,
             "{time} {} {} {} \"{} {} {}\" status={status} end={end} us={micros} in={} out={} \
-             route={} service={} upstream={upstream} retries={} peer_id={}{}",
+             route={} service={} upstream={upstream} retries={} peer_id={}{}{}",
             detail.listener,
             detail.peer,
             detail.host.escape_debug(),
@@ -192,6 +192,10 @@ fn write_line(sink: &mut Sink, line: &Line, format: LogFormat) -> io::Result<()>
             line.service,
             line.retries,
             detail.peer_id.as_deref().unwrap_or("-"),
+            detail
+                .audit
+                .as_ref()
+                .map_or_else(String::new, |policy| format!(" audit={policy}")),
             reason.map_or_else(String::new, |r| format!(" reason=\"{}\"", r.escape_debug())),
         );
     }
@@ -207,6 +211,7 @@ fn write_line(sink: &mut Sink, line: &Line, format: LogFormat) -> io::Result<()>
         "status": status,
         "end": end,
         "reason": reason,
+        "audit": detail.audit.as_deref(),
         "duration_us": micros,
         "received": line.received,
         "sent": line.sent,

@@ -77,6 +77,8 @@ pub struct Detail {
     pub upstream: Option<SocketAddr>,
     /// Why it ended badly.
     pub reason: Option<String>,
+    /// The policy on trial that would have refused it.
+    pub audit: Option<Arc<str>>,
 }
 
 impl<'a> Record<'a> {
@@ -148,6 +150,13 @@ impl<'a> Record<'a> {
     /// The status that goes to the client.
     pub const fn set_status(&mut self, status: StatusCode) {
         self.status = Some(status);
+    }
+
+    /// A policy on trial would have refused it.
+    pub fn audited_by(&mut self, policy: &Arc<str>) {
+        if let Some(detail) = &mut self.detail {
+            detail.audit = Some(policy.clone());
+        }
     }
 
     /// The query holds a secret.
@@ -272,6 +281,7 @@ impl Detail {
             request_id: None,
             upstream: None,
             reason: None,
+            audit: None,
         }
     }
 
@@ -289,6 +299,7 @@ impl Detail {
             request_id: request_id.map(|id| String::from_utf8_lossy(id).into_owned()),
             upstream: None,
             reason: None,
+            audit: None,
         }
     }
 }

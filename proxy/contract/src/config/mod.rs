@@ -41,8 +41,8 @@ pub use listener::{
 };
 pub use login::{IntrospectionPolicy, OidcPolicy};
 pub use policy::{
-    AddressPolicy, Allow, ApiKeyPolicy, Claim, Cors, HeaderPolicy, HeaderTest, HeaderTestType,
-    JwtPolicy, OnLoss, OneOrMany, Plan, Policy, RateLimit, RedisStore,
+    AddressPolicy, Allow, ApiKeyPolicy, Audit, Claim, Cors, HeaderPolicy, HeaderTest,
+    HeaderTestType, JwtPolicy, OnLoss, OneOrMany, Plan, Policy, RateLimit, RedisStore,
 };
 pub use probe::{Probe, ProbeWay};
 pub use route::{

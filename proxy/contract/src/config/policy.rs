@@ -26,6 +26,9 @@ pub struct Policy {
     /// None of these callers and requests: they are answered 403.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deny: Option<Vec<Allow>>,
+    /// What `allow` and `deny` would refuse is counted and logged, and passes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
     /// Header edits that several routes share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<HeaderPolicy>,
@@ -94,12 +97,35 @@ pub struct Policy {
     pub compression: Option<Compression>,
 }
 
+/// Rules that are tried before they are in force.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Audit {
+    /// As in a policy: whoever is not of these would be refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<Allow>>,
+    /// As in a policy: whoever is of these would be refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deny: Option<Vec<Allow>>,
+}
+
 /// Callers and what they may do: every key that is set must fit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Allow {
     /// SPIFFE IDs of the peer; a final `/*` takes all below it. Empty: any, also none.
     pub principals: Vec<String>,
+    /// Namespaces of the peer, `/ns/<namespace>/` in its SPIFFE ID, any of them; of the own trust domain,
+    /// or of `trustDomains` where those are named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// Trust domains of the peer, any of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trust_domains: Vec<String>,
+    /// Ports that the peer has called, any of them: on a sidecar that takes redirected connections, those
+    /// of the application.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
     /// Methods. Empty: any.
     pub methods: Vec<String>,
     /// Path prefixes, by whole segments. Empty: any.

@@ -1,21 +1,56 @@
 //! Policies of the configuration that say who may do what.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use regex::bytes::Regex;
-use selvedge_contract::config::{Allow, HeaderTest, HeaderTestType, OneOrMany};
+use selvedge_contract::config::{Allow, Audit as AuditSpec, HeaderTest, HeaderTestType, OneOrMany};
 use selvedge_contract::identity::{SpiffeId, TrustDomain};
 use selvedge_gateway::address::{Range, Ranges};
 use selvedge_gateway::authorize::{Condition, Principal, Sense, Test};
 use selvedge_gateway::expression::Expression;
 use selvedge_gateway::geo::Country;
 
-use crate::policy::access::Access;
+use crate::policy::access::{Access, Audit};
+use crate::policy::decisions::Decisions;
 use crate::protocol::http1::parse::is_token;
 
 use super::{At, Pass};
 
+/// Counters of policies that say who may, by name.
+pub(super) type Decided = BTreeMap<String, Arc<Decisions>>;
+
 impl Pass<'_> {
+    /// An `audit` policy.
+    pub(super) fn audit(&mut self, at: &At, name: &str, spec: &AuditSpec) -> Audit {
+        let mut lists = Vec::new();
+        for (key, list, sense) in [
+            ("deny", &spec.deny, Sense::Deny),
+            ("allow", &spec.allow, Sense::Allow),
+        ] {
+            if let Some(list) = list {
+                lists.push(self.access(&at.then(key), name, sense, list));
+            }
+        }
+        if lists.is_empty() {
+            let remedy = "add `allow` or `deny`";
+            self.error(at, "nothing would ever be refused", remedy);
+        }
+        Audit {
+            name: Arc::from(name),
+            decisions: self.decisions(name),
+            lists,
+        }
+    }
+
+    /// The counters of a policy; those that it had before, if it had any.
+    fn decisions(&mut self, name: &str) -> Arc<Decisions> {
+        let decided = self.decided.entry(name.to_owned());
+        let before = self.decided_before.get(name);
+        let kept = decided.or_insert_with(|| before.cloned().unwrap_or_default());
+        kept.clone()
+    }
+
     /// An `allow` or `deny` list.
     pub(super) fn access(&mut self, at: &At, name: &str, sense: Sense, list: &[Allow]) -> Access {
         let conditions = list.iter().enumerate();
@@ -23,6 +58,7 @@ impl Pass<'_> {
         Access {
             conditions: conditions.collect(),
             geo: self.geo.clone(),
+            decisions: self.decisions(name),
             name: Arc::from(name),
             sense,
         }
@@ -41,6 +77,8 @@ impl Pass<'_> {
             let at = at.then("principals").nth(nth);
             condition.principals.extend(self.principal(&at, text));
         }
+        condition.places = self.places(at, spec);
+        condition.ports = self.ports(at, &spec.ports);
         for (nth, text) in spec.methods.iter().enumerate() {
             let method = self.method(&at.then("methods").nth(nth), text);
             condition
@@ -81,21 +119,14 @@ impl Pass<'_> {
             let country: Option<Country> = self.parse(&at, text);
             condition.countries.extend(country);
         }
-        if !spec.countries.is_empty() && self.config.geo.is_none() {
-            let remedy = "add `geo: { database: FILE }`";
-            self.error(
-                &at.then("countries"),
-                "nothing says where addresses are",
-                remedy,
-            );
+        if !spec.countries.is_empty() {
+            self.check_geo(&at.then("countries"));
         }
         if let Some(source) = &spec.when {
             match Expression::new(source) {
                 Ok(expression) => {
-                    if source.contains("source.country") && self.config.geo.is_none() {
-                        let remedy = "add `geo: { database: FILE }`";
-                        let at = at.then("when");
-                        self.error(&at, "nothing says where addresses are", remedy);
+                    if source.contains("source.country") {
+                        self.check_geo(&at.then("when"));
                     }
                     condition.when = Some(expression);
                 }
@@ -112,6 +143,9 @@ impl Pass<'_> {
     fn check_empty(&mut self, at: &At) {
         for key in [
             "principals",
+            "namespaces",
+            "trustDomains",
+            "ports",
             "methods",
             "paths",
             "headers",
@@ -161,6 +195,63 @@ impl Pass<'_> {
         };
         let name = spec.name.to_ascii_lowercase().replace('_', "-");
         Some((name, test))
+    }
+
+    fn check_geo(&mut self, at: &At) {
+        if self.config.geo.is_none() {
+            let remedy = "add `geo: { database: FILE }`";
+            self.error(at, "nothing says where addresses are", remedy);
+        }
+    }
+
+    fn ports(&mut self, at: &At, ports: &[u16]) -> Vec<u16> {
+        for (nth, port) in ports.iter().enumerate() {
+            if *port == 0 {
+                let at = at.then("ports").nth(nth);
+                self.error(&at, "nobody calls port 0", "expected 1 to 65535");
+            }
+        }
+        ports.to_vec()
+    }
+
+    /// Where peers must belong: below each of the namespaces, in each of the trust domains.
+    fn places(&mut self, at: &At, spec: &Allow) -> Vec<Principal> {
+        let mut domains = Vec::new();
+        for (nth, text) in spec.trust_domains.iter().enumerate() {
+            let at = at.then("trustDomains").nth(nth);
+            let domain: Option<TrustDomain> = self.parse(&at, text);
+            domains.extend(domain.map(|domain| domain.uri()));
+        }
+        if spec.namespaces.is_empty() {
+            let all = domains.into_iter();
+            return all.map(|uri| Principal::Below(uri + "/")).collect();
+        }
+        if spec.trust_domains.is_empty() {
+            match &self.config.identity {
+                Some(own) => domains.push(format!("spiffe://{}", own.trust_domain)),
+                None => {
+                    let remedy = "add `identity`, or name `trustDomains` beside it";
+                    let at = at.then("namespaces");
+                    self.error(&at, "nothing says of which trust domain", remedy);
+                }
+            }
+        }
+        let mut places = Vec::new();
+        for (nth, name) in spec.namespaces.iter().enumerate() {
+            let at = at.then("namespaces").nth(nth);
+            for domain in &domains {
+                let below = format!("{domain}/ns/{name}");
+                // As it stands in an ID: nothing in a name can end the segment or go beyond it.
+                if !name.contains('/') && below.parse::<SpiffeId>().is_ok() {
+                    places.push(Principal::Below(below + "/"));
+                } else {
+                    let remedy = "expected a name such as `shop`";
+                    self.error(&at, format!("`{name}` is no namespace"), remedy);
+                    break;
+                }
+            }
+        }
+        places
     }
 
     fn principal(&mut self, at: &At, text: &str) -> Option<Principal> {

@@ -12,6 +12,7 @@ use selvedge_contract::defaults::{Limits, Role};
 use selvedge_gateway::authorize::Sense;
 use selvedge_gateway::hostname::Pattern;
 
+use crate::accept::spoken::Spoken;
 use crate::accept::{ListenerPlan, ListenerRole, ListenerSecurity};
 use crate::balance::Service;
 use crate::policy::guard::Guard;
@@ -159,7 +160,7 @@ impl Compiler {
             policies.guards.push(Guard::Allow(Arc::new(access)));
         }
         policies.guards.sort_by_key(Guard::order);
-        let security = self.inbound_security(pass, at, spec)?;
+        let security = self.inbound_security(pass, at, &name, spec)?;
         let app = app?;
         let tag = routes::simple_tag(pass, &name, serde_json::to_vec(spec), &spec.policies);
         let rule_to = |compiler: &mut Self, protocol| {
@@ -205,10 +206,17 @@ impl Compiler {
         })
     }
 
+    /// What is remembered of a permissive port; what was remembered before, if it is the same.
+    fn spoken(&mut self, listener: &str) -> Arc<Spoken> {
+        let known = self.spoken.entry(listener.to_owned());
+        known.or_default().clone()
+    }
+
     fn inbound_security(
-        &self,
+        &mut self,
         pass: &mut Pass<'_>,
         at: &At,
+        name: &str,
         spec: &Inbound,
     ) -> Option<ListenerSecurity> {
         let mode = spec.mtls.unwrap_or(if self.store.is_some() {
@@ -230,7 +238,7 @@ impl Compiler {
             (Some(store), mode) => match ServerTls::mesh(store.clone()) {
                 Ok(tls) => Some(ListenerSecurity::Mesh {
                     tls,
-                    permissive: mode == MtlsMode::Permissive,
+                    permissive: (mode == MtlsMode::Permissive).then(|| self.spoken(name)),
                 }),
                 Err(error) => {
                     pass.error(at, error.to_string(), "");

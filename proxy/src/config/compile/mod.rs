@@ -39,6 +39,7 @@ use selvedge_contract::config::{
 };
 use selvedge_contract::defaults::{Limits, Role, process};
 
+use crate::accept::spoken::Spoken;
 use crate::acme::{Issuer, Issuers};
 use crate::balance::Service;
 use crate::discover::demand::Discovered;
@@ -88,8 +89,12 @@ pub struct Compiler {
     /// Certificates by ACME that listeners use.
     issuers: BTreeMap<String, Arc<Issuer>>,
     names: BTreeMap<String, Arc<str>>,
+    /// Who comes to permissive ports in plaintext, by listener.
+    spoken: BTreeMap<String, Arc<Spoken>>,
     limits: Limited,
     crowds: counts::Crowds,
+    /// How policies have decided, by name.
+    decided: access::Decided,
     geo: geo::Known,
     basics: credentials::Basics,
     /// Keys that are fetched, by address and CA file.
@@ -120,6 +125,9 @@ pub(super) struct Pass<'a> {
     /// Those that count.
     limits: Limited,
     crowds: counts::Crowds,
+    decided: access::Decided,
+    /// The same of the snapshot before.
+    decided_before: access::Decided,
     geo: Option<Arc<selvedge_gateway::geo::Geo>>,
     /// Stores, by name.
     stores: stores::Stores,
@@ -161,8 +169,10 @@ impl Compiler {
             files: Vec::new(),
             issuers: BTreeMap::new(),
             names: BTreeMap::new(),
+            spoken: BTreeMap::new(),
             limits: BTreeMap::new(),
             crowds: BTreeMap::new(),
+            decided: BTreeMap::new(),
             geo: None,
             basics: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -200,6 +210,8 @@ impl Compiler {
             treats: BTreeMap::new(),
             limits: BTreeMap::new(),
             crowds: BTreeMap::new(),
+            decided: BTreeMap::new(),
+            decided_before: self.decided.clone(),
             geo: None,
             basics: BTreeMap::new(),
             stores: BTreeMap::new(),
@@ -231,6 +243,7 @@ impl Compiler {
         self.services = services;
         self.limits = pass.limits;
         self.crowds = pass.crowds;
+        self.decided = pass.decided;
         self.basics = pass.basics;
         self.stores = pass.stores;
         self.caches = pass.caches;
@@ -250,6 +263,7 @@ impl Compiler {
             issuers: Issuers(self.issuers.values().cloned().collect()),
             limits: self.limits.values().map(|(_, l)| l.clone()).collect(),
             crowds: self.crowds.values().map(|(_, c)| c.clone()).collect(),
+            decided: self.decided.clone(),
             versions: self.versions.values().map(|(_, v)| v.clone()).collect(),
             unrouted: self.metrics.route("", ""),
             access_log: self.log.clone(),

@@ -143,6 +143,7 @@ impl Pass<'_> {
         let set = [
             policy.allow.is_some(),
             policy.deny.is_some(),
+            policy.audit.is_some(),
             policy.headers.is_some(),
             policy.address.is_some(),
             policy.rate_limit.is_some(),
@@ -167,7 +168,7 @@ impl Pass<'_> {
             policy.error_pages.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy = "set exactly one of `allow`, `deny`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `oidc`, `introspection`, `apiKey`, `basic`, `clientCertificate`, `signature`, `anyOf`, `concurrency`, `bandwidth`, `compression`, `cache`, `transform`, `extAuthz`, `csrf`, `security`, `version`, `errorPages`";
+            let remedy = "set exactly one of `allow`, `deny`, `audit`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `oidc`, `introspection`, `apiKey`, `basic`, `clientCertificate`, `signature`, `anyOf`, `concurrency`, `bandwidth`, `compression`, `cache`, `transform`, `extAuthz`, `csrf`, `security`, `version`, `errorPages`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
         for (key, list, sense) in [
@@ -178,6 +179,10 @@ impl Pass<'_> {
                 let access = Arc::new(self.access(&at.then(key), name, sense, list));
                 self.guard(name, Guard::of_access(access));
             }
+        }
+        if let Some(spec) = &policy.audit {
+            let audit = self.audit(&at.then("audit"), name, spec);
+            self.guard(name, Guard::Audit(Arc::new(audit)));
         }
         if let Some(headers) = &policy.headers {
             let mut edits = Edits::default();

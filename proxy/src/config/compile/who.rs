@@ -113,6 +113,11 @@ fn looks_at(guard: &Guard) -> Vec<(&str, Known)> {
             let (token, consumer) = asks_for(access);
             (&access.name, token, consumer)
         }
+        Guard::Audit(audit) => {
+            let asked: Vec<_> = audit.lists.iter().map(asks_for).collect();
+            let any = |of: fn(&(bool, bool)) -> bool| asked.iter().any(of);
+            (&audit.name, any(|asked| asked.0), any(|asked| asked.1))
+        }
         Guard::ClientCertificate(policy) => return vec![(&policy.name, Known::Certificate)],
         Guard::AnyOf(several) => return several.ways.iter().flat_map(looks_at).collect(),
         _ => return Vec::new(),
