@@ -7,7 +7,7 @@ use selvedge_contract::identity::SpiffeId;
 
 use crate::authority::Authority;
 use crate::issue::{IssueError, permitted};
-use crate::review::{ReviewError, Reviewer, is_compact};
+use crate::review::{ReviewError, Reviewer, Vouched, is_compact};
 use crate::signer::{parse, uri_names};
 use crate::token::{TokenError, TokenStore};
 use crate::validity::Validity;
@@ -27,8 +27,8 @@ pub struct Shown<'a> {
 pub enum Proof {
     /// A join token, which is spent now.
     Token,
-    /// A service account's token, which the platform vouches for.
-    Account,
+    /// A token that somebody else vouches for: the platform, an issuer.
+    Vouched(&'static str),
     /// A certificate that this authority issued: the way to renew.
     Certificate,
     /// A certificate and one of the others, and they agree.
@@ -41,7 +41,7 @@ impl Proof {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
-            Self::Account => "service-account",
+            Self::Vouched(by) => by,
             Self::Certificate => "certificate",
             Self::Both => "token+certificate",
         }
@@ -89,14 +89,14 @@ pub enum AttestError {
     NotPermitted(IssueError),
 }
 
-/// Asks the platform about a token of its own form; `None`: it has another, or nobody is asked.
+/// Asks whoever vouches for tokens about one of their form; `None`: it has another, or nobody is asked.
 ///
 /// # Errors
 /// [`AttestError::Review`].
 pub async fn review(
     reviewer: Option<&dyn Reviewer>,
     authorization: Option<&str>,
-) -> Result<Option<SpiffeId>, AttestError> {
+) -> Result<Option<Vouched>, AttestError> {
     let token = authorization.and_then(bearer);
     match (reviewer, token) {
         (Some(reviewer), Some(token)) if is_compact(token) => {
@@ -106,7 +106,7 @@ pub async fn review(
     }
 }
 
-/// Finds out who calls. `reviewed` is whom the platform says the token belongs to. A join token is spent
+/// Finds out who calls. `reviewed` is whom somebody vouches for. A join token is spent
 /// by this, whatever comes of it; blocks on the disk.
 ///
 /// With both a token and a certificate, both must be good and agree. So a workload that renews
@@ -117,7 +117,7 @@ pub async fn review(
 pub fn attest(
     authority: &Authority,
     tokens: Option<&TokenStore>,
-    reviewed: Option<SpiffeId>,
+    reviewed: Option<Vouched>,
     shown: Shown<'_>,
     now: SystemTime,
 ) -> Result<Caller, AttestError> {
@@ -127,7 +127,7 @@ pub fn attest(
         shown => Some(certificate(authority, shown, now)?.0),
     };
     let by_token = match (reviewed, shown.authorization) {
-        (Some(id), _) => Some((id, Proof::Account)),
+        (Some(Vouched { id, by }), _) => Some((id, Proof::Vouched(by))),
         (None, None) => None,
         (None, Some(value)) => {
             let token = bearer(value).ok_or(AttestError::Scheme)?;

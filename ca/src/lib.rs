@@ -13,6 +13,7 @@
 //! - [`attest`]: what a caller shows (token, certificate) becomes a SPIFFE ID, or nothing.
 //! - [`records`]: both of these together.
 //! - [`review`]: a token of the platform's (a Kubernetes service account's), for which the platform vouches.
+//! - [`path_template`]: from the claims of a token to an identity.
 //! - [`service`]: the gRPC call: limit, attest, issue, log.
 //! - [`trust`]: the call by which proxies follow the bundle, and say which they have.
 //! - [`status`]: what the CA says of itself; [`control`]: how the command line asks for it, and for the
@@ -36,6 +37,7 @@ pub mod holders;
 pub mod issue;
 mod limit;
 pub mod log;
+pub mod path_template;
 pub mod records;
 pub mod review;
 pub mod rotation;

@@ -25,8 +25,17 @@ pub enum ReviewError {
     Unavailable(String),
 }
 
+/// Whom a token makes its bearer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vouched {
+    /// The identity.
+    pub id: SpiffeId,
+    /// Who says so, in one word for the log.
+    pub by: &'static str,
+}
+
 /// What a review gives, in time.
-pub type Reviewed<'a> = Pin<Box<dyn Future<Output = Result<SpiffeId, ReviewError>> + Send + 'a>>;
+pub type Reviewed<'a> = Pin<Box<dyn Future<Output = Result<Vouched, ReviewError>> + Send + 'a>>;
 
 /// Whoever can say to whom a token belongs.
 pub trait Reviewer: fmt::Debug + Send + Sync {

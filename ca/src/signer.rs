@@ -20,7 +20,7 @@ use crate::validity::Validity;
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
-/// Octets of a serial number: 128 random bits, of the 20 octets that RFC 5280 allows.
+/// Octets of a serial number, of the 20 that RFC 5280 allows.
 const SERIAL: usize = 16;
 
 /// A root lives ten years of 365 days.
@@ -278,10 +278,14 @@ pub(crate) fn new_key() -> Result<Zeroizing<KeyPair>, Flaw> {
         .map_err(|_| Flaw::Crypto)
 }
 
-/// 128 random bits, and the same as lower-case hexadecimal.
+/// 16 octets, all but two bits of them random, and the same as lower-case hexadecimal.
 pub(crate) fn random_serial() -> Result<(SerialNumber, String), Flaw> {
     let mut bytes = [0; SERIAL];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Flaw::Crypto)?;
+    // Neither negative nor with a leading zero: it reads the same in the log and in every tool.
+    if let Some(first) = bytes.first_mut() {
+        *first = *first & 0x7f | 0x40;
+    }
     Ok((SerialNumber::from_slice(&bytes), hex(&bytes)))
 }
 

@@ -13,12 +13,14 @@
 //! Beside the path: [`message`] (what the stages hand each other), [`error`] (what can go wrong),
 //! [`config`] (files to snapshot), [`worker`] and [`app`] (threads), [`identity`] (certificates of
 //! one's own), [`acme`] (public certificates), [`discover`] (endpoints by DNS and from a cluster),
-//! `kubernetes` (its API), `webhook` (new pods), [`pages`] (memory), [`telemetry`], [`admin`], [`drain`].
+//! `kubernetes` (its API), `webhook` (new pods), `attest` (whose tokens the CA takes), [`pages`] (memory), [`telemetry`], [`admin`], [`drain`].
 
 pub mod accept;
 pub mod acme;
 pub mod admin;
 pub mod app;
+#[cfg(feature = "ca")]
+pub mod attest;
 pub mod balance;
 pub mod cache;
 pub mod cli;

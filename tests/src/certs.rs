@@ -159,3 +159,24 @@ pub fn request() -> (String, String) {
         .unwrap();
     (request.pem().unwrap(), key.serialize_pem())
 }
+
+/// The one URI in a certificate (PEM).
+#[must_use]
+pub fn uri(pem: &str) -> String {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+    let certificate = pem.parse_x509().unwrap();
+    let names = certificate.subject_alternative_name().unwrap().unwrap();
+    let uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            x509_parser::extensions::GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        });
+    let uris: Vec<_> = uris.collect();
+    let [uri] = uris.as_slice() else {
+        panic!("{uris:?}");
+    };
+    uri.clone()
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::Client;
 use kube::api::{Api, PostParams};
-use selvedge_ca::review::Reviewed;
+use selvedge_ca::review::{Reviewed, Vouched};
 use selvedge_ca::{Account, ReviewError, Reviewer};
 use selvedge_contract::identity::{SpiffeId, TrustDomain};
 use tokio::sync::Semaphore;
@@ -69,7 +69,12 @@ impl Reviewer for TokenReviewer {
     fn review<'a>(&'a self, token: &'a str) -> Reviewed<'a> {
         Box::pin(async {
             let asked = timeout(ASK, self.ask(token)).await;
-            asked.unwrap_or_else(|_| Err(ReviewError::Unavailable("no answer in 5 s".into())))
+            let id = asked
+                .unwrap_or_else(|_| Err(ReviewError::Unavailable("no answer in 5 s".into())))?;
+            Ok(Vouched {
+                id,
+                by: "service-account",
+            })
         })
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration as Std, SystemTime};
 
 use selvedge_ca::service::Serving;
-use selvedge_ca::{Authority, CaService, Given, Lives, Records, TokenStore, control, issue};
+use selvedge_ca::{
+    Authority, CaService, Given, Lives, Records, Reviewer, TokenStore, control, issue,
+};
 use selvedge_contract::identity::{SpiffeId, TrustDomain};
 use selvedge_contract::ports;
 use selvedge_contract::units::Duration;
@@ -15,7 +17,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, health};
+use crate::attest::{AttestError, Attestors};
 use crate::cli::logging;
+
+/// Whoever vouches for tokens.
+type Asked = Arc<dyn Reviewer>;
 
 /// How long a CA waits for the one before it to end, which may still answer its last calls.
 const PATIENCE: Std = Std::from_secs(15);
@@ -48,6 +54,9 @@ pub(super) struct Serve {
     /// Looked at every 10 s.
     #[arg(long, value_name = "DIR")]
     issuer: Option<PathBuf>,
+    /// File with issuers whose tokens are taken: Kubernetes clusters by their keys, OpenID Connect (YAML).
+    #[arg(long, value_name = "FILE")]
+    attestors: Option<PathBuf>,
     /// Life of a certificate for which none is asked.
     #[arg(long, default_value = "24h")]
     leaf_life: Duration,
@@ -117,7 +126,13 @@ pub(super) fn start(
         let authority = Arc::new(authority.with_lives(lives));
         let service = serve.service(authority.clone(), records)?;
         #[cfg(feature = "kubernetes")]
-        let service = kubernetes.join(service, &authority)?;
+        let asked = kubernetes.join(&authority)?;
+        #[cfg(not(feature = "kubernetes"))]
+        let asked = None;
+        let service = match serve.reviewer(asked)? {
+            Some(reviewer) => service.with_reviewer(reviewer),
+            None => service,
+        };
         if let Some(dir) = serve.issuer.clone() {
             tokio::spawn(follow_files(dir, authority));
         }
@@ -167,6 +182,19 @@ impl Serve {
             None => Authority::create_or_load(&self.dir, &self.trust_domain, now),
             Some(dir) => Authority::given(&self.trust_domain, &Given::read(dir)?, now),
         }
+    }
+
+    /// Who vouches for tokens; `asked` does for those of no issuer in the file.
+    fn reviewer(&self, asked: Option<Asked>) -> Result<Option<Asked>, AttestError> {
+        let Some(file) = &self.attestors else {
+            return Ok(asked);
+        };
+        let attestors = Attestors::read(file, &self.trust_domain)?;
+        let attestors = match asked {
+            Some(asked) => attestors.or_else(asked),
+            None => attestors,
+        };
+        Ok(Some(Arc::new(attestors)))
     }
 
     fn service(
@@ -219,12 +247,11 @@ impl Kubernetes {
         Ok(Some(Authority::given(domain, &given, SystemTime::now())?))
     }
 
-    /// Connects a CA with its cluster, where that is asked for.
+    /// Connects a CA with its cluster, where that is asked for; gives who knows its service accounts.
     fn join(
         self,
-        service: CaService,
         authority: &Arc<Authority>,
-    ) -> Result<CaService, crate::kubernetes::ApiError> {
+    ) -> Result<Option<Asked>, crate::kubernetes::ApiError> {
         use crate::kubernetes::{issuer, review::TokenReviewer, trust};
         let asked = (
             &self.token_review,
@@ -232,7 +259,7 @@ impl Kubernetes {
             &self.issuer_secret,
         );
         if matches!(asked, (None, None, None)) {
-            return Ok(service);
+            return Ok(None);
         }
         let client = self.api.client()?;
         // They end with the process.
@@ -243,13 +270,9 @@ impl Kubernetes {
         if let Some(name) = self.trust_config_map {
             tokio::spawn(trust::publish(client.clone(), name, authority.bundles()));
         }
-        Ok(match self.token_review {
-            None => service,
-            Some(audience) => {
-                let domain = authority.trust_domain().clone();
-                let reviewer = TokenReviewer::new(client, audience, domain);
-                service.with_reviewer(Arc::new(reviewer))
-            }
-        })
+        Ok(self.token_review.map(|audience| {
+            let domain = authority.trust_domain().clone();
+            Arc::new(TokenReviewer::new(client, audience, domain)) as Asked
+        }))
     }
 }
