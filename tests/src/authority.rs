@@ -77,7 +77,12 @@ impl CaProcess {
         self.process = spawn(&self.keys(), &self.more, self.address);
     }
 
-    /// Ends the process at once, until [`Self::crash`] starts another.
+    /// Starts another where [`Self::kill`] has ended one.
+    pub fn start_again(&mut self) {
+        self.process = spawn(&self.keys(), &self.more, self.address);
+    }
+
+    /// Ends the process at once, until [`Self::start_again`].
     pub fn kill(&mut self) {
         self.process.signal("KILL");
         self.process.wait();
@@ -127,6 +132,17 @@ impl CaProcess {
         run(&[&["ca", "rotate", "--dir", &keys], arguments].concat())
     }
 
+    /// A proxy that joins by the token of its service account instead, which is good again and again.
+    #[must_use]
+    pub fn identity_by(&self, dir: &Path, token: &str, more: &str) -> String {
+        std::fs::write(dir.join("bundle.pem"), self.bundle()).unwrap();
+        std::fs::write(dir.join("token"), token).unwrap();
+        let address = self.address;
+        format!(
+            "identity: {{ trustDomain: shop.local, ca: \"https://{address}\", bundle: $DIR/bundle.pem, token: $DIR/token{more} }}\n"
+        )
+    }
+
     /// One step of a rotation, which has to be taken.
     pub fn step(&self, step: &str) {
         let (well, said) = self.rotate(&["--step", step]);
@@ -144,12 +160,7 @@ impl CaProcess {
     /// The `identity` section of a proxy that joins with a fresh token, whose files are in `dir`.
     #[must_use]
     pub fn identity(&self, dir: &Path, id: &str, more: &str) -> String {
-        std::fs::write(dir.join("bundle.pem"), self.bundle()).unwrap();
-        std::fs::write(dir.join("token"), self.token(id)).unwrap();
-        let address = self.address;
-        format!(
-            "identity: {{ trustDomain: shop.local, ca: \"https://{address}\", bundle: $DIR/bundle.pem, token: $DIR/token{more} }}\n"
-        )
+        self.identity_by(dir, &self.token(id), more)
     }
 
     /// A sidecar with this identity and the rest of its configuration, with its certificate.

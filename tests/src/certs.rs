@@ -99,6 +99,18 @@ impl TestCa {
         params.signed_by(key, &self.issuer).unwrap().pem()
     }
 
+    /// A new intermediate of this name, and its key, PEM.
+    #[must_use]
+    pub fn intermediate(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        (self.sign(params, &key), key.serialize_pem())
+    }
+
     /// What it has revoked, PEM.
     #[must_use]
     pub fn revocations(&self, list: CertificateRevocationListParams) -> String {

@@ -29,6 +29,7 @@ pub mod python;
 pub mod raw;
 pub mod redis;
 pub mod redis_cluster;
+pub mod secrets;
 pub mod tls_peer;
 pub mod tls_server;
 pub mod trusting;

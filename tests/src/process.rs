@@ -1,8 +1,8 @@
 //! The binary under test, started with a configuration and found by what it logs.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::PATIENCE;
+use crate::secrets::secret_in;
 
 /// A running process. Killed when dropped.
 pub struct Selvedge {
@@ -134,12 +135,19 @@ impl Selvedge {
             return;
         };
         let name = word("listener=").or_else(|| {
-            ["admin", "health", "certificate authority", "webhook"]
-                .into_iter()
-                .find(|name| line.contains(&format!(" {name} ")))
-                .map(str::to_owned)
+            [
+                "admin",
+                "health of the CA",
+                "health",
+                "certificate authority",
+                "webhook",
+            ]
+            .into_iter()
+            .find(|name| line.contains(&format!(" {name} ")))
+            .map(str::to_owned)
         });
         if let Some(name) = name {
+            let name = name.strip_suffix(" of the CA").unwrap_or(&name).to_owned();
             self.ports.insert(name, address);
         }
     }
@@ -271,10 +279,37 @@ impl Selvedge {
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         ));
         let reply = raw.reply();
-        (
-            reply.status,
-            String::from_utf8_lossy(&reply.body).into_owned(),
-        )
+        let said = String::from_utf8_lossy(&reply.body).into_owned();
+        assert_eq!(secret_in(&said), None, "in what {what} says of {path}");
+        (reply.status, said)
+    }
+
+    /// What it says of itself: whatever a test has brought it to remember, none of it is a secret.
+    fn dumps(&self) -> Vec<(String, String)> {
+        let paths = [
+            ("admin", "/config"),
+            ("admin", "/endpoints"),
+            ("admin", "/certificates"),
+            ("health", "/metrics"),
+        ];
+        let mut said = Vec::new();
+        for (what, path) in paths {
+            let Some(address) = self.ports.get(what) else {
+                continue;
+            };
+            let Ok(mut stream) = TcpStream::connect(address) else {
+                continue;
+            };
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            let mut text = Vec::new();
+            if stream.write_all(request.as_bytes()).is_ok() {
+                let _ = stream.read_to_end(&mut text);
+            }
+            said.push((path.to_owned(), String::from_utf8_lossy(&text).into_owned()));
+        }
+        said
     }
 
     /// Waits until a metric has this value: it is counted a moment after the client has its answer.
@@ -312,10 +347,22 @@ impl Selvedge {
 
 impl Drop for Selvedge {
     fn drop(&mut self) {
+        let panicking = std::thread::panicking();
+        let dumps = match panicking {
+            true => Vec::new(),
+            false => self.dumps(),
+        };
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- log of {}\n{}", self.pid(), self.log().join("\n"));
+        let log = self.log().join("\n");
+        if panicking {
+            eprintln!("--- log of {}\n{log}", self.pid());
+            return;
+        }
+        // Goal G18, by every test that starts a process.
+        assert_eq!(secret_in(&log), None, "in the log");
+        for (path, said) in dumps {
+            assert_eq!(secret_in(&said), None, "in {path}");
         }
     }
 }

@@ -163,7 +163,7 @@ impl ResolvesClientCert for Shows {
 }
 
 #[derive(Debug)]
-struct Believes;
+pub(crate) struct Believes;
 
 impl ServerCertVerifier for Believes {
     fn verify_server_cert(

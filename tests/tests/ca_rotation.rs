@@ -3,9 +3,13 @@
 use std::process::{Command, Stdio};
 
 use selvedge_tests::authority::CaProcess;
+use selvedge_tests::ca_client::{Client, Shown};
+use selvedge_tests::certs::Leaf;
 use selvedge_tests::control_plane::until;
+use selvedge_tests::oidc::{Signer, unix_now};
 use selvedge_tests::process::Selvedge;
-use selvedge_tests::{Raw, Upstream};
+use selvedge_tests::tls_peer::Outcome;
+use selvedge_tests::{Raw, TlsPeer, Upstream};
 
 const ORDERS: &str = "spiffe://shop.local/ns/shop/sa/orders";
 const WEB: &str = "spiffe://shop.local/ns/shop/sa/web";
@@ -200,4 +204,105 @@ fn the_way_to_another_ca_is_found_by_file_and_token() {
     sidecar.skip_log();
     sidecar.wait_for_next("certificate obtained");
     acknowledged(&ca, 1);
+}
+
+#[test]
+fn a_retired_root_is_refused_at_once_and_its_connections_end_within_the_minute() {
+    let ca = CaProcess::start(&[]);
+    let app = Upstream::answering("ok");
+    let (orders, web) = mesh(&ca, &app);
+    // Somebody who has not heard of anything: a certificate of a day under the old root.
+    let leaf = |shown: Shown| Leaf {
+        certificate: shown.chain[..2].concat(),
+        key: shown.key,
+    };
+    let client = || Client::new(ca.address(), &ca.bundle());
+    let old = leaf(client().join(&ca.token(WEB)));
+    let inbound = orders.address("inbound-0");
+    let mut idle = TlsPeer::connect(inbound, Some(&old), "http/1.1").unwrap();
+    assert_eq!(idle.get(), Outcome::Answered(200));
+    ca.step("prepare");
+    acknowledged(&ca, 2);
+    ca.step("activate");
+    let new = leaf(client().join(&ca.token(WEB)));
+    let mut kept = TlsPeer::connect(inbound, Some(&new), "http/1.1").unwrap();
+    assert_eq!(kept.get(), Outcome::Answered(200));
+    assert_eq!(TlsPeer::ask(inbound, Some(&old)), Outcome::Answered(200));
+    // The proxies renew within their spread of 20 s, without being due.
+    until("renewal under the new root", || {
+        let renewed =
+            |proxy: &Selvedge| proxy.metric("selvedge_certificate_renewals_total", &[]) > 1.5;
+        (renewed(&orders) && renewed(&web)).then_some(())
+    });
+    let (well, said) = ca.rotate(&["--step", "retire", "--force"]);
+    assert!(well, "{said}");
+    let begun = std::time::Instant::now();
+    until("refusal of the old root", || {
+        (TlsPeer::ask(inbound, Some(&old)) != Outcome::Answered(200)).then_some(())
+    });
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    let _ = idle.rest(std::time::Duration::from_secs(60));
+    assert_eq!(kept.get(), Outcome::Answered(200));
+    assert_eq!(ask(&web), 200);
+    println!(
+        "connections of the old root ended after {:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn a_ca_that_is_away_is_missed_when_certificates_end_and_found_when_it_is_back() {
+    // TL-10: until then all is well, after it nothing passes, and soon after its return all is well.
+    let dir = tempfile::tempdir().unwrap();
+    let signer = Signer::new("cluster");
+    let keys = dir.path().join("keys.json");
+    let set = serde_json::json!({ "keys": [signer.jwk()] });
+    std::fs::write(&keys, set.to_string()).unwrap();
+    let file = dir.path().join("attestors.yaml");
+    let text = format!(
+        "attestors: [{{ kubernetes: {{ issuer: c, audience: ca, jwks: {} }} }}]",
+        keys.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let file = file.display().to_string();
+    let more = [
+        "--min-leaf-life",
+        "1s",
+        "--leaf-life",
+        "5s",
+        "--attestors",
+        &file,
+    ];
+    let mut ca = CaProcess::start(&more);
+    let app = Upstream::answering("ok");
+    let join = |account: &str, config: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let token = signer.sign(&serde_json::json!({ "iss": "c", "aud": "ca",
+            "exp": unix_now() + 600, "sub": format!("system:serviceaccount:shop:{account}") }));
+        let config = ca.identity_by(dir.path(), &token, "") + config;
+        let mut sidecar = Selvedge::start_in(dir, "sidecar", &config, 1);
+        sidecar.wait_for("certificate obtained");
+        sidecar
+    };
+    let inbound = format!(
+        "inbound: [{{ bind: 127.0.0.1, port: 0, app: \"{}\", mtls: strict }}]\nlimits: {{ requestsPerConnection: 1 }}\n",
+        app.address()
+    );
+    let orders = join("orders", &inbound);
+    let web = join(
+        "web",
+        &format!(
+            "outbound: {{ bind: \"127.0.0.1:0\" }}\nservices: {{ orders: {{ endpoints: [\"{}\"], mesh: {{ identity: \"{ORDERS}\" }} }} }}\n",
+            orders.address("inbound-0")
+        ),
+    );
+    assert_eq!(ask(&web), 200);
+    ca.kill();
+    assert_eq!(ask(&web), 200);
+    until("the certificates' end", || (ask(&web) == 503).then_some(()));
+    assert_eq!(web.get("health", "/ready").0, 503);
+    ca.start_again();
+    let begun = std::time::Instant::now();
+    until("certificates", || (ask(&web) == 200).then_some(()));
+    assert!(begun.elapsed().as_secs() <= 5, "{:?}", begun.elapsed());
 }

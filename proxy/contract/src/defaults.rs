@@ -373,6 +373,10 @@ pub mod process {
     pub const RENEW_JITTER: u32 = 5;
     /// Longest back-off between two failed renewals.
     pub const RENEW_BACKOFF: Duration = Duration::from_secs(150);
+    /// The same while there is no certificate that has not ended.
+    pub const RENEW_BARE: Duration = Duration::from_secs(4);
+    /// When the CA has come to sign with another root, all renew within this time.
+    pub const RENEW_SPREAD: Duration = Duration::from_secs(20);
 }
 
 /// Bounds of public certificates by ACME.

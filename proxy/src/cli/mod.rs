@@ -25,6 +25,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use rustix::process::{Resource, Rlimit};
+
 use crate::app::{ConfigInput, Options};
 use crate::config::Mode;
 
@@ -117,6 +119,7 @@ pub(crate) fn complain(text: impl std::fmt::Display) {
 #[must_use]
 pub fn main(environment: Environment) -> ExitCode {
     let arguments = Arguments::parse();
+    keep_memory();
     // For libraries that look for a process-wide provider; our own code names it.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let filter = arguments
@@ -163,6 +166,17 @@ pub fn main(environment: Environment) -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// Keys are in memory: it is not written to a file when the process crashes. Whoever needs that raises the
+/// limit again, up to what it was (`prlimit --core`).
+fn keep_memory() {
+    let limit = rustix::process::getrlimit(Resource::Core);
+    let none = Rlimit {
+        current: Some(0),
+        ..limit
+    };
+    let _ = rustix::process::setrlimit(Resource::Core, none);
 }
 
 fn docs(what: &str) -> ExitCode {

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use selvedge_contract::sign::{INSTANCE, IstioCertificateRequest, IstioCertificateServiceClient};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
@@ -34,6 +35,8 @@ pub(super) struct Caller {
     pub(super) instance: Arc<str>,
     /// Roots from the file: the CA may be verified by them too, should it not be by those it gave.
     pub(super) anchors: Arc<ArcSwap<RootCertStore>>,
+    /// The CA signs with another root: certificates under the one before should be replaced soon.
+    pub(super) renew: Arc<Notify>,
 }
 
 /// Speaks HTTP/2 on one connection.
@@ -96,6 +99,7 @@ impl Caller {
         let stream = TcpStream::connect((host.as_str(), *port))
             .await
             .map_err(|error| failed(format!("{host}:{port}: {error}")))?;
+        stream.set_nodelay(true).map_err(failed)?;
         let stream = TlsConnector::from(config)
             .connect(name, stream)
             .await

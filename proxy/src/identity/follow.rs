@@ -83,6 +83,12 @@ async fn once(caller: &Caller, said: &AtomicBool, pause: &mut Duration) -> End {
     ended
 }
 
+/// The first certificate of a bundle.
+fn first(pem: &str) -> &str {
+    let end = "-----END CERTIFICATE-----";
+    pem.split_once(end).map_or(pem, |(first, _)| first).trim()
+}
+
 async fn listen<S>(
     caller: &Caller,
     mut client: TrustClient<S>,
@@ -111,11 +117,16 @@ where
             Err(status) if status.code() == Code::Unimplemented => return End::Foreign,
             Err(status) => return End::Failed(refused(&status)),
         };
-        if *caller.store.bundle_pem() != pem {
+        let before = caller.store.bundle_pem();
+        if before != pem {
             if let Err(error) = caller.store.replace_bundle(&pem) {
                 return End::Failed(error.into());
             }
             tracing::info!("other roots are trusted now");
+            // The first is the one that signs.
+            if first(&before) != first(&pem) {
+                caller.renew.notify_one();
+            }
         }
         said.store(true, Relaxed);
         *pause = FIRST;

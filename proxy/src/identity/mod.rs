@@ -17,7 +17,9 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use selvedge_contract::config::IdentitySpec;
-use selvedge_contract::defaults::process::{RENEW_AT, RENEW_BACKOFF, RENEW_JITTER};
+use selvedge_contract::defaults::process::{
+    RENEW_AT, RENEW_BACKOFF, RENEW_BARE, RENEW_JITTER, RENEW_SPREAD,
+};
 use selvedge_contract::identity::TrustDomain;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -252,6 +254,7 @@ impl Keeper {
             store: self.store.clone(),
             instance: format!("{:032x}", fastrand::u128(..)).into(),
             anchors: self.anchors.clone(),
+            renew: Arc::default(),
         })
     }
 }
@@ -362,14 +365,36 @@ impl Renewal {
                 Err(error) => {
                     tracing::error!(%error, retry_in = ?pause, "no certificate");
                     let wait = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-                    pause = (pause * 2).min(RENEW_BACKOFF);
-                    wait
+                    // Without a certificate nothing works: the CA is to be found as soon as it is back.
+                    let most = match self.store.is_ready() {
+                        true => RENEW_BACKOFF,
+                        false => RENEW_BARE,
+                    };
+                    pause = (pause * 2).min(most);
+                    wait.min(most)
                 }
             };
-            tokio::time::sleep(wait).await;
+            self.wait(wait).await;
             // The CA may be another one, which does not know the certificate, but does the token.
             anew = last.is_err() && !anew;
             last = self.obtain(anew).await;
+        }
+    }
+}
+
+impl Renewal {
+    /// Waits for so long, or until the CA signs with another root: then for a moment, as all others do.
+    async fn wait(&self, wait: Duration) {
+        let told = async {
+            match &self.caller {
+                Some(caller) => caller.renew.notified().await,
+                None => std::future::pending().await,
+            }
+            tokio::time::sleep(RENEW_SPREAD.mul_f64(fastrand::f64())).await;
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = told => {}
         }
     }
 }

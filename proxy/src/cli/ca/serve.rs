@@ -26,7 +26,7 @@ type Asked = Arc<dyn Reviewer>;
 /// How long a CA waits for the one before it to end, which may still answer its last calls.
 const PATIENCE: Std = Std::from_secs(15);
 /// How often files that were given are looked at.
-const LOOK: Std = Std::from_secs(10);
+const LOOK: Std = Std::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
@@ -51,7 +51,7 @@ pub(super) struct Serve {
     serving: Vec<(SpiffeId, String)>,
     /// Sign with the intermediate in this directory, under a root that is kept elsewhere: `tls.crt`,
     /// `tls.key` and `ca.crt`, or `ca-cert.pem`, `ca-key.pem`, `root-cert.pem` and `cert-chain.pem`.
-    /// Looked at every 10 s.
+    /// Looked at every 2 s.
     #[arg(long, value_name = "DIR")]
     issuer: Option<PathBuf>,
     /// File with issuers whose tokens are taken: Kubernetes clusters by their keys, OpenID Connect (YAML).
