@@ -53,6 +53,8 @@ pub struct CaService {
 pub struct Tally {
     /// Certificates that were given to workloads.
     pub issued: AtomicU64,
+    /// JWT-SVIDs that were given to workloads.
+    pub minted: AtomicU64,
     /// Callers who stayed unknown.
     pub unattested: AtomicU64,
     /// Requests that were refused though the caller was known, or could not be looked at.
