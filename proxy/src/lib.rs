@@ -12,7 +12,7 @@
 //!
 //! Beside the path: [`message`] (what the stages hand each other), [`error`] (what can go wrong),
 //! [`config`] (files to snapshot), [`worker`] and [`app`] (threads), [`identity`] (certificates of
-//! one's own), [`acme`] (public certificates), [`discover`] (endpoints by DNS and from a cluster),
+//! one's own), [`workload`] (what the application is given), [`acme`] (public certificates), [`discover`] (endpoints by DNS and from a cluster),
 //! `kubernetes` (its API), `webhook` (new pods), [`pages`] (memory), [`telemetry`], [`admin`], [`drain`].
 
 pub mod accept;
@@ -44,3 +44,4 @@ pub mod upstream;
 #[cfg(feature = "injector")]
 pub mod webhook;
 pub mod worker;
+pub mod workload;
