@@ -111,10 +111,10 @@ impl JwtKey {
         })
     }
 
-    /// Signs a JWT-SVID for `id` (JWT-SVID sections 2 and 3).
+    /// Signs a JWT-SVID for `id` (JWT-SVID sections 2 and 3), by `issuer` if it has a name.
     pub(crate) fn sign(
         &self,
-        id: &SpiffeId,
+        (id, issuer): (&SpiffeId, Option<&str>),
         audience: Vec<String>,
         life: Duration,
         now: SystemTime,
@@ -123,13 +123,16 @@ impl JwtKey {
         let expires = issued.saturating_add(life.as_secs());
         let jti = random_serial()?.1;
         let head = json!({ "alg": "ES256", "kid": self.kid, "typ": "JWT" });
-        let claims = json!({
+        let mut claims = json!({
             "sub": id.as_str(),
             "aud": audience,
             "exp": expires,
             "iat": issued,
             "jti": jti,
         });
+        if let (Some(issuer), Some(claims)) = (issuer, claims.as_object_mut()) {
+            claims.insert("iss".to_owned(), issuer.into());
+        }
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", part(&head), part(&claims));
         let signature = self.pair.sign(&SystemRandom::new(), message.as_bytes());
@@ -167,7 +170,7 @@ mod tests {
         let key = JwtKey::new().unwrap();
         let id = "spiffe://shop.local/ns/shop/sa/web".parse().unwrap();
         let life = Duration::from_secs(300);
-        let token = key.sign(&id, vec!["a".into(), "b".into()], life, NOW);
+        let token = key.sign((&id, None), vec!["a".into(), "b".into()], life, NOW);
         let token = token.unwrap();
         let (message, signature) = token.text.rsplit_once('.').unwrap();
         let (head, claims) = message.split_once('.').unwrap();

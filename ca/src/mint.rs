@@ -69,9 +69,11 @@ impl MintService {
             Status::unavailable("try again later")
         };
         let _turn = authority.issuing();
+        let issuer = self.service.jwt_issuer.as_deref();
+        let who = (id, issuer);
         let signed = authority
             .jwt_key()
-            .sign(id, asked.audience, asked.life, now);
+            .sign(who, asked.audience, asked.life, now);
         let token = signed.map_err(|error| failed(&error))?;
         let owner = Owner {
             id: id.as_str(),

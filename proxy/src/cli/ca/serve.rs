@@ -48,6 +48,9 @@ pub(super) struct Serve {
     /// Looked at every 10 s.
     #[arg(long, value_name = "DIR")]
     issuer: Option<PathBuf>,
+    /// Issuer (`iss`) that JWT-SVIDs name, for verifiers who ask for one. Default: none.
+    #[arg(long, value_name = "URL")]
+    jwt_issuer: Option<String>,
     /// Life of a certificate for which none is asked.
     #[arg(long, default_value = "24h")]
     leaf_life: Duration,
@@ -183,7 +186,10 @@ impl Serve {
             names.entry(id.clone()).or_default().push(name.clone());
         }
         let service = CaService::new(authority, Some(Arc::new(tokens)), self.name.clone());
-        Ok(service.with_serving(names).with_records(Arc::new(records)))
+        Ok(service
+            .with_serving(names)
+            .with_jwt_issuer(self.jwt_issuer.as_deref())
+            .with_records(Arc::new(records)))
     }
 }
 
