@@ -5,11 +5,15 @@
     workload.py codes SOCKET            grpcio: what callers who do wrong are told
     workload.py as UID SOCKET           grpcio: what this user is told
     workload.py create ADDRESS DIR      grpcio: CreateCertificate with stubs of the public proto
+    workload.py partner DIR             makes another trust domain: its bundle, and a token
+    workload.py foreign SOCKET DIR      what is said of that domain, and of lists of what was revoked
     workload.py secrets SOCKET          grpcio: an Envoy's secrets, with stubs of the proto
 
 Prints what is told as JSON, or fails.
 """
 
+import base64
+import datetime
 import importlib
 import json
 import os
@@ -19,12 +23,15 @@ import tempfile
 import threading
 
 import grpc
+import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
 from spiffe import JwtSvid, TrustDomain, WorkloadApiClient
 
 PATIENCE = 30
+DAY = datetime.timedelta(days=1)
 DOMAIN = TrustDomain("shop.local")
 PROTOS = pathlib.Path(__file__).parents[2] / "proxy/contract/proto"
 
@@ -193,6 +200,68 @@ def create(address, directory):
     return {"id": names.get_values_for_type(x509.UniformResourceIdentifier)}
 
 
+def partner(directory):
+    directory = pathlib.Path(directory)
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.timezone.utc)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "partner")])
+    root = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + DAY)
+    root = root.add_extension(x509.BasicConstraints(True, None), True).sign(key, hashes.SHA256())
+    der = root.public_bytes(serialization.Encoding.DER)
+    jwk = json.loads(ECAlgorithm.to_jwk(key.public_key()))
+    keys = [
+        {**jwk, "use": "x509-svid", "x5c": [base64.b64encode(der).decode()]},
+        {**jwk, "use": "jwt-svid", "kid": "partner"},
+    ]
+    (directory / "partner.json").write_text(json.dumps({"keys": keys}))
+    claims = {"sub": "spiffe://partner.example/a", "aud": "billing", "exp": now + DAY, "tier": [7]}
+    token = jwt.encode(claims, key, "ES256", headers={"kid": "partner"})
+    # The same key, for somebody of another domain: it may not vouch for them.
+    claims["sub"] = "spiffe://shop.local/a"
+    forged = jwt.encode(claims, key, "ES256", headers={"kid": "partner"})
+    (directory / "tokens.json").write_text(json.dumps([token, forged]))
+    return {}
+
+
+def foreign(socket, directory):
+    token, forged = json.loads((pathlib.Path(directory) / "tokens.json").read_text())
+    domain = TrustDomain("partner.example")
+    with WorkloadApiClient("unix://" + socket) as client:
+        roots = client.fetch_x509_bundles(timeout=PATIENCE).get_bundle_for_trust_domain(domain)
+        context = client.fetch_x509_context(timeout=PATIENCE)
+        assert context.x509_bundle_set.get_bundle_for_trust_domain(domain) == roots
+        bundle = client.fetch_jwt_bundles(timeout=PATIENCE).get_bundle_for_trust_domain(domain)
+        svid = client.validate_jwt_svid(token, "billing", timeout=PATIENCE)
+    from spiffe._proto import workload_pb2 as messages, workload_pb2_grpc as services
+
+    metadata = [("workload.spiffe.io", "true")]
+    with grpc.insecure_channel("unix://" + socket) as channel:
+        stub = services.SpiffeWorkloadAPIStub(channel)
+        answer = next(stub.FetchX509SVID(messages.X509SVIDRequest(), metadata=metadata, timeout=PATIENCE))
+        lists = [x509.load_der_x509_crl(one) for one in answer.crl]
+        asked = messages.ValidateJWTSVIDRequest(audience="billing", svid=token)
+        claims = stub.ValidateJWTSVID(asked, metadata=metadata, timeout=PATIENCE).claims
+
+        def refused(audience, svid):
+            asked = messages.ValidateJWTSVIDRequest(audience=audience, svid=svid)
+            try:
+                stub.ValidateJWTSVID(asked, metadata=metadata, timeout=PATIENCE)
+                return "OK"
+            except grpc.RpcError as error:
+                return error.details()
+
+        return {
+            "roots": len(roots.x509_authorities),
+            "keys": list(bundle.jwt_authorities),
+            "id": str(svid.spiffe_id),
+            "tier": list(claims["tier"]),
+            "lists": len(lists),
+            "forged": refused("billing", forged),
+            "other audience": refused("audit", token),
+            "damaged": refused("billing", token[:-4] + "AAAA"),
+        }
+
+
 def secrets(socket):
     messages, services = stubs("envoy_secrets")
     kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
@@ -278,6 +347,8 @@ COMMANDS = {
     "codes": codes,
     "as": as_user,
     "create": create,
+    "partner": partner,
+    "foreign": foreign,
     "secrets": secrets,
 }
 

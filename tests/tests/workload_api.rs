@@ -4,11 +4,14 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
+use rcgen::{CertificateRevocationListParams, KeyIdMethod, SerialNumber};
 use selvedge_tests::authority::CaProcess;
 use selvedge_tests::control_plane::until;
 use selvedge_tests::process::Selvedge;
 use selvedge_tests::python::judge;
+use selvedge_tests::{Raw, TestCa, Upstream};
 use serde_json::{Value, json};
 
 const WEB: &str = "spiffe://shop.local/ns/shop/sa/web";
@@ -190,4 +193,90 @@ fn an_envoy_gets_its_secrets_on_the_same_socket() {
     let (_sidecar, socket) = sidecar(&ca, "");
     let told = python(&["secrets", &socket]);
     assert_eq!(told["other type"], "INVALID_ARGUMENT", "{told}");
+}
+
+#[test]
+fn other_trust_domains_and_what_was_revoked_are_passed_on() {
+    let ca = CaProcess::start(&[]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display().to_string();
+    python(&["partner", &path]);
+    let now = SystemTime::now();
+    let list = CertificateRevocationListParams {
+        this_update: now.into(),
+        next_update: (now + Duration::from_secs(3600)).into(),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    fs::write(dir.path().join("crl.pem"), TestCa::new().revocations(list)).unwrap();
+    let more = format!(
+        ", workloadApi: {{ socket: $DIR/api.sock }}, crl: {path}/crl.pem, federation: [{{ trustDomain: partner.example, bundle: {path}/partner.json }}]"
+    );
+    let sidecar = ca.sidecar(WEB, &more, INBOUND);
+    let socket = sidecar.dir().join("api.sock").display().to_string();
+    let want = json!({
+        "roots": 1,
+        "keys": ["partner"],
+        "id": "spiffe://partner.example/a",
+        "tier": [7.0],
+        "lists": 1,
+        // Its own domain's keys count, of which none has that name.
+        "forged": "the token's key is not known",
+        "other audience": "the token is for another audience",
+        "damaged": "the token's signature is wrong",
+    });
+    assert_eq!(python(&["foreign", &socket, &path]), want);
+}
+
+#[test]
+fn a_gateway_knows_the_application_by_its_token() {
+    let issuer = "https://ca.shop.example";
+    let mut ca = CaProcess::start(&["--jwt-issuer", issuer, "--health", "127.0.0.1:0"]);
+    let health = ca.process_mut().wait_for("health of the CA");
+    let at = health.split("address=").nth(1).unwrap().trim();
+    let get = |path: &str| -> (u16, Value) {
+        let mut client = Raw::connect(at.parse().unwrap());
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: ca\r\n\r\n"));
+        let reply = client.reply();
+        (reply.status, serde_json::from_slice(&reply.body).unwrap())
+    };
+    let (status, jwks) = get("/jwks");
+    assert_eq!((status, &jwks["keys"][0]["use"]), (200, &json!("sig")));
+    let (status, bundle) = get("/bundle");
+    let uses = bundle["keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| &key["use"]);
+    assert_eq!(uses.collect::<Vec<_>>(), ["x509-svid", "jwt-svid"]);
+    assert_eq!((status, &bundle["spiffe_refresh_hint"]), (200, &json!(300)));
+    ca.step("prepare");
+    let (_, next) = get("/bundle");
+    assert_eq!(next["keys"].as_array().unwrap().len(), 4);
+    assert!(next["spiffe_sequence"].as_u64() > bundle["spiffe_sequence"].as_u64());
+
+    let (_sidecar, socket) = sidecar(&ca, "");
+    let dir = tempfile::tempdir().unwrap();
+    let told = python(&["fetch", &socket, &dir.path().display().to_string()]);
+    let token = told["token"].as_str().unwrap();
+    fs::write(dir.path().join("jwks.json"), jwks.to_string()).unwrap();
+    let app = Upstream::answering("ok");
+    let config = format!(
+        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0 }}]\n\
+         routes: [{{ rules: [{{ backendRefs: [{{ service: app }}], policies: [billing] }}] }}]\n\
+         services: {{ app: {{ endpoints: [\"{}\"] }} }}\n\
+         policies: {{ billing: {{ jwt: {{ issuer: \"{issuer}\", audiences: [billing], jwks: $DIR/jwks.json }} }} }}\n",
+        app.address()
+    );
+    let gateway = Selvedge::start_in(dir, "gateway", &config, 1);
+    let ask = |token: &str| {
+        let mut client = Raw::connect(gateway.address("web"));
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"
+        ));
+        client.reply().status
+    };
+    assert_eq!((ask(token), ask("a.b.c")), (200, 401));
 }
