@@ -166,7 +166,7 @@ impl Authority {
     /// years, an intermediate of 30 days and a key for JWT-SVIDs, all P-256. An intermediate with less than a third of
     /// its life left is replaced when `root.key` is there; without it the root stays offline and
     /// the operator replaces the intermediate. `root.pem` may hold further roots after the signing
-    /// one. Where the root was replaced ([`crate::steps`]), the files are in directories below `dir`.
+    /// one. Where the root was replaced (`steps`), the files are in directories below `dir`.
     ///
     /// # Errors
     /// When a key is readable by group or others, `dir` is writable by them, a file is missing,

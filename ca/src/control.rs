@@ -105,7 +105,7 @@ fn socket(dir: &Path) -> PathBuf {
 }
 
 /// Answers questions on the socket in `dir` until the runtime ends. Whoever serves there must be the only
-/// one who does ([`crate::disk`] holds a lock for that).
+/// one who does (`disk` holds a lock for that).
 ///
 /// # Errors
 /// When the socket cannot be made.
