@@ -2,6 +2,7 @@
 //! while it serves.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
@@ -18,9 +19,11 @@ use crate::disk::{self, DiskError};
 use crate::generation::Generation;
 use crate::given::Given;
 use crate::issue::Lives;
+use crate::jwt::{self, JwtKey};
 use crate::rotation::{FIRST, Rotation};
 use crate::signer::{AuthorityCertificate, Signer};
 use crate::steps;
+use crate::validity::unix_seconds;
 
 pub use crate::signer::Flaw;
 
@@ -57,7 +60,9 @@ pub enum AuthorityError {
 pub struct Bundle {
     /// PEM; the root that signs comes first.
     pub pem: Arc<str>,
-    /// SHA-256 of `pem`, by which proxies say what they have.
+    /// Keys that sign JWT-SVIDs, as a JWK set; the one that signs comes first.
+    pub jwks: Arc<str>,
+    /// SHA-256 of `pem` followed by `jwks`, by which proxies say what they have.
     pub sha256: [u8; 32],
 }
 
@@ -68,12 +73,18 @@ impl std::fmt::Debug for Bundle {
 }
 
 impl Bundle {
-    fn of<'a>(roots: impl Iterator<Item = &'a AuthorityCertificate>) -> Self {
+    fn of<'a>(
+        roots: impl Iterator<Item = &'a AuthorityCertificate>,
+        keys: impl Iterator<Item = &'a JwtKey>,
+    ) -> Self {
         let pem: String = roots.map(|root| root.pem.as_str()).collect();
+        let jwks = jwt::set(keys, "jwt-svid");
         let mut sha256 = [0; 32];
-        sha256.copy_from_slice(digest(&SHA256, pem.as_bytes()).as_ref());
+        let both = [pem.as_bytes(), jwks.as_bytes()].concat();
+        sha256.copy_from_slice(digest(&SHA256, &both).as_ref());
         Self {
             pem: pem.into(),
+            jwks: jwks.into(),
             sha256,
         }
     }
@@ -111,7 +122,8 @@ impl State {
             .allow_unauthenticated()
             .build()
             .map_err(|e| refused(&e))?;
-        let bundle = Bundle::of(roots.into_iter());
+        let keys = std::iter::once(&signing).chain(&other);
+        let bundle = Bundle::of(roots.into_iter(), keys.map(|generation| &*generation.jwt));
         Ok(Self {
             rotation,
             signing,
@@ -135,6 +147,8 @@ pub struct Authority {
     /// Read by whoever issues, written by whoever changes what signs: no certificate is half issued then.
     turn: RwLock<()>,
     told: watch::Sender<Bundle>,
+    /// When the bundle last changed, in seconds since 1970, or a little later: it grows each time.
+    sequence: AtomicU64,
 }
 
 impl std::fmt::Debug for Authority {
@@ -146,10 +160,10 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Loads `root.pem`, `root.key`, `intermediate.pem` and `intermediate.key` from `dir`.
+    /// Loads `root.pem`, `root.key`, `intermediate.pem`, `intermediate.key` and `jwt.key` from `dir`.
     ///
-    /// In an empty directory (created with mode 0700 when absent) it makes all four: a root of ten
-    /// years and an intermediate of 30 days, both P-256. An intermediate with less than a third of
+    /// In an empty directory (created with mode 0700 when absent) it makes all of them: a root of ten
+    /// years, an intermediate of 30 days and a key for JWT-SVIDs, all P-256. An intermediate with less than a third of
     /// its life left is replaced when `root.key` is there; without it the root stays offline and
     /// the operator replaces the intermediate. `root.pem` may hold further roots after the signing
     /// one. Where the root was replaced ([`crate::rotation`]), the files are in directories below `dir`.
@@ -190,17 +204,28 @@ impl Authority {
         Self::alone(trust_domain, only)
     }
 
-    /// An authority that signs with an intermediate from elsewhere.
+    /// An authority that signs with an intermediate from elsewhere, and JWT-SVIDs with the key
+    /// `jwt.key` in `keys`, which is made where it is not there; without `keys` with one in memory.
     ///
     /// # Errors
     /// When it does not hang together: damaged, expired, of another trust domain, no chain to a root,
-    /// or another's key.
+    /// or another's key. When the disk fails.
     pub fn given(
         trust_domain: &TrustDomain,
         given: &Given,
+        keys: Option<&Path>,
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
-        Self::alone(trust_domain, Generation::given(given, trust_domain, now)?)
+        let jwt = match keys {
+            None => JwtKey::new().map_err(AuthorityError::Make)?,
+            Some(dir) => {
+                disk::private_dir(dir)?;
+                let _lock = disk::lock(dir)?;
+                JwtKey::create_or_load(dir)?
+            }
+        };
+        let only = Generation::given(given, Arc::new(jwt), trust_domain, now)?;
+        Self::alone(trust_domain, only)
     }
 
     fn alone(trust_domain: &TrustDomain, only: Generation) -> Result<Self, AuthorityError> {
@@ -217,6 +242,7 @@ impl Authority {
             told: watch::Sender::new(state.bundle.clone()),
             state: ArcSwap::from_pointee(state),
             turn: RwLock::new(()),
+            sequence: AtomicU64::new(unix_seconds(SystemTime::now()).unwrap_or(0)),
         }
     }
 
@@ -232,9 +258,10 @@ impl Authority {
     /// # Errors
     /// As [`Self::given`]; what signs now stays.
     pub fn replace_given(&self, given: &Given, now: SystemTime) -> Result<bool, AuthorityError> {
-        let next = Generation::given(given, &self.trust_domain, now)?;
         let _turn = self.write();
         let present = self.state.load_full();
+        let jwt = present.signing.jwt.clone();
+        let next = Generation::given(given, jwt, &self.trust_domain, now)?;
         let same = next.roots == present.signing.roots
             && next.signer().certificate == present.signing.signer().certificate;
         if !same {
@@ -259,6 +286,24 @@ impl Authority {
     #[must_use]
     pub fn bundles(&self) -> watch::Receiver<Bundle> {
         self.told.subscribe()
+    }
+
+    /// The keys that sign JWT-SVIDs, as any verifier of tokens takes them (RFC 7517): JSON.
+    #[must_use]
+    pub fn jwks(&self) -> String {
+        let state = self.state.load();
+        let all = std::iter::once(&state.signing).chain(&state.other);
+        jwt::set(all.map(|generation| &*generation.jwt), "sig")
+    }
+
+    /// Grows with each change of the bundle, and each start.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence.load(Relaxed)
+    }
+
+    /// What signs JWT-SVIDs at this moment.
+    pub(crate) fn jwt_key(&self) -> Arc<JwtKey> {
+        self.state.load().signing.jwt.clone()
     }
 
     /// The root certificates in DER.
@@ -309,6 +354,9 @@ impl Authority {
         let state = State::assemble(rotation, signing, other)?;
         let bundle = state.bundle.clone();
         self.state.store(Arc::new(state));
+        // Only whoever has the turn comes here.
+        let now = unix_seconds(SystemTime::now()).unwrap_or(0);
+        self.sequence.store(now.max(self.sequence() + 1), Relaxed);
         self.told.send_replace(bundle);
         Ok(())
     }

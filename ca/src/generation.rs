@@ -12,6 +12,7 @@ use selvedge_contract::identity::TrustDomain;
 use crate::authority::AuthorityError;
 use crate::disk;
 use crate::given::Given;
+use crate::jwt::{self, JwtKey};
 use crate::signer::{AuthorityCertificate, Flaw, Signer};
 
 /// Where the root's key is. On disk it is read for each new intermediate and then forgotten.
@@ -27,10 +28,12 @@ pub(crate) struct Generation {
     pub(crate) roots: Vec<AuthorityCertificate>,
     intermediate: ArcSwap<Signer>,
     root_key: RootKey,
+    /// Signs JWT-SVIDs.
+    pub(crate) jwt: Arc<JwtKey>,
 }
 
 impl Generation {
-    /// Loads the four files from `dir`, or makes them where there are none.
+    /// Loads the files from `dir`, or makes them where there are none.
     pub(crate) fn create_or_load(
         dir: &Path,
         domain: &TrustDomain,
@@ -44,6 +47,7 @@ impl Generation {
             roots,
             intermediate: ArcSwap::from_pointee(intermediate),
             root_key: RootKey::Disk(dir.to_owned()),
+            jwt: Arc::new(JwtKey::create_or_load(dir)?),
         })
     }
 
@@ -57,12 +61,14 @@ impl Generation {
             roots: vec![root.certificate.clone()],
             intermediate: ArcSwap::from_pointee(intermediate),
             root_key: RootKey::Memory(Box::new(root)),
+            jwt: Arc::new(JwtKey::new().map_err(AuthorityError::Make)?),
         })
     }
 
-    /// One whose intermediate was made elsewhere.
+    /// One whose intermediate was made elsewhere. Keys for tokens are not: `jwt` is our own.
     pub(crate) fn given(
         given: &Given,
+        jwt: Arc<JwtKey>,
         domain: &TrustDomain,
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
@@ -71,6 +77,7 @@ impl Generation {
             roots,
             intermediate: ArcSwap::from_pointee(signer),
             root_key: RootKey::Elsewhere,
+            jwt,
         })
     }
 
@@ -241,6 +248,7 @@ fn settle(dir: &Path, stem: &str) -> Result<(), AuthorityError> {
 
 /// Removes the files of a generation, the keys first.
 pub(crate) fn remove(dir: &Path) -> Result<(), AuthorityError> {
+    disk::remove(&path_of(dir, jwt::STEM, "key"))?;
     for stem in ["root", "intermediate"] {
         for next in ["", ".next"] {
             for kind in ["key", "pem"] {

@@ -172,12 +172,14 @@ mod tests {
     fn issue(holders: &Holders, id: &str, instance: Option<&str>, not_after: u64) {
         let entry = Entry {
             at: 0,
+            kind: None,
             serial: String::new(),
             id: id.to_owned(),
             not_before: 0,
             not_after,
             key: String::new(),
             root: String::new(),
+            audience: Vec::new(),
             proof: String::new(),
             peer: None,
             instance: instance.map(str::to_owned),

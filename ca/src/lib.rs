@@ -6,9 +6,11 @@
 //! - `generation`: one root with its intermediate: created, loaded, renewed.
 //! - [`given`]: an intermediate that was made elsewhere.
 //! - [`rotation`]: how a root is replaced: the states and their rules; `steps`: what each step does.
-//! - [`log`]: every certificate, on the disk before it leaves the process.
+//! - [`log`]: every certificate and token, on the disk before it leaves the process.
 //! - [`holders`]: which proxies there are, and which bundle each of them has.
 //! - [`issue`]: a certificate for a proven identity; the request contributes only its public key.
+//! - `jwt`: the key that signs JWT-SVIDs, and what it signs; [`mint`]: the call for them.
+//! - `document`: what the CA publishes: the SPIFFE bundle.
 //! - [`token`]: one-use join tokens, shared between processes through a directory.
 //! - [`attest`]: what a caller shows (token, certificate) becomes a SPIFFE ID, or nothing.
 //! - [`records`]: both of these together.
@@ -31,12 +33,15 @@ pub mod authority;
 pub mod control;
 mod csr;
 mod disk;
+mod document;
 mod generation;
 pub mod given;
 pub mod holders;
 pub mod issue;
+mod jwt;
 mod limit;
 pub mod log;
+pub mod mint;
 pub mod path_template;
 pub mod records;
 pub mod review;

@@ -1,5 +1,4 @@
-//! The issuance log: one line for each certificate, on the disk before the certificate leaves the
-//! process. Calls that come together share one write.
+//! The issuance log: one line for each certificate or token, on the disk before it leaves the process. Calls that come together share one write.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
@@ -21,13 +20,16 @@ pub const KEPT: Duration = Duration::from_secs(180 * 24 * 3600);
 /// Longest line that is read, in bytes.
 const LINE: usize = 16 * 1024;
 
-/// A certificate as it was issued. Times are seconds since 1970.
+/// A certificate as it was issued, or a JWT-SVID. Times are seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     /// When.
     pub at: u64,
-    /// Serial number, lower-case hexadecimal.
+    /// `jwt` for a JWT-SVID; not there for a certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Serial number of a certificate, `jti` of a token: lower-case hexadecimal.
     pub serial: String,
     /// Whose.
     pub id: String,
@@ -35,10 +37,14 @@ pub struct Entry {
     pub not_before: u64,
     /// Last second of its validity.
     pub not_after: u64,
-    /// SHA-256 of its public key (SubjectPublicKeyInfo), hexadecimal.
+    /// SHA-256 of its public key (SubjectPublicKeyInfo), hexadecimal; of a token, the ID of the key that
+    /// signed it.
     pub key: String,
-    /// SHA-256 of the root it chains to, hexadecimal.
+    /// SHA-256 of the root it chains to, hexadecimal; of a token, of the root that goes with its key.
     pub root: String,
+    /// For whom a token is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audience: Vec<String>,
     /// What proved the identity.
     pub proof: String,
     /// Where the call came from; not there for the CA's own.
@@ -296,12 +302,14 @@ mod tests {
     fn entry(serial: u32) -> Entry {
         Entry {
             at: 100,
+            kind: None,
             serial: format!("{serial:032x}"),
             id: "spiffe://shop.local/ns/shop/sa/web".into(),
             not_before: 40,
             not_after: 3700,
             key: "ab".into(),
             root: "cd".into(),
+            audience: Vec::new(),
             proof: "token".into(),
             peer: Some([10, 0, 0, 1].into()),
             instance: None,

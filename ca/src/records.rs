@@ -9,6 +9,7 @@ use crate::authority::Authority;
 use crate::disk::{self, DiskError};
 use crate::holders::Holders;
 use crate::issue::Issued;
+use crate::jwt::Token;
 use crate::log::{Entry, IssuanceLog, LogError};
 use crate::tls::ServerIdentity;
 use crate::validity::{Validity, unix_seconds};
@@ -84,6 +85,25 @@ impl Records {
         Ok(())
     }
 
+    /// Records a token; it may leave the process after this. A root is not retired before it ends. Blocks.
+    pub(crate) fn token(
+        &self,
+        authority: &Authority,
+        token: &Token,
+        owner: Owner<'_>,
+        now: SystemTime,
+    ) -> Result<(), LogError> {
+        let of = (&*token.jti, &*token.kid, token.validity());
+        let entry = Entry {
+            kind: Some("jwt".to_owned()),
+            audience: token.audience.clone(),
+            ..entry(authority, of, owner, now)
+        };
+        self.write(&entry)?;
+        self.holders.issued(&entry, now);
+        Ok(())
+    }
+
     /// Records a certificate of the CA's own endpoint. Nobody waits for its end. Blocks.
     pub(crate) fn own(
         &self,
@@ -125,6 +145,7 @@ fn entry(
     let root = authority.generations().0;
     Entry {
         at: unix_seconds(now).unwrap_or(0),
+        kind: None,
         serial: serial.to_owned(),
         id: owner.id.to_owned(),
         not_before: validity.not_before,
@@ -134,6 +155,7 @@ fn entry(
             .root()
             .map(|root| root.sha256.clone())
             .unwrap_or_default(),
+        audience: Vec::new(),
         proof: owner.proof.to_owned(),
         peer: owner.peer,
         instance: owner.instance.map(str::to_owned),

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use selvedge_contract::sign::{IstioCertificateServiceServer, TrustServer};
+use selvedge_contract::sign::{IstioCertificateServiceServer, TokensServer, TrustServer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -26,6 +26,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::issue::IssueError;
+use crate::mint::MintService;
 use crate::service::{CaService, Peer};
 use crate::tls::{CurrentIdentity, server_config};
 use crate::trust::TrustService;
@@ -46,6 +47,8 @@ pub const CONNECTION_AGE: Duration = Duration::from_secs(60);
 const MAX_STREAMS: u32 = 16;
 /// Largest header list in bytes.
 const MAX_HEADERS: u32 = 16 * 1024;
+/// Largest request for a token in bytes: 16 audiences.
+const MAX_MINT: usize = 8 * 1024;
 /// Largest of the other messages in bytes.
 const MAX_HELD: usize = 1024;
 /// Flow control in bytes: a message and more.
@@ -182,6 +185,7 @@ impl Line {
 struct Calls {
     certificates: IstioCertificateServiceServer<CaService>,
     trust: TrustServer<TrustService>,
+    tokens: TokensServer<MintService>,
     health: HealthServer<HealthService>,
 }
 
@@ -196,6 +200,9 @@ impl Calls {
                 .max_encoding_message_size(MAX_MESSAGE),
             trust: TrustServer::new(trust)
                 .max_decoding_message_size(MAX_HELD)
+                .max_encoding_message_size(MAX_MESSAGE),
+            tokens: TokensServer::new(MintService::new(service.clone()))
+                .max_decoding_message_size(MAX_MINT)
                 .max_encoding_message_size(MAX_MESSAGE),
             health: HealthServer::new(health).max_decoding_message_size(MAX_HELD),
         }
@@ -213,6 +220,9 @@ impl Calls {
                 let begun = timeout(CALL_TIMEOUT, self.trust.call(request)).await;
                 begun.unwrap_or_else(late)
             }
+            ("/selvedge.ca.v1.Tokens", _) => timeout(CALL_TIMEOUT, self.tokens.call(request))
+                .await
+                .unwrap_or_else(late),
             ("/grpc.health.v1.Health", "Check") => self.health.call(request).await,
             // A stream for everybody who asks would be a connection for everybody who asks.
             ("/grpc.health.v1.Health", _) => Ok(Status::unimplemented("use Check").into_http()),

@@ -39,6 +39,8 @@ pub struct CaService {
     pub(crate) authority: Arc<Authority>,
     pub(crate) tokens: Option<Arc<TokenStore>>,
     pub(crate) names: Arc<[String]>,
+    /// `iss` of JWT-SVIDs.
+    pub(crate) jwt_issuer: Option<Arc<str>>,
     reviewer: Option<Arc<dyn Reviewer>>,
     serving: Arc<Serving>,
     pub(crate) records: Arc<Records>,
@@ -53,6 +55,8 @@ pub struct CaService {
 pub struct Tally {
     /// Certificates that were given to workloads.
     pub issued: AtomicU64,
+    /// JWT-SVIDs that were given to workloads.
+    pub minted: AtomicU64,
     /// Callers who stayed unknown.
     pub unattested: AtomicU64,
     /// Requests that were refused though the caller was known, or could not be looked at.
@@ -113,6 +117,7 @@ impl CaService {
             authority,
             tokens,
             names: names.into(),
+            jwt_issuer: None,
             reviewer: None,
             serving: Arc::default(),
             records: Arc::default(),
@@ -139,6 +144,13 @@ impl CaService {
     #[must_use]
     pub fn records(&self) -> &Records {
         &self.records
+    }
+
+    /// Names an issuer (`iss`) in JWT-SVIDs, for verifiers who ask for one. SPIFFE does not.
+    #[must_use]
+    pub fn with_jwt_issuer(mut self, issuer: Option<&str>) -> Self {
+        self.jwt_issuer = issuer.map(Into::into);
+        self
     }
 
     /// Takes tokens of the platform too, as far as `reviewer` vouches for them.

@@ -118,8 +118,11 @@ impl Follower {
                 () = shutdown.cancelled() => return,
                 () = &mut over => return,
                 changed = bundles.changed() => {
-                    let pem = bundles.borrow_and_update().pem.to_string();
-                    if changed.is_err() || !self.say(Ok(Bundle { pem })).await {
+                    let bundle = {
+                        let bundle = bundles.borrow_and_update();
+                        Bundle { pem: bundle.pem.to_string(), jwks: bundle.jwks.to_string() }
+                    };
+                    if changed.is_err() || !self.say(Ok(bundle)).await {
                         return;
                     }
                 }

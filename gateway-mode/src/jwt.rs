@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 mod claims;
+pub mod svid;
 
 pub use claims::{content, find, headers, holds};
 

@@ -12,8 +12,9 @@
 //!
 //! Beside the path: [`message`] (what the stages hand each other), [`error`] (what can go wrong),
 //! [`config`] (files to snapshot), [`worker`] and [`app`] (threads), [`identity`] (certificates of
-//! one's own), [`acme`] (public certificates), [`discover`] (endpoints by DNS and from a cluster),
-//! `kubernetes` (its API), `webhook` (new pods), `attest` (whose tokens the CA takes), [`pages`] (memory), [`telemetry`], [`admin`], [`drain`].
+//! one's own), [`workload`] (what the application is given), [`acme`] (public certificates),
+//! [`discover`] (endpoints by DNS and from a cluster), `kubernetes` (its API), `webhook` (new pods),
+//! `attest` (whose tokens the CA takes), [`pages`] (memory), [`telemetry`], [`admin`], [`drain`].
 
 pub mod accept;
 pub mod acme;
@@ -46,3 +47,4 @@ pub mod upstream;
 #[cfg(feature = "injector")]
 pub mod webhook;
 pub mod worker;
+pub mod workload;

@@ -59,7 +59,8 @@ fn a_new_directory_is_private_and_complete() {
         .collect();
     names.sort();
     let mut expected = FILES.to_vec();
-    expected.push(".lock");
+    assert_eq!(mode(&dir.join("jwt.key")), 0o600);
+    expected.extend([".lock", "jwt.key"]);
     expected.sort_unstable();
     assert_eq!(names, expected);
 }

@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::KeyPair;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use selvedge_ca::server::{MAX_MESSAGE, ServeError};
 use selvedge_ca::{Authority, CaService, TokenStore, serve};
-use selvedge_contract::sign::{IstioCertificateRequest, IstioCertificateServiceClient};
+use selvedge_contract::sign::{
+    IstioCertificateRequest, IstioCertificateServiceClient, MintRequest, Minted, TokensClient,
+};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -59,13 +62,10 @@ impl Ca {
         token.unwrap().as_str().to_owned()
     }
 
-    /// One call on a connection of its own.
-    async fn call(
+    async fn connect(
         &self,
         identity: Option<Identity>,
-        authorizations: &[String],
-        message: IstioCertificateRequest,
-    ) -> Result<Vec<String>, Status> {
+    ) -> Result<SendRequest<tonic::body::Body>, Status> {
         let config = client_config(&self.authority, identity);
         let tcp = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
@@ -76,6 +76,36 @@ impl Ca {
                 .await
                 .map_err(unreachable)?;
         tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    /// Asks for a token on a connection of its own.
+    async fn mint(
+        &self,
+        identity: Option<Identity>,
+        audience: &[&str],
+        ttl: u32,
+    ) -> Result<Minted, Status> {
+        let sender = self.connect(identity).await?;
+        let channel = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
+            let mut sender = sender.clone();
+            async move { sender.send_request(request).await }
+        });
+        let origin = "https://localhost".parse().unwrap();
+        let mut client = TokensClient::with_origin(channel, origin);
+        let audience = audience.iter().map(|one| (*one).to_owned()).collect();
+        let answer = client.mint_jwt(MintRequest { audience, ttl }).await?;
+        Ok(answer.into_inner())
+    }
+
+    /// One call on a connection of its own.
+    async fn call(
+        &self,
+        identity: Option<Identity>,
+        authorizations: &[String],
+        message: IstioCertificateRequest,
+    ) -> Result<Vec<String>, Status> {
+        let sender = self.connect(identity).await?;
         let channel = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
             let mut sender = sender.clone();
             async move { sender.send_request(request).await }
@@ -240,6 +270,26 @@ async fn bad_requests_are_invalid_arguments() {
     let huge = asking(&"x".repeat(MAX_MESSAGE + 1));
     let error = ca.call(None, &bearer(&ca.token()), huge).await.unwrap_err();
     assert_eq!(error.code(), Code::OutOfRange, "{error}");
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn tokens_are_for_whoever_has_a_certificate_and_for_a_while() {
+    let ca = start().await;
+    let identity = || Some(identity_from(&ca.authority));
+    let minted = ca.mint(identity(), &["billing"], 0).await.unwrap();
+    assert_eq!(minted.expires - minted.issued, 300);
+    assert_eq!(minted.token.split('.').count(), 3);
+    let long = ca.mint(identity(), &["billing"], 3600).await.unwrap();
+    assert_eq!(long.expires - long.issued, 3600);
+    assert_ne!(long.token, minted.token);
+    let refused = |outcome: Result<Minted, Status>| outcome.unwrap_err().code();
+    let stranger = ca.mint(None, &["billing"], 0).await;
+    assert_eq!(refused(stranger), Code::Unauthenticated);
+    for (audience, ttl) in [(&[][..], 0), (&["a"; 17][..], 0), (&["a"], 3601)] {
+        let outcome = ca.mint(identity(), audience, ttl).await;
+        assert_eq!(refused(outcome), Code::InvalidArgument);
+    }
     ca.stop().await;
 }
 

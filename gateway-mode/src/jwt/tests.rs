@@ -11,16 +11,16 @@ use serde_json::json;
 
 use super::*;
 
-const NOW: u64 = 1_800_000_000;
+pub(super) const NOW: u64 = 1_800_000_000;
 
-struct Signer {
+pub(super) struct Signer {
     ec: EcdsaKeyPair,
     ed: Ed25519KeyPair,
-    keys: Keys,
+    pub(super) keys: Keys,
     ec_spki: Vec<u8>,
 }
 
-static SIGNER: LazyLock<Signer> = LazyLock::new(|| {
+pub(super) static SIGNER: LazyLock<Signer> = LazyLock::new(|| {
     let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let ed = Ed25519KeyPair::generate().unwrap();
     let point = ec.public_key().as_ref();
@@ -45,7 +45,7 @@ static SIGNER: LazyLock<Signer> = LazyLock::new(|| {
     }
 });
 
-fn sign(head: &Value, payload: &[u8]) -> String {
+pub(super) fn sign(head: &Value, payload: &[u8]) -> String {
     let head = URL_SAFE_NO_PAD.encode(head.to_string());
     let message = format!("{head}.{}", URL_SAFE_NO_PAD.encode(payload));
     let rng = aws_lc_rs::rand::SystemRandom::new();

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::decide::{PROXY, REDIRECT};
 use super::options::Options;
 use super::settings::Settings;
+use super::socket;
 
 /// Volume with the sidecar's configuration.
 pub const CONFIG: &str = "selvedge-config";
@@ -15,7 +16,7 @@ pub const TRUST: &str = "selvedge-trust";
 /// Volume with what the Kubernetes API asks for: the pod's own may be switched off.
 pub const API: &str = "selvedge-api";
 /// Every volume of ours.
-pub const VOLUMES: [&str; 4] = [CONFIG, TOKEN, TRUST, API];
+pub const VOLUMES: [&str; 5] = [CONFIG, TOKEN, TRUST, API, socket::VOLUME];
 /// Where these are.
 const CONFIG_DIR: &str = "/etc/selvedge";
 const TOKEN_DIR: &str = "/var/run/secrets/selvedge";
@@ -53,6 +54,9 @@ pub(super) fn proxy(settings: &Settings, options: &Options, gates: Option<&str>)
             { "name": API, "mountPath": API_DIR, "readOnly": true },
         ],
     });
+    if options.workload_api {
+        push(&mut proxy, "volumeMounts", socket::mount());
+    }
     if options.native {
         put(&mut proxy, "restartPolicy", json!("Always"));
         // What comes after it starts when this has been met.
@@ -158,9 +162,9 @@ fn resources(amounts: &[Option<String>; 4]) -> Value {
     all.into()
 }
 
-/// Configuration, token, roots, and the way to the API.
-pub(super) fn volumes(settings: &Settings) -> [Value; 4] {
-    [
+/// Configuration, token, roots, the way to the API, and the socket for the application.
+pub(super) fn volumes(settings: &Settings, options: &Options) -> Vec<Value> {
+    let mut volumes = vec![
         json!({
             "name": CONFIG,
             "downwardAPI": { "items": [{
@@ -191,16 +195,35 @@ pub(super) fn volumes(settings: &Settings) -> [Value; 4] {
                 }] } },
             ] },
         }),
-    ]
+    ];
+    if options.workload_api {
+        volumes.push(socket::volume());
+    }
+    volumes
 }
 
-/// A list in an object; made where there is none.
-pub(super) fn push_env(container: &mut Value, variable: Value) {
+/// Adds to a list in an object, which is made where there is none.
+pub(super) fn push(container: &mut Value, key: &str, item: Value) {
     if let Value::Object(map) = container {
-        match map.entry("env").or_insert_with(|| json!([])) {
-            Value::Array(list) => list.push(variable),
-            other => *other = json!([variable]),
+        match map.entry(key).or_insert_with(|| json!([])) {
+            Value::Array(list) => list.push(item),
+            other => *other = json!([item]),
         }
+    }
+}
+
+/// Takes these from a list in an object, and the list where nothing is left of it.
+pub(super) fn take(container: &mut Value, key: &str, these: impl Fn(&Value) -> bool) {
+    let emptied = match container.get_mut(key) {
+        Some(Value::Array(list)) => {
+            let before = list.len();
+            list.retain(|item| !these(item));
+            list.is_empty() && before > 0
+        }
+        _ => false,
+    };
+    if emptied {
+        remove(container, key);
     }
 }
 

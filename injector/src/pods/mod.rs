@@ -8,5 +8,6 @@ pub mod pod;
 pub mod probes;
 pub mod render;
 pub mod settings;
+pub mod socket;
 pub mod stream;
 pub mod workload;

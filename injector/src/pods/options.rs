@@ -16,7 +16,7 @@ pub const STATUS: &str = "selvedge.dev/status";
 pub const CONFIG: &str = "selvedge.dev/config";
 
 /// Annotations that tune a sidecar.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 18] = [
     "skip-inbound-ports",
     "skip-outbound-ports",
     "skip-outbound-cidrs",
@@ -34,6 +34,7 @@ const KNOWN: [&str; 17] = [
     "mtls",
     "opaque-ports",
     "inbound-ports",
+    "workload-api",
 ];
 
 /// Those of them that need redirection.
@@ -85,6 +86,8 @@ pub struct Options {
     pub opaque: Vec<u16>,
     /// Without redirection: ports of the sidecar, with the application's behind them.
     pub inbound: Vec<(u16, u16)>,
+    /// The application is given a socket for certificates and tokens of its own.
+    pub workload_api: bool,
 }
 
 /// What came of reading annotations.
@@ -188,6 +191,7 @@ impl Options {
             "mtls" => self.strict = strict(value)?,
             "inbound-ports" => self.inbound = pairs(value)?,
             "opaque-ports" => self.opaque = single_ports(value)?,
+            "workload-api" => self.workload_api = flag(value)?,
             "drain-delay" => self.drain_delay = seconds(value)?,
             _ => {}
         }

@@ -8,6 +8,7 @@ use super::options::{CONFIG, Capture, Options, STATUS};
 use super::pod::{Pod, PodError, name};
 use super::probes;
 use super::settings::Settings;
+use super::socket;
 
 /// Annotations by which `kubectl logs` and `kubectl exec` choose a container.
 const DEFAULTS: [&str; 2] = [
@@ -36,6 +37,7 @@ pub fn uninject(pod: &mut Pod) {
     if let Some(volumes) = &mut pod.volumes {
         volumes.retain(|v| foreign(v, &VOLUMES));
     }
+    socket::take(pod, &status);
     remove_variables(pod, &status);
     let said = |key: &str, what: &str| {
         let names = status.get(key).and_then(Value::as_array);
@@ -79,17 +81,7 @@ fn remove_variables(pod: &mut Pod, status: &Value) {
             let value = item.get("value").and_then(Value::as_str);
             variable.is_some_and(|v| set.iter().any(|s| s == v) && value == Some(value_of(v)))
         };
-        let emptied = match container.get_mut("env") {
-            Some(Value::Array(env)) => {
-                let before = env.len();
-                env.retain(|item| !ours(item));
-                env.is_empty() && before > 0
-            }
-            _ => false,
-        };
-        if emptied {
-            containers::remove(container, "env");
-        }
+        containers::take(container, "env", ours);
     }
 }
 
@@ -139,7 +131,10 @@ pub fn inject(
     }
     let proxy = containers::proxy(settings, options, first.as_deref());
     let redirect = redirected.then(|| containers::redirect(settings, options));
-    let volumes = containers::volumes(settings);
+    if options.workload_api {
+        status.insert("socket".to_owned(), socket::give(pod).into());
+    }
+    let volumes = containers::volumes(settings, options);
     let hash = hash(&(&proxy, &redirect, &config, &volumes, names(pod)));
     status.insert("hash".to_owned(), hash.into());
     // At which ports the sidecar answers: callers that find this pod go by it.
@@ -173,8 +168,9 @@ pub fn inject(
         status.insert("containers".to_owned(), json!([PROXY]));
     }
     status.insert("initContainers".to_owned(), json!(ours));
+    let added: Vec<_> = volumes.iter().map(|v| name(v).to_owned()).collect();
+    status.insert("volumes".to_owned(), json!(added));
     pod.volumes.get_or_insert_default().extend(volumes);
-    status.insert("volumes".to_owned(), json!(VOLUMES));
     status.insert("made".to_owned(), json!(made));
     annotate(pod, status, first, &config);
     Ok(())
@@ -198,7 +194,9 @@ pub fn is_whole(pod: &Pod, options: &Options) -> bool {
     };
     let volumes: Vec<&str> = pod.volumes.iter().flatten().map(name).collect();
     let redirected = options.capture == Capture::Proxy || inits().any(|c| name(c) == REDIRECT);
-    has(PROXY) && redirected && VOLUMES.iter().all(|volume| volumes.contains(volume))
+    let wanted = |volume: &&str| **volume != *socket::VOLUME || options.workload_api;
+    let mut wanted = VOLUMES.iter().filter(|volume| wanted(volume));
+    has(PROXY) && redirected && wanted.all(|volume| volumes.contains(volume))
 }
 
 /// The hash in a pod's status.
@@ -268,7 +266,11 @@ fn use_proxy(pod: &mut Pod) -> Map<String, Value> {
                 continue;
             }
             let value = value_of(variable);
-            containers::push_env(container, json!({ "name": variable, "value": value }));
+            containers::push(
+                container,
+                "env",
+                json!({ "name": variable, "value": value }),
+            );
             ours.push(variable);
         }
         set.insert(of, json!(ours));

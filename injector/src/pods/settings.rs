@@ -89,6 +89,7 @@ impl Settings {
             strict: self.strict,
             opaque: Vec::new(),
             inbound: Vec::new(),
+            workload_api: false,
         }
     }
 

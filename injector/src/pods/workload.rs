@@ -126,6 +126,9 @@ pub fn configuration(settings: &Settings, options: &Options) -> Value {
             "clusterDomain": settings.cluster_domain,
         });
     }
+    if options.workload_api {
+        config["identity"]["workloadApi"] = super::socket::configuration();
+    }
     let mtls = if options.strict {
         "strict"
     } else {
@@ -227,6 +230,7 @@ mod tests {
                 ("capture", "proxy"),
                 ("hold-application", "false"),
                 ("log", "debug"),
+                ("workload-api", "true"),
             ] {
                 for mut pod in pods() {
                     for (name, value) in [("native-sidecar", native), (name, value)] {

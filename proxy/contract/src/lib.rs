@@ -7,6 +7,7 @@
 //! - [`ports`]: well-known ports and environment variables.
 //! - [`sign`]: the CA's wire messages (feature `sign`).
 //! - [`authz`]: those of a service that decides over gRPC (feature `sign`).
+//! - [`workload`]: those of the socket for the application (feature `sign`).
 
 #[cfg(feature = "sign")]
 pub mod authz;
@@ -17,3 +18,5 @@ pub mod ports;
 #[cfg(feature = "sign")]
 pub mod sign;
 pub mod units;
+#[cfg(feature = "sign")]
+pub mod workload;

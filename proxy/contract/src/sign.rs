@@ -39,6 +39,8 @@ pub use generated::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
 };
 pub use generated::{IstioCertificateRequest, IstioCertificateResponse};
+pub use ours::tokens_client::TokensClient;
+pub use ours::tokens_server::{Tokens, TokensServer};
 pub use ours::trust_client::TrustClient;
 pub use ours::trust_server::{Trust, TrustServer};
-pub use ours::{Bundle, Held};
+pub use ours::{Bundle, Held, MintRequest, Minted};

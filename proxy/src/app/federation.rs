@@ -72,7 +72,7 @@ impl Federation {
             let known = before.remove(&domain);
             let same = known.filter(|kept| kept.spec == spec && kept.task.is_some());
             let kept = same.unwrap_or_else(|| {
-                store.federate(&domain, bundle.map(|bundle| bundle.roots));
+                store.federate(&domain, bundle.map(|b| (b.roots, b.published)));
                 let task = spec.endpoint.is_some().then(|| {
                     let asker = Asker {
                         domain: domain.clone(),
@@ -133,7 +133,8 @@ impl Asker {
             tracing::info!(%trust_domain, roots, ?sequence, "bundle of another trust domain");
             *known = told;
         }
-        self.store.federate(&self.domain, Some(bundle.roots));
+        let roots = Some((bundle.roots, bundle.published));
+        self.store.federate(&self.domain, roots);
         bundle.refresh
     }
 

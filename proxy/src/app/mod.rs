@@ -8,6 +8,7 @@ mod options;
 mod threads;
 mod trust;
 mod watched;
+mod workload;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -35,6 +36,7 @@ use federation::Federation;
 pub use findings::findings_of;
 pub use options::{ConfigInput, Options, StartError};
 use threads::{Listen, start_worker};
+use workload::Workload;
 
 /// Threads by default: a gateway takes the machine, a sidecar leaves it to its application.
 #[must_use]
@@ -71,6 +73,7 @@ pub struct App {
     tree: Node,
     cluster: Discovery,
     federation: Federation,
+    workload: Workload,
 }
 
 impl App {
@@ -100,6 +103,9 @@ impl App {
             read.apply(&mut federation, &keeper.store, &metrics);
         }
         let plan = plan_sockets(&snapshot, &HashMap::new(), count, options.held_ports)?;
+        let mut workload = Workload::default();
+        let api = workload.plan(&snapshot, identity.as_ref())?;
+        workload.apply(api);
         let store = identity.as_ref().map(|keeper| keeper.store.clone());
         let cluster = Discovery::start(options.mode, store, &snapshot, &metrics)?;
         let shared = Shared::new(snapshot, metrics);
@@ -120,6 +126,7 @@ impl App {
             tree,
             cluster,
             federation,
+            workload,
         };
         for index in 0..count {
             let (sender, thread) = start_worker(index, app.shared.clone())?;
@@ -204,6 +211,8 @@ impl App {
         let trusted = trust::Read::files(&snapshot)?;
         let held = self.options.held_ports;
         let plan = plan_sockets(&snapshot, &self.open, self.workers.len(), held)?;
+        let api = self.workload.plan(&snapshot, self.identity.as_ref())?;
+        self.workload.apply(api);
         if let Some(identity) = &self.identity {
             let metrics = &self.shared.metrics;
             trusted.apply(&mut self.federation, &identity.store, metrics);

@@ -10,7 +10,10 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
-use selvedge_contract::sign::{INSTANCE, IstioCertificateRequest, IstioCertificateServiceClient};
+use selvedge_contract::sign::{
+    INSTANCE, IstioCertificateRequest, IstioCertificateServiceClient, MintRequest, Minted,
+    TokensClient,
+};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
@@ -76,16 +79,34 @@ impl Caller {
         let (sender, connection) = self.connect(proven).await?;
         // Ends with the sender.
         let connection = tokio::spawn(connection);
-        let service = tower::service_fn(move |request| {
-            let mut sender = sender.clone();
-            async move { sender.send_request(request).await }
-        });
+        let service = calling(sender);
         let mut client = IstioCertificateServiceClient::with_origin(service, self.origin()?);
         let answer = client.create_certificate(request).await;
         drop(client);
         connection.abort();
         let answer = answer.map_err(|status| refused(&status))?;
         Ok(answer.into_inner().cert_chain)
+    }
+
+    /// Asks for a JWT-SVID for these audiences, proven by the certificate in use.
+    ///
+    /// # Errors
+    /// What the CA says, or `UNAVAILABLE` where it says nothing.
+    pub(super) async fn mint(&self, audience: Vec<String>) -> Result<Minted, Status> {
+        let away = |error: IdentityError| Status::unavailable(error.to_string());
+        let call = async {
+            let (sender, connection) = self.connect(true).await.map_err(away)?;
+            let connection = tokio::spawn(connection);
+            let origin = self.origin().map_err(away)?;
+            let mut client = TokensClient::with_origin(calling(sender), origin);
+            let answer = client.mint_jwt(MintRequest { audience, ttl: 0 }).await;
+            drop(client);
+            connection.abort();
+            answer.map(tonic::Response::into_inner)
+        };
+        // Cancelled by its deadline, which closes the connection.
+        let answer = tokio::time::timeout(CALL, call).await;
+        answer.unwrap_or_else(|_| Err(away(failed("no answer in time"))))
     }
 
     /// A connection to the CA, with the certificate in use where `proven`. The caller bounds its time.
@@ -139,6 +160,21 @@ impl Caller {
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Arc::new(config))
     }
+}
+
+/// What generated clients send by.
+fn calling(
+    sender: Sender,
+) -> impl tower::Service<
+    http::Request<tonic::body::Body>,
+    Response = http::Response<hyper::body::Incoming>,
+    Error = hyper::Error,
+    Future: Send,
+> {
+    tower::service_fn(move |request| {
+        let mut sender = sender.clone();
+        async move { sender.send_request(request).await }
+    })
 }
 
 pub(super) fn failed(why: impl std::fmt::Display) -> IdentityError {

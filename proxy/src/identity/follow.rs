@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use selvedge_contract::defaults::process::RENEW_BACKOFF;
-use selvedge_contract::sign::{Held, TrustClient};
+use selvedge_contract::sign::{Bundle, Held, TrustClient};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -111,28 +111,31 @@ where
         Err(_) => return End::Failed(failed("no answer in time")),
     };
     loop {
-        let pem = match bundles.message().await {
-            Ok(Some(bundle)) => bundle.pem,
+        let Bundle { pem, jwks } = match bundles.message().await {
+            Ok(Some(bundle)) => bundle,
             Ok(None) => return End::Over,
             Err(status) if status.code() == Code::Unimplemented => return End::Foreign,
             Err(status) => return End::Failed(refused(&status)),
         };
         let before = caller.store.bundle_pem();
-        if before != pem {
-            if let Err(error) = caller.store.replace_bundle(&pem) {
-                return End::Failed(error.into());
+        match caller.store.replace_own(&pem, Some(&jwks)) {
+            Ok(true) => {
+                tracing::info!("other roots are trusted now");
+                // The first is the one that signs.
+                if first(&before) != first(&pem) {
+                    caller.renew.notify_one();
+                }
             }
-            tracing::info!("other roots are trusted now");
-            // The first is the one that signs.
-            if first(&before) != first(&pem) {
-                caller.renew.notify_one();
-            }
+            Ok(false) => {}
+            Err(error) => return End::Failed(error.into()),
         }
         said.store(true, Relaxed);
         *pause = FIRST;
         let held = Held {
             instance: caller.instance.to_string(),
-            sha256: digest(&SHA256, pem.as_bytes()).as_ref().to_vec(),
+            sha256: digest(&SHA256, &[pem, jwks].concat().into_bytes())
+                .as_ref()
+                .to_vec(),
         };
         if acknowledge.send(held).await.is_err() {
             return End::Over;

@@ -1,6 +1,7 @@
 //! Certificates of one's own: from files, from a CA, or from the CA inside `selvedge dev`; renewed
 //! before they age, swapped while requests go on.
 
+pub mod applicant;
 mod ca_client;
 mod follow;
 mod request;
@@ -28,6 +29,7 @@ use crate::tls::files::{Pair, PairError, read_pair};
 use crate::tls::store::roots_of;
 use crate::tls::{Identity, IdentityStore, verify};
 
+use applicant::Applicant;
 use ca_client::Caller;
 pub use request::{NewKey, new_key};
 
@@ -161,6 +163,24 @@ impl Source {
         }
     }
 
+    /// Who asks the CA, where there is one to ask.
+    fn caller(
+        &self,
+        store: &Arc<IdentityStore>,
+        anchors: &Arc<ArcSwap<RootCertStore>>,
+    ) -> Option<Caller> {
+        let Self::Ca(ca) = self else {
+            return None;
+        };
+        Some(Caller {
+            ca: ca.clone(),
+            store: store.clone(),
+            instance: format!("{:032x}", fastrand::u128(..)).into(),
+            anchors: anchors.clone(),
+            renew: Arc::default(),
+        })
+    }
+
     const fn trust_domain(&self) -> &TrustDomain {
         match self {
             Self::Files { trust_domain, .. } | Self::Local { trust_domain, .. } => trust_domain,
@@ -175,6 +195,8 @@ pub struct Keeper {
     /// What handshakes read.
     pub store: Arc<IdentityStore>,
     source: Source,
+    /// Who asks the CA, where there is one to ask.
+    caller: Option<Caller>,
     /// Roots in the file, where there is a CA that says which are in force.
     anchors: Arc<ArcSwap<RootCertStore>>,
     /// The CA has said it; what the file says then counts for the way to the CA only.
@@ -190,10 +212,12 @@ impl Keeper {
     /// See [`IdentityError`].
     pub async fn start(source: Source, metrics: &Arc<Metrics>) -> Result<Self, IdentityError> {
         let store = IdentityStore::new(source.trust_domain().clone());
+        let anchors = Arc::new(ArcSwap::from_pointee(RootCertStore::empty()));
         let keeper = Self {
+            caller: source.caller(&store, &anchors),
             store,
             source,
-            anchors: Arc::new(ArcSwap::from_pointee(RootCertStore::empty())),
+            anchors,
             said: Arc::default(),
             metrics: metrics.clone(),
         };
@@ -202,7 +226,7 @@ impl Keeper {
             keeper.store.replace_bundle(bundle_pem)?;
         }
         if !matches!(keeper.source, Source::Files { .. }) {
-            let caller = keeper.caller();
+            let caller = keeper.caller.clone();
             let renewal = Renewal {
                 store: keeper.store.clone(),
                 source: keeper.source.clone(),
@@ -216,6 +240,12 @@ impl Keeper {
             }
         }
         Ok(keeper)
+    }
+
+    /// Asks for what the application is given. `None`: there is no CA to ask.
+    #[must_use]
+    pub fn applicant(&self) -> Option<Arc<Applicant>> {
+        self.caller.clone().map(Applicant::new)
     }
 
     /// Reads files again: the bundle, and certificate and key where they are files.
@@ -243,22 +273,6 @@ impl Keeper {
     }
 }
 
-impl Keeper {
-    /// Who asks the CA, where there is one to ask.
-    fn caller(&self) -> Option<Caller> {
-        let Source::Ca(ca) = &self.source else {
-            return None;
-        };
-        Some(Caller {
-            ca: ca.clone(),
-            store: self.store.clone(),
-            instance: format!("{:032x}", fastrand::u128(..)).into(),
-            anchors: self.anchors.clone(),
-            renew: Arc::default(),
-        })
-    }
-}
-
 fn read(path: &Path) -> Result<String, IdentityError> {
     std::fs::read_to_string(path).map_err(|error| IdentityError::Unreadable {
         file: path.display().to_string(),
@@ -272,6 +286,24 @@ fn note(metrics: &Metrics, identity: &Identity) {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());
     metrics.process.certificate_expiry.store(expiry, Relaxed);
+}
+
+/// The certificates of an answer that are shown to peers: the root bundle comes last and is not.
+fn shown_of(chain: &[String]) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let shown = chain.len().saturating_sub(1).max(1);
+    let certificates = chain.iter().take(shown).map(|pem| {
+        CertificateDer::from_pem_slice(pem.as_bytes())
+            .map_err(|e| IdentityError::Unusable(e.to_string()))
+    });
+    certificates.collect()
+}
+
+fn is_member(identity: &Identity, domain: &TrustDomain) -> Result<(), IdentityError> {
+    if (*identity.id).starts_with(&format!("{}/", domain.uri())) {
+        return Ok(());
+    }
+    let why = format!("{} is not of trust domain {domain}", identity.id);
+    Err(IdentityError::Unusable(why))
 }
 
 /// What a certificate says of itself.
@@ -325,23 +357,9 @@ impl Renewal {
             (_, Source::Local { issuer, .. }) => issuer(&new.csr_pem).map_err(IdentityError::Ca)?,
             (None, _) => return Ok(()),
         };
-        let mut certificates = Vec::new();
-        // The root bundle comes last and is not shown to peers.
-        let shown = chain.len().saturating_sub(1).max(1);
-        for pem in chain.iter().take(shown) {
-            let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
-                .map_err(|e| IdentityError::Unusable(e.to_string()))?;
-            certificates.push(certificate);
-        }
+        let certificates = shown_of(&chain)?;
         let identity = identity_of(CertifiedKey::new(certificates, new.key))?;
-        if !(*identity.id).starts_with(&format!("{}/", self.store.trust_domain().uri())) {
-            let why = format!(
-                "{} is not of trust domain {}",
-                identity.id,
-                self.store.trust_domain()
-            );
-            return Err(IdentityError::Unusable(why));
-        }
+        is_member(&identity, self.store.trust_domain())?;
         tracing::info!(id = %identity.id, "certificate obtained");
         note(&self.metrics, &identity);
         self.store.replace(identity);

@@ -1,6 +1,7 @@
 //! Bundles of other trust domains: JSON as SPIFFE has it, or PEM.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -12,12 +13,17 @@ use selvedge_contract::defaults::trust::{
     BUNDLE_AGAIN, BUNDLE_BYTES, BUNDLE_LATEST, BUNDLE_SOONEST,
 };
 use serde::Deserialize;
+use serde_json::Value;
+
+use super::published::{Published, TokenKeys};
 
 /// The roots of a trust domain, and when to ask for them again.
 #[derive(Debug)]
 pub struct Bundle {
     /// Roots. None at all: the domain has taken all of them back.
     pub roots: RootCertStore,
+    /// The same, and the keys of its JWT-SVIDs, to be passed on.
+    pub published: Published,
     /// Grows with each change that the domain makes, where it says so.
     pub sequence: Option<u64>,
     /// Until the next look, within bounds.
@@ -32,7 +38,7 @@ pub struct BundleError(String);
 /// A bundle as a JWK set (SPIFFE Trust Domain and Bundle, section 4).
 #[derive(Debug, Deserialize)]
 struct Document {
-    keys: Vec<Key>,
+    keys: Vec<Value>,
     #[serde(default)]
     spiffe_sequence: Option<u64>,
     #[serde(default)]
@@ -70,10 +76,10 @@ impl Bundle {
         if text.trim_ascii_start().starts_with(b"{") {
             return Self::parse_json(text);
         }
-        let mut roots = RootCertStore::empty();
+        let (mut roots, mut published) = (RootCertStore::empty(), Published::default());
         for certificate in CertificateDer::pem_slice_iter(text) {
             let certificate = certificate.map_err(|e| BundleError(e.to_string()))?;
-            add(&mut roots, certificate)?;
+            add(&mut roots, &mut published, certificate)?;
         }
         if roots.is_empty() {
             let why = "neither a SPIFFE bundle (JSON) nor certificates (PEM)";
@@ -81,12 +87,13 @@ impl Bundle {
         }
         Ok(Self {
             roots,
+            published,
             sequence: None,
             refresh: BUNDLE_AGAIN,
         })
     }
 
-    /// Reads JSON. Keys for other uses than X.509 are no business of TLS (section 4.2.2).
+    /// Reads JSON. Keys for tokens are passed on, others are left out (section 4.2.2).
     ///
     /// # Errors
     /// [`BundleError`].
@@ -94,7 +101,14 @@ impl Bundle {
         let document: Document = serde_json::from_slice(text)
             .map_err(|error| BundleError(format!("not a SPIFFE bundle: {error}")))?;
         let mut roots = RootCertStore::empty();
-        for (at, key) in document.keys.iter().enumerate() {
+        let mut published = Published {
+            roots: Vec::new(),
+            tokens: Arc::new(TokenKeys::of(&document.keys)),
+        };
+        for (at, key) in document.keys.into_iter().enumerate() {
+            let key: Key = serde_json::from_value(key).map_err(|error| {
+                BundleError(format!("not a SPIFFE bundle: keys[{at}]: {error}"))
+            })?;
             if key.usage.as_deref() != Some("x509-svid") {
                 continue;
             }
@@ -105,21 +119,29 @@ impl Bundle {
             };
             let der = STANDARD.decode(certificate);
             let der = der.map_err(|e| BundleError(format!("keys[{at}].x5c: {e}")))?;
-            add(&mut roots, der.into()).map_err(|e| BundleError(format!("keys[{at}]: {}", e.0)))?;
+            add(&mut roots, &mut published, der.into())
+                .map_err(|e| BundleError(format!("keys[{at}]: {}", e.0)))?;
         }
         let hint = document.spiffe_refresh_hint.map(Duration::from_secs);
         let refresh = hint.unwrap_or(BUNDLE_AGAIN);
         Ok(Self {
             roots,
+            published,
             sequence: document.spiffe_sequence,
             refresh: refresh.clamp(BUNDLE_SOONEST, BUNDLE_LATEST),
         })
     }
 }
 
-fn add(roots: &mut RootCertStore, certificate: CertificateDer<'_>) -> Result<(), BundleError> {
+fn add(
+    roots: &mut RootCertStore,
+    published: &mut Published,
+    certificate: CertificateDer<'_>,
+) -> Result<(), BundleError> {
+    let certificate = certificate.into_owned();
+    published.roots.push(certificate.clone());
     roots
-        .add(certificate.into_owned())
+        .add(certificate)
         .map_err(|e| BundleError(e.to_string()))
 }
 

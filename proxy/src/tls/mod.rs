@@ -6,6 +6,7 @@ pub mod connect;
 pub mod federation;
 pub mod files;
 pub mod peers;
+pub mod published;
 pub mod reason;
 pub mod revocation;
 pub mod shown;

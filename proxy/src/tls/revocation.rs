@@ -107,6 +107,13 @@ impl Revocations {
         self.rounds.iter().map(|round| round.iter().collect())
     }
 
+    /// The lists as they are handed on: DER.
+    #[must_use]
+    pub fn der(&self) -> Vec<Vec<u8>> {
+        let lists = CertificateRevocationListDer::pem_slice_iter(&self.text);
+        lists.flatten().map(|list| list.to_vec()).collect()
+    }
+
     /// Whether both were read from the same bytes.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

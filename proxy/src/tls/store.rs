@@ -13,6 +13,7 @@ use rustls_pki_types::pem::PemObject;
 use selvedge_contract::identity::TrustDomain;
 use tokio::sync::watch;
 
+use super::published::{Published, TokenKeys};
 use super::revocation::Revocations;
 use super::trust::Trust;
 
@@ -114,16 +115,42 @@ impl IdentityStore {
     /// # Errors
     /// When the text holds no certificate, or one that is not well formed: the old bundle stays.
     pub fn replace_bundle(&self, pem: &str) -> Result<(), BundleError> {
-        let roots = roots_of(pem)?;
+        self.replace_own(pem, None).map(drop)
+    }
+
+    /// The same, with the keys that sign JWT-SVIDs where they are told (a JWK set); says whether the roots
+    /// are others now.
+    ///
+    /// # Errors
+    /// When one of them is not well formed: the old ones stay.
+    pub fn replace_own(&self, pem: &str, jwks: Option<&str>) -> Result<bool, BundleError> {
+        let (roots, certificates) = certificates_of(pem)?;
+        let damaged = || BundleError("the keys of tokens are no JWK set".into());
+        let told = jwks.map(|text| TokenKeys::read(text).ok_or_else(damaged));
+        let told = told.transpose()?;
         let mut known = self
             .bundle_pem
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        if *known != pem {
-            self.change(|trust| trust.own = Arc::new(roots));
+        let name = self.trust_domain.as_str();
+        let published = self.trust.load().published.get(name).cloned();
+        let other_roots = *known != pem;
+        let jwks = published.as_ref().map(|known| known.tokens.jwks.as_str());
+        let other_keys = told.as_ref().is_some_and(|told| Some(&*told.jwks) != jwks);
+        if other_roots || other_keys {
+            let told = told.map(Arc::new);
+            let stay = published.as_ref().map(|known| known.tokens.clone());
+            let published = Published {
+                roots: certificates,
+                tokens: told.or(stay).unwrap_or_default(),
+            };
+            self.change(|trust| {
+                trust.own = Arc::new(roots);
+                trust.published.insert(name.to_owned(), Arc::new(published));
+            });
             pem.clone_into(&mut known);
         }
-        Ok(())
+        Ok(other_roots)
     }
 
     /// Refuses what these lists have taken back, from the next handshake on.
@@ -133,22 +160,32 @@ impl IdentityStore {
         }
     }
 
-    /// Trusts another trust domain by these roots, or no more. The own one stays what it is.
-    pub fn federate(&self, domain: &TrustDomain, roots: Option<RootCertStore>) {
-        let known = self.trust.load().others.get(domain.as_str()).cloned();
-        let same = |a: &RootCertStore, b: &RootCertStore| a.roots == b.roots;
-        let unchanged = match (&known, &roots) {
-            (Some(known), Some(roots)) => same(known, roots),
-            (None, None) => true,
-            _ => false,
+    /// Trusts another trust domain by these roots, or no more; what it publishes goes with them. The own
+    /// one stays what it is.
+    pub fn federate(&self, domain: &TrustDomain, told: Option<(RootCertStore, Published)>) {
+        let name = domain.as_str();
+        let unchanged = {
+            let trust = self.trust.load();
+            match (trust.others.get(name), trust.published.get(name), &told) {
+                (Some(known), Some(public), Some((roots, published))) => {
+                    known.roots == roots.roots && **public == *published
+                }
+                (None, _, None) => true,
+                _ => false,
+            }
         };
         if unchanged || *domain == self.trust_domain {
             return;
         }
-        let name = domain.as_str();
-        self.change(|trust| match roots {
-            Some(roots) => drop(trust.others.insert(name.to_owned(), Arc::new(roots))),
-            None => drop(trust.others.remove(name)),
+        self.change(|trust| match told {
+            Some((roots, published)) => {
+                trust.others.insert(name.to_owned(), Arc::new(roots));
+                trust.published.insert(name.to_owned(), Arc::new(published));
+            }
+            None => {
+                trust.others.remove(name);
+                trust.published.remove(name);
+            }
         });
     }
 
@@ -178,17 +215,24 @@ impl IdentityStore {
 /// # Errors
 /// When the text holds no certificate, or one that is not well formed.
 pub fn roots_of(pem: &str) -> Result<RootCertStore, BundleError> {
-    let mut roots = RootCertStore::empty();
+    certificates_of(pem).map(|(roots, _)| roots)
+}
+
+type Certificates = (RootCertStore, Vec<CertificateDer<'static>>);
+
+fn certificates_of(pem: &str) -> Result<Certificates, BundleError> {
+    let (mut roots, mut certificates) = (RootCertStore::empty(), Vec::new());
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         let certificate = certificate.map_err(|e| BundleError(e.to_string()))?;
         roots
-            .add(certificate)
+            .add(certificate.clone())
             .map_err(|e| BundleError(e.to_string()))?;
+        certificates.push(certificate);
     }
     if roots.is_empty() {
         return Err(BundleError("no certificate in it".into()));
     }
-    Ok(roots)
+    Ok((roots, certificates))
 }
 
 /// Why a trust bundle was refused.

@@ -13,6 +13,7 @@ use webpki::{
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::published::Published;
 use super::revocation::Revocations;
 use super::verify::{SvidError, spiffe_id};
 
@@ -27,6 +28,8 @@ pub struct Trust {
     pub others: BTreeMap<String, Arc<RootCertStore>>,
     /// What was taken back.
     pub revoked: Arc<Revocations>,
+    /// What these domains publish, by name, the own one among them: for the application.
+    pub published: BTreeMap<String, Arc<Published>>,
 }
 
 /// What a peer uses its certificate for.
@@ -56,6 +59,7 @@ impl Trust {
             own: Arc::new(RootCertStore::empty()),
             others: BTreeMap::new(),
             revoked: Arc::default(),
+            published: BTreeMap::new(),
         }
     }
 

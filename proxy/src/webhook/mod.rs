@@ -142,6 +142,7 @@ fn source(options: &Options) -> Result<Source, IdentityError> {
         certificate: pair.map(|(certificate, _)| text(certificate)),
         key: pair.map(|(_, key)| text(key)),
         ttl: None,
+        workload_api: None,
     })
 }
 

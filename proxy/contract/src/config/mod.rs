@@ -15,6 +15,7 @@ mod probe;
 mod route;
 mod service;
 mod traffic;
+mod workload;
 
 use std::collections::BTreeMap;
 
@@ -55,6 +56,7 @@ pub use service::{
     ServiceLimits, UpstreamProtocol, UpstreamTls,
 };
 pub use traffic::{BandwidthPolicy, ConcurrencyPolicy};
+pub use workload::WorkloadApi;
 
 /// One configuration, from one file or merged from several.
 ///
@@ -141,6 +143,10 @@ pub struct IdentitySpec {
     /// Life to ask the CA for. Default: the CA's own (24 h).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Duration>,
+    /// Sidecar: a socket on which the application is given certificates and tokens of its own. Default:
+    /// none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload_api: Option<WorkloadApi>,
 }
 
 /// A port on which the mesh reaches the application.

@@ -1,4 +1,4 @@
-//! The CA's health, readiness and metrics, for probes and scrapers.
+//! The CA's health, readiness and metrics, for probes and scrapers; and what it publishes: its trust bundle.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,8 +31,17 @@ async fn answer(service: CaService, request: Request<Incoming>) -> Answer {
             let status = service.status(SystemTime::now());
             listen::metrics(exposition(&service, &status))
         }
-        _ => text(StatusCode::NOT_FOUND, "try /ready, /live or /metrics\n"),
+        "/jwks" => json(service.jwks()),
+        "/bundle" => json(service.bundle_document()),
+        _ => {
+            let told = "try /ready, /live, /metrics, /jwks or /bundle\n";
+            text(StatusCode::NOT_FOUND, told)
+        }
     }
+}
+
+fn json(document: String) -> Answer {
+    listen::with_type(StatusCode::OK, "application/json", document)
 }
 
 /// Ready as long as there is something to sign with.
@@ -81,6 +90,8 @@ fn exposition(service: &CaService, status: &Status) -> String {
         let refused = registry.sub_registry_with_label(("outcome".into(), outcome.into()));
         refused.register("requests", help, count(cell));
     }
+    let help = "JWT-SVIDs that were given to workloads";
+    registry.register("tokens", help, count(&tally.minted));
     certificates(&mut registry, status);
     let gauge = |n: usize| {
         let gauge: Gauge = Gauge::default();

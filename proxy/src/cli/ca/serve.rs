@@ -1,7 +1,7 @@
 //! `selvedge ca` as a process: where its keys come from, what it listens on, who vouches for callers.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration as Std, SystemTime};
 
@@ -39,7 +39,7 @@ pub(super) struct Serve {
     /// Address to listen on.
     #[arg(long, default_value_t = SocketAddr::from(([0, 0, 0, 0], ports::CA)))]
     bind: SocketAddr,
-    /// Address of health, readiness and metrics. Default: none.
+    /// Address of health, readiness, metrics, and of what is published: `/bundle`, `/jwks`. Default: none.
     #[arg(long)]
     health: Option<SocketAddr>,
     /// Names and addresses by which sidecars reach this CA; may be given several times.
@@ -57,6 +57,9 @@ pub(super) struct Serve {
     /// File with issuers whose tokens are taken: Kubernetes clusters by their keys, OpenID Connect (YAML).
     #[arg(long, value_name = "FILE")]
     attestors: Option<PathBuf>,
+    /// Issuer (`iss`) that JWT-SVIDs name, for verifiers who ask for one. Default: none.
+    #[arg(long, value_name = "URL")]
+    jwt_issuer: Option<String>,
     /// Life of a certificate for which none is asked.
     #[arg(long, default_value = "24h")]
     leaf_life: Duration,
@@ -117,7 +120,7 @@ pub(super) fn start(
             tracing::warn!(target: "selvedge::ca", damaged, "lines of the issuance log cannot be read");
         }
         #[cfg(feature = "kubernetes")]
-        let authority = match kubernetes.issuer(&serve.trust_domain).await? {
+        let authority = match kubernetes.issuer(&serve.trust_domain, &serve.dir).await? {
             Some(authority) => authority,
             None => serve.authority(now)?,
         };
@@ -180,7 +183,9 @@ impl Serve {
     fn authority(&self, now: SystemTime) -> Result<Authority, selvedge_ca::AuthorityError> {
         match &self.issuer {
             None => Authority::create_or_load(&self.dir, &self.trust_domain, now),
-            Some(dir) => Authority::given(&self.trust_domain, &Given::read(dir)?, now),
+            Some(dir) => {
+                Authority::given(&self.trust_domain, &Given::read(dir)?, Some(&self.dir), now)
+            }
         }
     }
 
@@ -209,7 +214,10 @@ impl Serve {
             names.entry(id.clone()).or_default().push(name.clone());
         }
         let service = CaService::new(authority, Some(Arc::new(tokens)), self.name.clone());
-        Ok(service.with_serving(names).with_records(Arc::new(records)))
+        Ok(service
+            .with_serving(names)
+            .with_jwt_issuer(self.jwt_issuer.as_deref())
+            .with_records(Arc::new(records)))
     }
 }
 
@@ -239,12 +247,14 @@ impl Kubernetes {
     async fn issuer(
         &self,
         domain: &TrustDomain,
+        keys: &Path,
     ) -> Result<Option<Authority>, Box<dyn std::error::Error>> {
         let Some((namespace, name)) = &self.issuer_secret else {
             return Ok(None);
         };
         let given = crate::kubernetes::issuer::read(&self.api.client()?, namespace, name).await?;
-        Ok(Some(Authority::given(domain, &given, SystemTime::now())?))
+        let now = SystemTime::now();
+        Ok(Some(Authority::given(domain, &given, Some(keys), now)?))
     }
 
     /// Connects a CA with its cluster, where that is asked for; gives who knows its service accounts.

@@ -28,6 +28,7 @@ mod treats;
 mod trust;
 mod who;
 mod whole;
+mod workload;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -228,6 +229,7 @@ impl Compiler {
         pass.check_mode(self.mode);
         pass.check_kubernetes();
         pass.check_trust();
+        pass.check_workload_api(self.mode);
         pass.check_telemetry();
         pass.check_limits();
         report.findings.append(&mut pass.found);
