@@ -23,8 +23,9 @@ use crate::tls::trust::Role;
 use crate::tls::{Identity, IdentityStore};
 
 use super::ca_client::Caller;
+use super::renewal::time_to_renewal;
 use super::request::new_exported_key;
-use super::{IdentityError, identity_of, is_member, shown_of, time_to_renewal};
+use super::{IdentityError, identity_of, is_member, shown_of};
 
 /// Before the proxy has a certificate there is nothing to prove the application's by.
 const LOOK: Duration = Duration::from_millis(200);
