@@ -1,5 +1,6 @@
 //! The socket of the CA: TLS, HTTP/2, limits, upkeep of certificates, graceful shutdown.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -304,6 +305,7 @@ async fn keep_fresh(
     shutdown: CancellationToken,
 ) {
     let mut bundles = service.authority.bundles();
+    let mut told = HashMap::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -311,12 +313,30 @@ async fn keep_fresh(
             // What signs may have changed with it.
             _ = bundles.changed() => {}
         }
+        alarm(&service, &mut told);
         let (service, identity) = (service.clone(), identity.clone());
         let work = move || refresh(&service, &identity, SystemTime::now());
         if let Err(error) = tokio::task::spawn_blocking(work).await {
             tracing::error!(target: "selvedge::ca", %error, "upkeep failed");
         }
     }
+}
+
+/// Says of each certificate when so much of its life is over, once. `told` is what was said, by what the
+/// certificate is called in logs.
+fn alarm(service: &CaService, told: &mut HashMap<String, u8>) {
+    let status = service.status(SystemTime::now());
+    for certificate in &status.certificates {
+        let Some(level) = certificate.alarm else {
+            continue;
+        };
+        let before = told.insert(certificate.sha256.clone(), level);
+        if before.is_none_or(|before| before < level) {
+            let (name, used) = (&certificate.name, certificate.used);
+            tracing::warn!(target: "selvedge::ca", certificate = %name, used, "so much of its life is over, in percent");
+        }
+    }
+    told.retain(|sha256, _| status.certificates.iter().any(|c| c.sha256 == *sha256));
 }
 
 /// Renews what is due. A failure leaves the old one in use and is tried again in a minute.

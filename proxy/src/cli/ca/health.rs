@@ -25,8 +25,8 @@ pub(super) async fn serve(address: SocketAddr, service: CaService) -> io::Result
 
 async fn answer(service: CaService, request: Request<Incoming>) -> Answer {
     match request.uri().path() {
-        "/live" | "/healthz" => text(StatusCode::OK, "live\n"),
-        "/ready" | "/readyz" => ready(&service.status(SystemTime::now())),
+        "/livez" => text(StatusCode::OK, "live\n"),
+        "/ready" => ready(&service.status(SystemTime::now())),
         "/metrics" => {
             let status = service.status(SystemTime::now());
             listen::metrics(exposition(&service, &status))
@@ -34,7 +34,7 @@ async fn answer(service: CaService, request: Request<Incoming>) -> Answer {
         "/jwks" => json(service.jwks()),
         "/bundle" => json(service.bundle_document()),
         _ => {
-            let told = "try /ready, /live, /metrics, /jwks or /bundle\n";
+            let told = "try /ready, /livez, /metrics, /jwks or /bundle\n";
             text(StatusCode::NOT_FOUND, told)
         }
     }
