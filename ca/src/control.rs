@@ -74,9 +74,9 @@ impl CaService {
     pub fn step(&self, step: Step, force: bool, now: SystemTime) -> Result<(), RotationError> {
         let authority = &self.authority;
         let holders = &self.records.holders;
-        let last_end = || holders.last_end();
+        let last_end = || holders.ends().all;
         match step {
-            Step::Prepare => authority.prepare(last_end, now)?,
+            Step::Prepare => authority.prepare(|| holders.ends(), now)?,
             Step::Activate => {
                 let ready = |bundle: &[u8; 32]| holders.readiness(bundle, now);
                 authority.activate(ready, last_end, now, force)?;
@@ -115,7 +115,10 @@ pub fn listen(dir: &Path, service: CaService) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(&path)?;
+    let listener = UnixListener::bind(&path).map_err(|error| {
+        // The system's limit for sockets is 107 bytes.
+        io::Error::other(format!("{}: {error}", path.display()))
+    })?;
     // The directory keeps others out already.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     tokio::spawn(async move {

@@ -10,6 +10,8 @@ use zeroize::Zeroizing;
 
 /// Largest file read, in bytes: a bundle of a few dozen certificates.
 const MAX_FILE: u64 = 64 * 1024;
+/// The end of the name of a file that is being written.
+pub(crate) const TEMPORARY: &str = ".tmp";
 /// How often a lock that another holds is tried.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
@@ -162,7 +164,7 @@ fn read(path: &Path, secret: bool) -> Result<Option<Zeroizing<String>>, DiskErro
 /// Writes `text` to `path` with permission bits `mode`: after a crash there is the old file or
 /// the new one. The caller holds the directory's [`lock`].
 pub(crate) fn write_whole(path: &Path, text: &str, mode: u32) -> Result<(), DiskError> {
-    let temporary = with_suffix(path, ".tmp");
+    let temporary = with_suffix(path, TEMPORARY);
     remove(&temporary)?;
     let write = || {
         let mut file = OpenOptions::new()
@@ -192,12 +194,16 @@ pub(crate) fn remove(path: &Path) -> Result<bool, DiskError> {
     }
 }
 
-/// Removes a directory, which must be empty but for its lock.
+/// Removes a directory. One with files in it that are none of ours is left as it is.
 pub(crate) fn remove_dir(path: &Path) -> Result<(), DiskError> {
     remove(&path.join(".lock"))?;
     match fs::remove_dir(path) {
         Ok(()) => sync_parent(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            tracing::warn!(target: "selvedge::ca", path = %path.display(), "kept, since something else is in it");
+            Ok(())
+        }
         Err(error) => Err(failed(path)(error)),
     }
 }

@@ -246,13 +246,14 @@ fn settle(dir: &Path, stem: &str) -> Result<(), AuthorityError> {
     Ok(())
 }
 
-/// Removes the files of a generation, the keys first.
+/// Removes the files of a generation, the keys first, and what a crash has left half written of them.
 pub(crate) fn remove(dir: &Path) -> Result<(), AuthorityError> {
-    disk::remove(&path_of(dir, jwt::STEM, "key"))?;
-    for stem in ["root", "intermediate"] {
-        for next in ["", ".next"] {
-            for kind in ["key", "pem"] {
-                disk::remove(&path_of(dir, &format!("{stem}{next}"), kind))?;
+    for kind in ["key", "pem"] {
+        for stem in [jwt::STEM, "root", "intermediate"] {
+            for next in ["", ".next"] {
+                let path = path_of(dir, &format!("{stem}{next}"), kind);
+                disk::remove(&disk::with_suffix(&path, disk::TEMPORARY))?;
+                disk::remove(&path)?;
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::log::Entry;
-use crate::rotation::Readiness;
+use crate::rotation::{Ends, Readiness};
 use crate::validity::unix_seconds;
 
 /// Most processes that are known one by one; of others only the end of their certificates is.
@@ -25,6 +25,8 @@ struct Inner {
     known: HashMap<Holder, Held>,
     /// When the last certificate ends that was ever issued to a workload.
     last_end: u64,
+    /// The same of those whose owners did not say which process they are, or were too many.
+    unnamed_end: u64,
 }
 
 /// One process of an identity.
@@ -65,30 +67,35 @@ impl Holders {
     pub fn issued(&self, entry: &Entry, now: SystemTime) {
         let mut inner = self.inner();
         inner.last_end = inner.last_end.max(entry.not_after);
-        if let Some(instance) = &entry.instance {
-            inner.hold(&entry.id, instance, entry.not_after, now);
+        let named = entry.instance.as_ref().is_some_and(|instance| {
+            inner
+                .hold(&entry.id, instance, entry.not_after, now)
+                .is_some()
+        });
+        if !named {
+            inner.unnamed_end = inner.unnamed_end.max(entry.not_after);
         }
     }
 
-    /// Takes note that a process has a bundle. `ends` is the end of the certificate it has shown.
-    pub fn acknowledged(
-        &self,
-        id: &str,
-        instance: &str,
-        bundle: [u8; 32],
-        ends: u64,
-        now: SystemTime,
-    ) {
-        let mut inner = self.inner();
-        if let Some(held) = inner.hold(id, instance, ends, now) {
+    /// Takes note that a process has a bundle. One that was never given a certificate is nobody.
+    pub fn acknowledged(&self, id: &str, instance: &str, bundle: [u8; 32]) {
+        let holder = Holder {
+            id: id.to_owned(),
+            instance: instance.to_owned(),
+        };
+        if let Some(held) = self.inner().known.get_mut(&holder) {
             held.bundle = Some(bundle);
         }
     }
 
-    /// When the last certificate ends that was ever issued.
+    /// When the last certificates end that were ever issued.
     #[must_use]
-    pub fn last_end(&self) -> u64 {
-        self.inner().last_end
+    pub fn ends(&self) -> Ends {
+        let inner = self.inner();
+        Ends {
+            all: inner.last_end,
+            unnamed: inner.unnamed_end,
+        }
     }
 
     /// How many there are, and how many do not have `bundle`.
@@ -170,7 +177,15 @@ mod tests {
     }
 
     fn issue(holders: &Holders, id: &str, instance: Option<&str>, not_after: u64) {
-        let entry = Entry {
+        holders.issued(&entry(id, instance, not_after), at(0));
+    }
+
+    fn issue_at(holders: &Holders, id: &str, instance: &str, not_after: u64, now: u64) {
+        holders.issued(&entry(id, Some(instance), not_after), at(now));
+    }
+
+    fn entry(id: &str, instance: Option<&str>, not_after: u64) -> Entry {
+        Entry {
             at: 0,
             kind: None,
             serial: String::new(),
@@ -183,8 +198,7 @@ mod tests {
             proof: String::new(),
             peer: None,
             instance: instance.map(str::to_owned),
-        };
-        holders.issued(&entry, at(0));
+        }
     }
 
     #[test]
@@ -195,14 +209,17 @@ mod tests {
         issue(&holders, "b", Some("1"), 200);
         // Who says not which process it is cannot say what it has, and is only waited out.
         issue(&holders, "c", None, 900);
-        assert_eq!(holders.last_end(), 900);
+        let (all, unnamed) = (900, 900);
+        assert_eq!(holders.ends(), Ends { all, unnamed });
         let count = |bundle: &[u8; 32], now| {
             let readiness = holders.readiness(bundle, at(now));
             (readiness.known, readiness.waiting)
         };
         assert_eq!(count(&OLD, 50), (3, 3));
-        holders.acknowledged("a", "1", OLD, 100, at(50));
-        holders.acknowledged("a", "2", NEW, 200, at(50));
+        holders.acknowledged("a", "1", OLD);
+        holders.acknowledged("a", "2", NEW);
+        // Nobody, of whom nothing is known.
+        holders.acknowledged("a", "9", NEW);
         assert_eq!(count(&NEW, 50), (3, 2));
         assert_eq!(count(&NEW, 101), (2, 1));
         let waiting = holders.waiting(&NEW, 10, at(101));
@@ -222,7 +239,10 @@ mod tests {
             issue(&holders, "a", Some(&n.to_string()), 100);
         }
         assert_eq!(holders.readiness(&OLD, at(0)).known, MAX_KNOWN);
-        holders.acknowledged("a", "new", OLD, 200, at(101));
+        // Whoever is too many cannot say what it has, and is waited out.
+        assert_eq!(holders.ends().unnamed, 100);
+        issue_at(&holders, "a", "new", 200, 101);
         assert_eq!(holders.readiness(&OLD, at(101)).known, 1);
+        assert_eq!(holders.ends().unnamed, 100);
     }
 }

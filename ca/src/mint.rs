@@ -18,6 +18,8 @@ use crate::service::{CERTIFICATES_AT_ONCE, CERTIFICATES_PER_SECOND, CaService, P
 
 /// Most audiences of a token. One is better: each can use it towards the others (JWT-SVID section 6.2).
 pub const AUDIENCES: usize = 16;
+/// All of them together in bytes: they are written down.
+const AUDIENCES_BYTES: usize = 1024;
 /// Longest audience in bytes.
 pub const AUDIENCE: usize = 255;
 /// Life of a token for which none is asked: whoever sees it can use it, so it is short.
@@ -88,7 +90,6 @@ impl MintService {
             target: "selvedge::ca",
             identity = %id,
             jti = token.jti,
-            audience = ?token.audience,
             peer = %peer.address,
             "token issued"
         );
@@ -105,9 +106,16 @@ struct Asked {
 impl Asked {
     fn read(request: MintRequest) -> Result<Self, String> {
         let MintRequest { audience, ttl } = request;
-        let fits = |one: &String| (1..=AUDIENCE).contains(&one.len());
-        if !(1..=AUDIENCES).contains(&audience.len()) || !audience.iter().all(fits) {
-            let why = format!("expected 1 to {AUDIENCES} audiences of 1 to {AUDIENCE} bytes");
+        let fits = |one: &String| {
+            (1..=AUDIENCE).contains(&one.len()) && !one.chars().any(char::is_control)
+        };
+        let all: usize = audience.iter().map(String::len).sum();
+        let few = (1..=AUDIENCES).contains(&audience.len()) && all <= AUDIENCES_BYTES;
+        if !few || !audience.iter().all(fits) {
+            let why = format!(
+                "expected 1 to {AUDIENCES} audiences of 1 to {AUDIENCE} bytes without control characters, \
+                 {AUDIENCES_BYTES} bytes in all"
+            );
             return Err(why);
         }
         let life = match Duration::from_secs(ttl.into()) {
@@ -168,7 +176,10 @@ mod tests {
         };
         let (long, longer) = ("a".repeat(AUDIENCE), "a".repeat(AUDIENCE + 1));
         assert_eq!(read(&["billing"], 0), Ok(300));
-        assert_eq!(read(&[&*long; AUDIENCES], 3600), Ok(3600));
+        assert_eq!(read(&[&*long; 4], 3600), Ok(3600));
+        assert_eq!(read(&["a"; AUDIENCES], 3600), Ok(3600));
+        assert!(read(&[&*long; 5], 3600).is_err());
+        assert!(read(&["bill\u{1}ing"], 0).is_err());
         for (audience, ttl) in [
             (&[][..], 0),
             (&[""], 0),

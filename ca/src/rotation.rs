@@ -31,6 +31,9 @@ pub(crate) enum Rotation {
         since: u64,
         /// By then every certificate has ended whose owner was not given the second root with it.
         all_known_by: u64,
+        /// The same of certificates whose owners cannot say what they have.
+        #[serde(default)]
+        unnamed_known_by: u64,
     },
     /// The second root signs; what the first one signed is still trusted.
     #[serde(rename_all = "camelCase")]
@@ -67,6 +70,15 @@ pub enum RotationError {
         /// When the step is safe in any case.
         ends: SystemTime,
     },
+    /// Owners of certificates who cannot say which bundle they have may not have the new one.
+    #[error(
+        "callers that cannot say which bundle they have hold certificates from before it until {}",
+        until(*.ends)
+    )]
+    Unnamed {
+        /// When the last of those ends.
+        ends: SystemTime,
+    },
     /// Certificates under the old root are still valid.
     #[error("certificates under the old root are valid until {}", until(*.ends))]
     Unexpired {
@@ -87,6 +99,15 @@ fn until(at: SystemTime) -> String {
     let at = rcgen::date_time_ymd(1970, 1, 1) + seconds;
     let (hour, minute, second) = at.to_hms();
     format!("{} {hour:02}:{minute:02}:{second:02} UTC", at.date())
+}
+
+/// When the last certificate ends that was issued so far, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Of all.
+    pub all: u64,
+    /// Of those whose owners did not say which process they are, or were too many to remember.
+    pub unnamed: u64,
 }
 
 /// What is known of the proxies when a step is asked for.
@@ -193,7 +214,7 @@ impl Rotation {
     pub(crate) fn prepare(
         &self,
         next: String,
-        all_known_by: u64,
+        ends: Ends,
         now: SystemTime,
     ) -> Result<Self, RotationError> {
         let Self::Steady { signing } = self else {
@@ -204,8 +225,19 @@ impl Rotation {
             signing: signing.clone(),
             next,
             since: unix_seconds(now).unwrap_or(0),
-            all_known_by,
+            all_known_by: ends.all,
+            unnamed_known_by: ends.unnamed,
         })
+    }
+
+    /// When certificates end whose owners cannot say whether they know the second root.
+    pub(crate) const fn unnamed_known_by(&self) -> u64 {
+        match self {
+            Self::Prepared {
+                unnamed_known_by, ..
+            } => *unnamed_known_by,
+            _ => 0,
+        }
     }
 
     /// The new root signs: once all have its certificate, or whoever might not have it has none of ours.
@@ -220,12 +252,17 @@ impl Rotation {
             signing,
             next,
             all_known_by,
+            unnamed_known_by,
             ..
         } = self
         else {
             return Err(self.refuse("only what is prepared can be activated"));
         };
         let seconds = unix_seconds(now).unwrap_or(0);
+        if !force && seconds <= *unnamed_known_by {
+            let ends = UNIX_EPOCH + Duration::from_secs(*unnamed_known_by);
+            return Err(RotationError::Unnamed { ends });
+        }
         if !force && readiness.waiting > 0 && seconds <= *all_known_by {
             return Err(RotationError::Unacknowledged {
                 waiting: readiness.waiting,
@@ -325,14 +362,19 @@ mod tests {
 
     fn prepared() -> Rotation {
         let steady = steady();
-        steady.prepare(steady.unused(), 500, at(100)).unwrap()
+        let ends = Ends {
+            all: 500,
+            unnamed: 0,
+        };
+        steady.prepare(steady.unused(), ends, at(100)).unwrap()
     }
 
     #[test]
     fn the_steps_come_one_after_the_other() {
         let activated = prepared().activate(ALL, 900, at(200), false).unwrap();
         assert_eq!((activated.signing(), activated.other()), ("1", Some(".")));
-        assert!(activated.prepare("2".into(), 0, at(300)).is_err());
+        let ends = Ends { all: 0, unnamed: 0 };
+        assert!(activated.prepare("2".into(), ends, at(300)).is_err());
         assert!(activated.activate(ALL, 0, at(300), true).is_err());
         let early = activated.retire(at(900), false);
         assert!(matches!(early, Err(RotationError::Unexpired { .. })));
@@ -353,6 +395,19 @@ mod tests {
         assert_eq!(told, want);
         assert!(prepared().activate(SOME, 900, at(501), false).is_ok());
         assert!(prepared().activate(SOME, 900, at(101), true).is_ok());
+    }
+
+    #[test]
+    fn who_cannot_say_what_it_has_is_waited_out() {
+        let ends = Ends {
+            all: 500,
+            unnamed: 400,
+        };
+        let prepared = steady().prepare("1".into(), ends, at(100)).unwrap();
+        let waits = prepared.activate(ALL, 900, at(400), false);
+        assert!(matches!(waits, Err(RotationError::Unnamed { .. })));
+        assert!(prepared.activate(ALL, 900, at(401), false).is_ok());
+        assert!(prepared.activate(ALL, 900, at(101), true).is_ok());
     }
 
     #[test]

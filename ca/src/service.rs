@@ -29,7 +29,7 @@ use crate::token::TokenStore;
 /// Calls per second that one address may make.
 pub const CALLS_PER_SECOND: u32 = 500;
 /// Certificates per second for one identity, which may be that of many processes.
-pub const CERTIFICATES_PER_SECOND: u32 = 100;
+pub const CERTIFICATES_PER_SECOND: u32 = 50;
 /// Certificates at once for one identity: all processes of a large workload may start together.
 pub const CERTIFICATES_AT_ONCE: u32 = 1000;
 

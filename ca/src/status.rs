@@ -91,7 +91,10 @@ impl CaService {
         let seconds = unix_seconds(now).unwrap_or(0);
         let (next, acknowledged) = match rotation {
             Rotation::Steady { .. } => (None, false),
-            Rotation::Prepared { .. } => (Some("activate"), readiness.waiting == 0),
+            Rotation::Prepared { .. } => {
+                let unnamed = seconds <= rotation.unnamed_known_by();
+                (Some("activate"), readiness.waiting == 0 && !unnamed)
+            }
             Rotation::Activated { .. } => (Some("retire"), false),
         };
         let times = rotation.times();

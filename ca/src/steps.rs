@@ -7,24 +7,24 @@ use std::time::SystemTime;
 use crate::authority::{Authority, AuthorityError, State};
 use crate::disk;
 use crate::generation::{self, Generation};
-use crate::rotation::{FIRST, Readiness, Rotation, RotationError};
+use crate::rotation::{Ends, FIRST, Readiness, Rotation, RotationError};
 
 impl Authority {
     /// Makes the next root with its intermediate and has it trusted, but signs nothing with it yet.
-    /// `all_known_by` (seconds since 1970) is when the last certificate ends that was issued so far.
+    /// `ends` is when the last certificates end that were issued so far.
     ///
     /// # Errors
     /// When a rotation is under way, the root is kept elsewhere, or the disk fails.
     pub fn prepare(
         &self,
-        all_known_by: impl FnOnce() -> u64,
+        ends: impl FnOnce() -> Ends,
         now: SystemTime,
     ) -> Result<(), RotationError> {
         let (_turn, dir) = self.change()?;
         let _lock = disk::lock(dir).map_err(AuthorityError::from)?;
         let state = self.state.load_full();
         let name = state.rotation.unused();
-        let rotation = state.rotation.prepare(name.clone(), all_known_by(), now)?;
+        let rotation = state.rotation.prepare(name.clone(), ends(), now)?;
         let at = Rotation::place(dir, &name);
         disk::private_dir(&at).map_err(AuthorityError::from)?;
         // Left from a step that was interrupted before it was written.

@@ -154,7 +154,7 @@ impl Follower {
             return false;
         }
         let holders = &self.service.records.holders;
-        holders.acknowledged(&self.id, instance, sha256, self.ends, SystemTime::now());
+        holders.acknowledged(&self.id, instance, sha256);
         true
     }
 }

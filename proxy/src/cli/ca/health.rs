@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
@@ -58,6 +58,11 @@ fn ready(status: &Status) -> Answer {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Named {
     certificate: String,
 }
@@ -78,18 +83,20 @@ fn exposition(service: &CaService, status: &Status) -> String {
     let mut registry = Registry::with_prefix("selvedge_ca");
     let tally = service.tally();
     let count = |cell: &AtomicU64| ConstCounter::new(cell.load(Relaxed));
-    let refused = registry.sub_registry_with_label(("outcome".into(), "issued".into()));
-    let help = "Certificate requests by their outcome";
-    refused.register("requests", help, count(&tally.issued));
+    let requests = Family::<Outcome, Counter>::default();
     for (outcome, cell) in [
+        ("issued", &tally.issued),
         ("unattested", &tally.unattested),
         ("refused", &tally.refused),
         ("limited", &tally.limited),
         ("failed", &tally.failed),
     ] {
-        let refused = registry.sub_registry_with_label(("outcome".into(), outcome.into()));
-        refused.register("requests", help, count(cell));
+        requests
+            .get_or_create(&Outcome { outcome })
+            .inc_by(cell.load(Relaxed));
     }
+    let help = "Certificate requests by their outcome";
+    registry.register("requests", help, requests);
     let help = "JWT-SVIDs that were given to workloads";
     registry.register("tokens", help, count(&tally.minted));
     certificates(&mut registry, status);
