@@ -78,6 +78,9 @@ pub enum AttestError {
     /// The certificate does not chain to this authority, is out of its life, or not for clients.
     #[error("the certificate is not valid: {0}")]
     Certificate(String),
+    /// The certificate, or one that it hangs on, is in a list of those that count no more.
+    #[error("the certificate is revoked")]
+    Revoked,
     /// The certificate has no URI name, several, or one that is not a SPIFFE ID.
     #[error("the certificate does not have exactly one SPIFFE ID")]
     Names,
@@ -175,6 +178,12 @@ pub(crate) fn certificate(
         .verifier()
         .verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(at))
         .map_err(|error| AttestError::Certificate(error.to_string()))?;
+    for shown in shown {
+        let certificate = parse(shown).map_err(|_| AttestError::Names)?;
+        if authority.revoked.holds(&certificate) {
+            return Err(AttestError::Revoked);
+        }
+    }
     let certificate = parse(leaf).map_err(|_| AttestError::Names)?;
     // Exactly one (SPIFFE X509-SVID section 2).
     let [uri] = uri_names(&certificate).ok_or(AttestError::Names)?[..] else {

@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest::{SHA256, digest};
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
@@ -15,11 +14,13 @@ use rustls_pki_types::CertificateDer;
 use selvedge_contract::identity::TrustDomain;
 use tokio::sync::watch;
 
+use crate::bundle::Bundle;
 use crate::disk::{self, DiskError};
 use crate::generation::Generation;
 use crate::given::Given;
 use crate::issue::Lives;
 use crate::jwt::{self, JwtKey};
+use crate::revoked::Revoked;
 use crate::rotation::{FIRST, Rotation};
 use crate::signer::{AuthorityCertificate, Signer};
 use crate::steps;
@@ -47,47 +48,17 @@ pub enum AuthorityError {
         /// What is wrong with it.
         flaw: Flaw,
     },
+    /// Roots from elsewhere that do not have the one in force.
+    #[error(
+        "the roots that are given have not the one in force: give both, until the last certificate under it has ended"
+    )]
+    NoOverlap,
     /// New keys or certificates cannot be made.
     #[error("cannot make a certificate: {0}")]
     Make(Flaw),
     /// The TLS library does not accept the root.
     #[error("the TLS library does not accept the root: {0}")]
     Verifier(String),
-}
-
-/// The roots that are trusted: what a peer needs in order to verify this trust domain.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Bundle {
-    /// PEM; the root that signs comes first.
-    pub pem: Arc<str>,
-    /// Keys that sign JWT-SVIDs, as a JWK set; the one that signs comes first.
-    pub jwks: Arc<str>,
-    /// SHA-256 of `pem` followed by `jwks`, by which proxies say what they have.
-    pub sha256: [u8; 32],
-}
-
-impl std::fmt::Debug for Bundle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Bundle({})", crate::signer::hex(&self.sha256))
-    }
-}
-
-impl Bundle {
-    fn of<'a>(
-        roots: impl Iterator<Item = &'a AuthorityCertificate>,
-        keys: impl Iterator<Item = &'a JwtKey>,
-    ) -> Self {
-        let pem: String = roots.map(|root| root.pem.as_str()).collect();
-        let jwks = jwt::set(keys, "jwt-svid");
-        let mut sha256 = [0; 32];
-        let both = [pem.as_bytes(), jwks.as_bytes()].concat();
-        sha256.copy_from_slice(digest(&SHA256, &both).as_ref());
-        Self {
-            pem: pem.into(),
-            jwks: jwks.into(),
-            sha256,
-        }
-    }
 }
 
 /// What is so at one moment; replaced as a whole.
@@ -141,6 +112,8 @@ impl State {
 pub struct Authority {
     trust_domain: TrustDomain,
     pub(crate) lives: Lives,
+    /// Certificates of callers that count no more.
+    pub revoked: Revoked,
     /// `None`: it lives in memory, or was given.
     pub(crate) dir: Option<PathBuf>,
     pub(crate) state: ArcSwap<State>,
@@ -180,13 +153,22 @@ impl Authority {
         disk::private_dir(dir)?;
         let _lock = disk::lock(dir)?;
         let rotation = Rotation::load(dir)?;
+        let others = Rotation::is_written(dir) || steps::any(dir)?;
         let load = |name: &str| {
             let at = Rotation::place(dir, name);
-            // Only the first may be made: another is there already, or was lost.
-            if name != FIRST && !at.join("root.pem").exists() {
-                return Err(AuthorityError::Missing { path: at });
+            // Only the very first may be made: others are there already, or were lost.
+            let made = at.join("root.pem").exists();
+            if !made && (name != FIRST || others) {
+                let path = at.join("root.pem");
+                return Err(AuthorityError::Missing { path });
             }
-            Generation::create_or_load(&at, trust_domain, now).map(Arc::new)
+            // What is only trusted any more may have an intermediate that has ended.
+            let old = name != rotation.signing() && rotation.is_activated();
+            let loaded = match old {
+                true => Generation::load_old(&at, trust_domain, now),
+                false => Generation::create_or_load(&at, trust_domain, now),
+            };
+            loaded.map(Arc::new)
         };
         let signing = load(rotation.signing())?;
         let other = rotation.other().map(load).transpose()?;
@@ -238,6 +220,7 @@ impl Authority {
         Self {
             trust_domain: trust_domain.clone(),
             lives: Lives::default(),
+            revoked: Revoked::default(),
             dir,
             told: watch::Sender::new(state.bundle.clone()),
             state: ArcSwap::from_pointee(state),
@@ -264,10 +247,22 @@ impl Authority {
         let next = Generation::given(given, jwt, &self.trust_domain, now)?;
         let same = next.roots == present.signing.roots
             && next.signer().certificate == present.signing.signer().certificate;
-        if !same {
-            self.put(present.rotation.clone(), Arc::new(next), None)?;
+        if same {
+            return Ok(false);
         }
-        Ok(!same)
+        let (old, new) = (&present.signing, &next);
+        // Whoever has a certificate under the root in force is cut off without it.
+        if old.root().is_some_and(|root| !new.roots.contains(root)) {
+            return Err(AuthorityError::NoOverlap);
+        }
+        // First the root, then what it signs: proxies are told of it meanwhile.
+        if new.root().is_some_and(|root| !old.roots.contains(root)) {
+            let both = old.trusting(&next.roots);
+            self.put(present.rotation.clone(), Arc::new(both), None)?;
+            return Ok(true);
+        }
+        self.put(present.rotation.clone(), Arc::new(next), None)?;
+        Ok(true)
     }
 
     /// The trust domain this authority signs for.
@@ -336,6 +331,7 @@ impl Authority {
     /// # Errors
     /// As [`Self::create_or_load`]; the present intermediate then stays in use.
     pub fn renew_if_due(&self, now: SystemTime) -> Result<bool, AuthorityError> {
+        let _turn = self.write();
         let _lock = self.dir.as_deref().map(disk::lock).transpose()?;
         let state = self.state.load_full();
         let mut renewed = state.signing.renew_if_due(&self.trust_domain, now)?;
@@ -390,19 +386,4 @@ impl Authority {
     pub(crate) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         self.state.load().verifier.clone()
     }
-}
-
-/// The bundle of the CA whose directory is `dir`, whether it runs or not: PEM.
-///
-/// # Errors
-/// When its files cannot be read, or are not there.
-pub fn bundle_in(dir: &Path) -> Result<String, AuthorityError> {
-    let rotation = Rotation::load(dir)?;
-    let mut bundle = String::new();
-    for name in std::iter::once(rotation.signing()).chain(rotation.other()) {
-        let path = Rotation::place(dir, name).join("root.pem");
-        let roots = disk::read_public(&path)?.ok_or(AuthorityError::Missing { path })?;
-        bundle.push_str(&roots);
-    }
-    Ok(bundle)
 }

@@ -33,16 +33,34 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
+    /// One that signs nothing any more: its intermediate may have ended.
+    pub(crate) fn load_old(
+        dir: &Path,
+        domain: &TrustDomain,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
+        Self::load(dir, domain, now, true)
+    }
+
     /// Loads the files from `dir`, or makes them where there are none.
     pub(crate) fn create_or_load(
         dir: &Path,
         domain: &TrustDomain,
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
+        Self::load(dir, domain, now, false)
+    }
+
+    fn load(
+        dir: &Path,
+        domain: &TrustDomain,
+        now: SystemTime,
+        old: bool,
+    ) -> Result<Self, AuthorityError> {
         settle(dir, "root")?;
         settle(dir, "intermediate")?;
         let roots = load_or_create_roots(dir, domain, now)?;
-        let intermediate = load_or_renew(dir, domain, &roots, now)?;
+        let intermediate = load_or_renew(dir, domain, &roots, now, old)?;
         Ok(Self {
             roots,
             intermediate: ArcSwap::from_pointee(intermediate),
@@ -81,6 +99,22 @@ impl Generation {
         })
     }
 
+    /// The same, with more roots that are trusted.
+    pub(crate) fn trusting(&self, more: &[AuthorityCertificate]) -> Self {
+        let mut roots = self.roots.clone();
+        for root in more {
+            if !roots.contains(root) {
+                roots.push(root.clone());
+            }
+        }
+        Self {
+            roots,
+            intermediate: ArcSwap::new(self.signer()),
+            root_key: RootKey::Elsewhere,
+            jwt: self.jwt.clone(),
+        }
+    }
+
     /// What signs leaves at this moment.
     pub(crate) fn signer(&self) -> Arc<Signer> {
         self.intermediate.load_full()
@@ -109,7 +143,7 @@ impl Generation {
                 .map_err(AuthorityError::Make)?,
             RootKey::Disk(dir) => {
                 settle(dir, "intermediate")?;
-                load_or_renew(dir, domain, &self.roots, now)?
+                load_or_renew(dir, domain, &self.roots, now, false)?
             }
         };
         let changed = next.certificate != present.certificate;
@@ -179,6 +213,7 @@ fn load_or_renew(
     domain: &TrustDomain,
     roots: &[AuthorityCertificate],
     now: SystemTime,
+    old: bool,
 ) -> Result<Signer, AuthorityError> {
     let path = path_of(dir, "intermediate", "pem");
     let key_path = path_of(dir, "intermediate", "key");
@@ -203,6 +238,7 @@ fn load_or_renew(
             create_intermediate(dir, domain, &root, now)
         }
         (Ok(()), _) => Ok(signer),
+        (Err(Flaw::Expired), _) if old => Ok(signer),
         (Err(flaw), _) => Err(at(&path)(flaw)),
     }
 }

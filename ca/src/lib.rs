@@ -3,6 +3,7 @@
 //! One direction only: `server` → `service` → `attest`, `issue` → `authority` → `signer`, `disk`.
 //!
 //! - [`authority`]: what signs at this moment, and what is trusted.
+//! - [`bundle`]: what is trusted, as proxies are given it.
 //! - `generation`: one root with its intermediate: created, loaded, renewed.
 //! - [`given`]: an intermediate that was made elsewhere.
 //! - [`rotation`]: how a root is replaced: the states and their rules; `steps`: what each step does.
@@ -14,6 +15,7 @@
 //! - [`token`]: one-use join tokens, shared between processes through a directory.
 //! - [`attest`]: what a caller shows (token, certificate) becomes a SPIFFE ID, or nothing.
 //! - [`records`]: both of these together.
+//! - [`revoked`]: certificates that count no more before their end.
 //! - [`review`]: a token of the platform's (a Kubernetes service account's), for which the platform vouches.
 //! - [`path_template`]: from the claims of a token to an identity.
 //! - [`service`]: the gRPC call: limit, attest, issue, log.
@@ -25,12 +27,15 @@
 //! - `csr`: a certificate request, reduced to the public key that signed it.
 //! - `validity`: certificate times in whole seconds.
 //! - `tls`: the CA's own TLS identity and how it is replaced while serving.
+//! - `crowd`: connections and streams of each address.
 //! - `limit`: calls per second for each address and identity.
 //! - `disk`: private files, written whole or not at all.
 
 pub mod attest;
 pub mod authority;
+pub mod bundle;
 pub mod control;
+mod crowd;
 mod csr;
 mod disk;
 mod document;
@@ -45,6 +50,7 @@ pub mod mint;
 pub mod path_template;
 pub mod records;
 pub mod review;
+pub mod revoked;
 pub mod rotation;
 pub mod server;
 pub mod service;
@@ -56,7 +62,8 @@ pub mod token;
 pub mod trust;
 mod validity;
 
-pub use authority::{Authority, AuthorityError, Bundle};
+pub use authority::{Authority, AuthorityError};
+pub use bundle::Bundle;
 pub use csr::CsrError;
 pub use disk::DiskError;
 pub use given::Given;

@@ -140,6 +140,11 @@ impl Rotation {
         Err(damaged())
     }
 
+    /// Whether one was ever written in `dir`.
+    pub(crate) fn is_written(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
     pub(crate) fn save(&self, dir: &Path) -> Result<(), AuthorityError> {
         let path = dir.join(FILE);
         let text = serde_json::to_string_pretty(self).map_err(|_| AuthorityError::File {
@@ -157,6 +162,11 @@ impl Rotation {
             Self::Prepared { .. } => "prepared",
             Self::Activated { .. } => "activated",
         }
+    }
+
+    /// Whether the new root signs, and the old one is only trusted.
+    pub(crate) const fn is_activated(&self) -> bool {
+        matches!(self, Self::Activated { .. })
     }
 
     /// The generation that signs.

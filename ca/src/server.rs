@@ -26,6 +26,7 @@ use tonic::codegen::Service;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use crate::crowd::{Counted, Crowd};
 use crate::issue::IssueError;
 use crate::mint::MintService;
 use crate::service::{CaService, Peer};
@@ -56,6 +57,10 @@ const MAX_HELD: usize = 1024;
 const WINDOW: u32 = 64 * 1024;
 /// How often a silent connection is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Most connections of one address: those who come and go need one each, for a moment.
+const OF_ONE: u32 = 128;
+/// A connection has made a call by then.
+const FIRST_CALL: Duration = Duration::from_secs(10);
 /// How long open calls may go on after shutdown or the connection's age.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often certificates and tokens are looked at. By the wall clock, so that a suspended
@@ -95,6 +100,7 @@ pub async fn serve(
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let calls = Calls::new(&service, &shutdown);
+    let addresses = Crowd::new(OF_ONE);
     let tasks = TaskTracker::new();
     tasks.spawn(keep_fresh(service.clone(), identity, shutdown.clone()));
     loop {
@@ -110,10 +116,13 @@ pub async fn serve(
             (Ok((stream, address)), permit) => {
                 // Answers are small and at once: waiting to fill a packet would cost 40 ms each.
                 let _ = stream.set_nodelay(true);
+                let Some(counted) = addresses.admit(address.ip()) else {
+                    continue;
+                };
                 let connection = Connection {
                     address,
                     calls: calls.clone(),
-                    line: Line::new(permit.ok()),
+                    line: Line::new(permit.ok().map(|permit| (permit, counted))),
                     shutdown: shutdown.clone(),
                 };
                 tasks.spawn(connection.run(acceptor.clone(), stream));
@@ -137,15 +146,20 @@ pub(crate) struct Line(Arc<LineState>);
 #[derive(Debug)]
 struct LineState {
     /// Among those who come and go; given back by who stays.
-    place: Mutex<Option<OwnedSemaphorePermit>>,
+    place: Mutex<Option<Place>>,
+    called: AtomicBool,
     follows: AtomicBool,
     over: CancellationToken,
 }
 
+/// One of all, and one of the address's.
+type Place = (OwnedSemaphorePermit, Counted);
+
 impl Line {
-    fn new(place: Option<OwnedSemaphorePermit>) -> Self {
+    fn new(place: Option<Place>) -> Self {
         Self(Arc::new(LineState {
             place: Mutex::new(place),
+            called: AtomicBool::new(false),
             follows: AtomicBool::new(false),
             over: CancellationToken::new(),
         }))
@@ -169,7 +183,11 @@ impl Line {
     /// Returns when the connection has been there for long enough.
     async fn over(&self) {
         let old = async {
-            sleep(CONNECTION_AGE).await;
+            sleep(FIRST_CALL).await;
+            if !self.0.called.load(Relaxed) {
+                return;
+            }
+            sleep(CONNECTION_AGE.saturating_sub(FIRST_CALL)).await;
             if self.0.follows.load(Relaxed) {
                 std::future::pending::<()>().await;
             }
@@ -266,6 +284,7 @@ impl Connection {
         };
         let (calls, line) = (self.calls, self.line.clone());
         let answer = service_fn(move |mut request: http::Request<Incoming>| {
+            line.0.called.store(true, Relaxed);
             request.extensions_mut().insert(peer.clone());
             request.extensions_mut().insert(line.clone());
             calls.clone().answer(request)

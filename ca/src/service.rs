@@ -25,6 +25,7 @@ use crate::records::{Owner, Records};
 use crate::review::{ReviewError, Reviewer};
 use crate::tls::ServerIdentity;
 use crate::token::TokenStore;
+use crate::trust::MAX_FOLLOWERS;
 
 /// Calls per second that one address may make.
 pub const CALLS_PER_SECOND: u32 = 500;
@@ -46,6 +47,8 @@ pub struct CaService {
     pub(crate) records: Arc<Records>,
     limiter: Arc<Limiter<IpAddr>>,
     budgets: Arc<Limiter<SpiffeId>>,
+    /// Most proxies that follow the bundle.
+    pub(crate) followers: usize,
     /// What was decided, for whoever counts.
     pub(crate) tally: Arc<Tally>,
 }
@@ -123,8 +126,16 @@ impl CaService {
             records: Arc::default(),
             limiter: Arc::new(Limiter::new(CALLS_PER_SECOND, CALLS_PER_SECOND)),
             budgets: Arc::new(Limiter::new(CERTIFICATES_PER_SECOND, CERTIFICATES_AT_ONCE)),
+            followers: MAX_FOLLOWERS,
             tally: Arc::default(),
         }
+    }
+
+    /// Lets so many proxies follow the bundle at a time, where files are few.
+    #[must_use]
+    pub fn with_followers(mut self, most: usize) -> Self {
+        self.followers = most.min(MAX_FOLLOWERS);
+        self
     }
 
     /// Writes down what is issued, instead of only remembering it.

@@ -23,7 +23,7 @@ impl Authority {
         let (_turn, dir) = self.change()?;
         let _lock = disk::lock(dir).map_err(AuthorityError::from)?;
         let state = self.state.load_full();
-        let name = state.rotation.unused();
+        let name = unused(dir, &state.rotation);
         let rotation = state.rotation.prepare(name.clone(), ends(), now)?;
         let at = Rotation::place(dir, &name);
         disk::private_dir(&at).map_err(AuthorityError::from)?;
@@ -84,12 +84,12 @@ impl Authority {
         let (_turn, dir) = self.change()?;
         let state = self.state.load_full();
         let (rotation, dropped) = state.rotation.abort(new_ends(), now)?;
-        if dropped.is_none() {
+        let Some(dropped) = dropped else {
             return Ok(self.swap(dir, rotation, &state)?);
-        }
+        };
         rotation.save(dir)?;
         self.put(rotation.clone(), state.signing.clone(), None)?;
-        sweep(dir, &rotation)?;
+        drop_generation(&Rotation::place(dir, &dropped))?;
         Ok(())
     }
 
@@ -111,18 +111,51 @@ impl Authority {
     }
 }
 
-/// Removes generations that nothing refers to: retired ones, and what an interrupted step left.
+/// Whether there is a generation besides the first.
+pub(crate) fn any(dir: &Path) -> Result<bool, AuthorityError> {
+    let names = disk::names(dir)?;
+    let numbered = names.iter().filter(|name| name.parse::<u32>().is_ok());
+    Ok(numbered
+        .into_iter()
+        .any(|name| dir.join(name).join("root.pem").exists()))
+}
+
+/// A name for a generation that is none yet, known or not.
+fn unused(dir: &Path, rotation: &Rotation) -> String {
+    let first: u32 = rotation.unused().parse().unwrap_or(1);
+    let mut numbers = first..;
+    let free = numbers.find(|number| !dir.join(number.to_string()).join("root.pem").exists());
+    free.unwrap_or(first).to_string()
+}
+
+/// Removes generations that were retired: those before the one that signs. What comes after it and is not
+/// known is kept: it may be what signs, and the file that says so lost or old.
 pub(crate) fn sweep(dir: &Path, rotation: &Rotation) -> Result<(), AuthorityError> {
     let used = |name: &str| rotation.signing() == name || rotation.other() == Some(name);
+    let signing: u32 = rotation.signing().parse().unwrap_or(0);
     if !used(FIRST) {
         generation::remove(dir)?;
     }
     for name in disk::names(dir)? {
-        if name.parse::<u32>().is_ok() && !used(&name) {
-            let gone = dir.join(&name);
-            generation::remove(&gone)?;
-            disk::remove_dir(&gone)?;
+        let Ok(number) = name.parse::<u32>() else {
+            continue;
+        };
+        if used(&name) {
+            continue;
+        }
+        let place = dir.join(&name);
+        if number < signing || !place.join("root.pem").exists() {
+            drop_generation(&place)?;
+        } else {
+            let path = place.display();
+            tracing::warn!(target: "selvedge::ca", %path, "a root that rotation.json does not know");
         }
     }
+    Ok(())
+}
+
+fn drop_generation(place: &Path) -> Result<(), AuthorityError> {
+    generation::remove(place)?;
+    disk::remove_dir(place)?;
     Ok(())
 }

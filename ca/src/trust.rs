@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::attest::certificate;
+use crate::crowd::{Counted, Crowd};
 use crate::holders::is_instance;
 use crate::server::{CALL_TIMEOUT, Line};
 use crate::service::{CaService, Peer};
@@ -22,21 +23,25 @@ use crate::validity::unix_seconds;
 pub const MAX_FOLLOWERS: usize = 20_000;
 /// Most messages of one follower, which has one certificate: nobody changes bundles that often.
 const MAX_MESSAGES: usize = 1_000;
+/// Most followers of one address: those of a machine's pods may all have its own.
+const OF_ONE: u32 = 256;
 
 /// Serves [`Trust`] for `service`; a clone shares everything.
 #[derive(Debug, Clone)]
 pub(crate) struct TrustService {
     service: CaService,
     places: Arc<Semaphore>,
+    addresses: Crowd,
     shutdown: CancellationToken,
 }
 
 impl TrustService {
     pub(crate) fn new(service: CaService, shutdown: CancellationToken) -> Self {
-        let places = Arc::new(Semaphore::new(MAX_FOLLOWERS));
+        let places = Arc::new(Semaphore::new(service.followers));
         Self {
             service,
             places,
+            addresses: Crowd::new(OF_ONE),
             shutdown,
         }
     }
@@ -69,6 +74,7 @@ impl Trust for TrustService {
             .clone()
             .try_acquire_owned()
             .map_err(|_| full())?;
+        let counted = self.addresses.admit(peer.address.ip()).ok_or_else(full)?;
         // It stays, so it must not take the place of those who come and go.
         if !line.follows() {
             return Err(Status::already_exists("this connection follows already"));
@@ -80,7 +86,7 @@ impl Trust for TrustService {
             ends,
             instance: None,
             answers,
-            _place: place,
+            _place: (place, counted),
         };
         let shutdown = self.shutdown.clone();
         tokio::spawn(async move {
@@ -101,7 +107,7 @@ struct Follower {
     ends: u64,
     instance: Option<String>,
     answers: mpsc::Sender<Result<Bundle, Status>>,
-    _place: OwnedSemaphorePermit,
+    _place: (OwnedSemaphorePermit, Counted),
 }
 
 impl Follower {

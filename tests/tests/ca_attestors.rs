@@ -162,6 +162,14 @@ fn refused(stage: &Stage) -> Vec<(&'static str, String)> {
             ci(&|c| c["ref"] = json!("refs/heads/evil")),
         ),
         (
+            "claim with a word of it",
+            ci(&|c| c["ref"] = json!("x refs/heads/main")),
+        ),
+        (
+            "claim with an item of it",
+            ci(&|c| c["ref"] = json!(["refs/heads/main"])),
+        ),
+        (
             "claim missing",
             ci(&|c| drop(c.as_object_mut().unwrap().remove("owner"))),
         ),
@@ -175,6 +183,13 @@ fn refused(stage: &Stage) -> Vec<(&'static str, String)> {
             ci(&|c| c["owner"] = json!(["acme"])),
         ),
     ];
+    cases.extend(forged(stage));
+    cases
+}
+
+/// Signed by nobody, by anybody, or by its issuer over something else.
+fn forged(stage: &Stage) -> Vec<(&'static str, String)> {
+    let mut cases = Vec::new();
     // Without a signature, and with one that anybody can make.
     let payload = B64.encode(account().to_string());
     for alg in ["none", "None", "HS256"] {

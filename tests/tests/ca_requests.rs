@@ -4,6 +4,10 @@
 use std::path::Path;
 use std::process::Command;
 
+use rcgen::{
+    CertificateRevocationListParams, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
+    date_time_ymd,
+};
 use selvedge_contract::sign::{Bundle, Held, IstioCertificateRequest, TrustClient};
 use selvedge_tests::authority::CaProcess;
 use selvedge_tests::ca_client::{Client, Shown, runtime};
@@ -220,6 +224,10 @@ fn the_bundle_is_followed_by_whoever_is_known_and_says_what_it_has() {
         instance: instance.to_owned(),
         sha256: vec![7; bytes],
     };
+    // Nobody speaks for processes that were never given a certificate.
+    let phantom = vec![held("phantom", 32)];
+    let _ = runtime.block_on(follow(&client, phantom, 1)).unwrap();
+    assert_eq!(ca.status()["proxies"], 0);
     for odd in [
         vec![held("a", 31)],
         vec![held("", 32)],
@@ -232,6 +240,64 @@ fn the_bundle_is_followed_by_whoever_is_known_and_says_what_it_has() {
     }
     // Two on one connection would be one too many.
     assert_eq!(ca.status()["rotation"]["phase"], "steady");
+}
+
+/// A list by the CA's intermediate with this certificate (PEM) in it.
+fn revoking(ca: &CaProcess, leaf: &str) -> String {
+    let read = |name: &str| std::fs::read_to_string(ca.keys().join(name)).unwrap();
+    let key = KeyPair::from_pem(&read("intermediate.key")).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&read("intermediate.pem"), key).unwrap();
+    let (_, pem) = parse_x509_pem(leaf.as_bytes()).unwrap();
+    let serial = pem.parse_x509().unwrap().raw_serial().to_vec();
+    let revoked = RevokedCertParams {
+        serial_number: SerialNumber::from_slice(&serial),
+        revocation_time: date_time_ymd(2026, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2026, 1, 1),
+        next_update: date_time_ymd(2026, 1, 2),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: vec![revoked],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    list.signed_by(&issuer).unwrap().pem().unwrap()
+}
+
+#[test]
+fn whoever_is_revoked_is_given_nothing_more() {
+    // Or its holder would exchange it for one that is in no list.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("crl.pem");
+    let first = CaProcess::start(&[]);
+    std::fs::write(&file, revoking(&first, &first.bundle())).unwrap();
+    let ca = CaProcess::start(&["--crl", &file.display().to_string()]);
+    let (stays, _) = joined(&ca);
+    let (goes, shown) = joined(&ca);
+    let _ = goes.request().unwrap();
+    let next = dir.path().join("next.pem");
+    std::fs::write(&next, revoking(&ca, &shown.chain[0])).unwrap();
+    std::fs::rename(next, &file).unwrap();
+    selvedge_tests::control_plane::until("revocation", || {
+        let log = ca.process().log();
+        let taken = log
+            .iter()
+            .filter(|l| l.contains("certificates are revoked"));
+        (taken.count() == 2).then_some(())
+    });
+    let refused = goes.request().unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let refused = runtime()
+        .block_on(follow(&goes, Vec::new(), 1))
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let _ = stays.request().unwrap();
+    // What cannot be read changes nothing.
+    std::fs::write(&file, "nothing").unwrap();
+    ca.process().wait_for_log("the lists before stay in force");
+    assert_eq!(goes.request().unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[test]

@@ -280,6 +280,44 @@ fn a_retired_root_is_refused_at_once_and_its_connections_end_within_the_minute()
 }
 
 #[test]
+fn whoever_has_a_retired_root_does_not_pass_for_the_ca() {
+    // The file that the proxy began with has that root still: nobody has written it since.
+    let mut ca = CaProcess::start(&SHORT);
+    let inbound = "inbound: [{ bind: 127.0.0.1, port: 0, app: \"127.0.0.1:9\" }]\n";
+    let sidecar = ca.sidecar(ORDERS, "", inbound);
+    acknowledged(&ca, 1);
+    let stolen = tempfile::tempdir().unwrap();
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+        assert!(copied.unwrap().success());
+    };
+    copy(&ca.keys(), &stolen.path().join("ca"));
+    let (well, said) = ca.rotate(&["--wait"]);
+    assert!(well, "{said}");
+    acknowledged(&ca, 1);
+    let trusted = || sidecar.get("admin", "/certificates").1;
+    let changes = || {
+        let log = sidecar.log();
+        log.iter()
+            .filter(|line| line.contains("other roots are trusted"))
+            .count()
+    };
+    let before = changes();
+    ca.kill();
+    std::fs::remove_dir_all(ca.keys()).unwrap();
+    copy(&stolen.path().join("ca"), &ca.keys());
+    ca.start_again();
+    ca.process().wait_for_log("handshake failed");
+    until("its certificate's end", || {
+        (sidecar.get("health", "/ready").0 == 503).then_some(())
+    });
+    // It has tried with its certificate and with its token, and nobody has had either.
+    assert_eq!(changes(), before, "{}", trusted());
+    let log = ca.process().log().join("\n");
+    assert!(!log.contains("certificate request"), "{log}");
+}
+
+#[test]
 fn a_ca_that_is_away_is_missed_when_certificates_end_and_found_when_it_is_back() {
     // TL-10: until then all is well, after it nothing passes, and soon after its return all is well.
     let dir = tempfile::tempdir().unwrap();

@@ -6,12 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use selvedge_ca::authority::Flaw;
+use selvedge_ca::rotation::{Ends, Readiness};
 use selvedge_ca::{Authority, AuthorityError, DiskError};
 use tempfile::TempDir;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
-use crate::support::{DAY, authority, der, domain, now, orders, request, verify};
+use crate::support::{DAY, HOUR, authority, der, domain, now, orders, request, verify};
 
 const FILES: [&str; 4] = [
     "root.pem",
@@ -340,4 +341,48 @@ fn an_ephemeral_authority_renews_too() {
         .unwrap();
     verify(&issued.chain_pem, later, true).unwrap();
     assert!(!format!("{authority:?}").contains("key"));
+}
+
+#[test]
+fn an_old_generation_without_its_root_key_may_end_before_it_is_retired() {
+    let dir = created();
+    let authority = load(dir.path()).unwrap();
+    let ends = || Ends { all: 0, unnamed: 0 };
+    authority.prepare(ends, now()).unwrap();
+    let ready = |_: &[u8; 32]| Readiness {
+        known: 0,
+        waiting: 0,
+    };
+    authority
+        .activate(ready, || 0, now() + HOUR, false)
+        .unwrap();
+    // The root's key was offline all the time.
+    fs::remove_file(dir.path().join("root.key")).unwrap();
+    let later = now() + DAY * 31;
+    let authority = Authority::create_or_load(dir.path(), &domain(), later).unwrap();
+    authority.retire(later, false).unwrap();
+    assert_eq!(authority.bundle_der().len(), 1);
+}
+
+#[test]
+fn a_lost_record_of_a_rotation_costs_no_key() {
+    let dir = created();
+    let authority = load(dir.path()).unwrap();
+    let ends = || Ends { all: 0, unnamed: 0 };
+    authority.prepare(ends, now()).unwrap();
+    let ready = |_: &[u8; 32]| Readiness {
+        known: 0,
+        waiting: 0,
+    };
+    authority.activate(ready, || 0, now(), false).unwrap();
+    authority.retire(now() + HOUR, false).unwrap();
+    let record = dir.path().join("rotation.json");
+    let text = fs::read_to_string(&record).unwrap();
+    fs::remove_file(&record).unwrap();
+    let error = load(dir.path()).unwrap_err();
+    assert!(matches!(error, AuthorityError::Missing { .. }), "{error}");
+    assert!(!dir.path().join("root.pem").exists());
+    // With it all is as it was.
+    fs::write(&record, text).unwrap();
+    assert_eq!(load(dir.path()).unwrap().bundle(), authority.bundle());
 }

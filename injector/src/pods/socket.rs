@@ -27,9 +27,14 @@ pub(super) fn volume() -> Value {
     json!({ "name": VOLUME, "emptyDir": {} })
 }
 
-/// The volume in a container.
+/// The volume in the sidecar.
 pub(super) fn mount() -> Value {
     json!({ "name": VOLUME, "mountPath": DIR })
+}
+
+/// The volume in a container of the application's: nobody there can put another socket in its place.
+fn given_mount() -> Value {
+    json!({ "name": VOLUME, "mountPath": DIR, "readOnly": true })
 }
 
 fn address() -> String {
@@ -41,7 +46,7 @@ fn address() -> String {
 pub(super) fn give(pod: &mut Pod) -> Map<String, Value> {
     let mut given = Map::new();
     for container in &mut pod.containers {
-        containers::push(container, MOUNTS, mount());
+        containers::push(container, MOUNTS, given_mount());
         let mut ours = vec![MOUNTS];
         let env = container.get(ENV).and_then(Value::as_array);
         if !env.into_iter().flatten().any(|v| name(v) == VARIABLE) {
@@ -69,7 +74,7 @@ pub(super) fn take(pod: &mut Pod, status: &Value) {
         let given: Vec<String> = serde_json::from_value(given.clone()).unwrap_or_default();
         let said = |what: &str| given.iter().any(|given| given == what);
         if said(MOUNTS) {
-            containers::take(container, MOUNTS, |item| *item == mount());
+            containers::take(container, MOUNTS, |item| *item == given_mount());
         }
         if said(ENV) {
             let ours = json!({ "name": VARIABLE, "value": address() });

@@ -32,6 +32,8 @@ pub(super) struct Spec {
 pub(super) struct Oidc {
     signed: Signed,
     path: PathTemplate,
+    /// Claims and the values that will do, as a whole: others may choose words in them.
+    claims: Vec<(String, Vec<String>)>,
     domain: TrustDomain,
 }
 
@@ -40,7 +42,8 @@ impl Oidc {
         let path = spec.path.parse();
         let path = path.map_err(|error| format!("path: `{}`: {error}", spec.path))?;
         let ca = spec.jwks_ca.as_deref();
-        let mut signed = Signed::of(&spec.issuer, &spec.audience, &spec.jwks, ca)?;
+        let signed = Signed::of(&spec.issuer, &spec.audience, &spec.jwks, ca)?;
+        let mut claims = Vec::new();
         for (claim, values) in spec.claims {
             let values = match values {
                 OneOrMany::One(value) => vec![value],
@@ -49,12 +52,13 @@ impl Oidc {
             if values.is_empty() {
                 return Err(format!("claims.{claim}: nothing would do"));
             }
-            signed.expect.claims.insert(claim, values);
+            claims.push((claim, values));
         }
         let domain = domain.clone();
         let oidc = Self {
             signed,
             path,
+            claims,
             domain,
         };
         Ok((spec.issuer, oidc))
@@ -63,6 +67,13 @@ impl Oidc {
     pub(super) async fn review(&self, token: &str) -> Result<SpiffeId, ReviewError> {
         let verified = self.signed.verified(token).await?;
         let claim = |name: &str| Some(find(&verified.claims, name)?.as_str()?.to_owned());
+        for (name, values) in &self.claims {
+            let found = claim(name);
+            if !found.is_some_and(|found| values.contains(&found)) {
+                let why = format!("the claim `{name}` is not what is asked for");
+                return Err(ReviewError::Refused(why));
+            }
+        }
         let id = self.path.identity(&self.domain, claim);
         id.map_err(|error| ReviewError::Refused(error.to_string()))
     }

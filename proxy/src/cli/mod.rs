@@ -120,6 +120,7 @@ pub(crate) fn complain(text: impl std::fmt::Display) {
 pub fn main(environment: Environment) -> ExitCode {
     let arguments = Arguments::parse();
     keep_memory();
+    open_many();
     // For libraries that look for a process-wide provider; our own code names it.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let filter = arguments
@@ -177,6 +178,16 @@ fn keep_memory() {
         ..limit
     };
     let _ = rustix::process::setrlimit(Resource::Core, none);
+}
+
+/// As many files as the system lets this process have: each connection is one.
+fn open_many() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    let _ = rustix::process::setrlimit(Resource::Nofile, most);
 }
 
 fn docs(what: &str) -> ExitCode {

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{ServerName, TrustAnchor};
 use selvedge_contract::sign::{
     INSTANCE, IstioCertificateRequest, IstioCertificateServiceClient, MintRequest, Minted,
     TokensClient,
@@ -38,6 +38,8 @@ pub(super) struct Caller {
     pub(super) instance: Arc<str>,
     /// Roots from the file: the CA may be verified by them too, should it not be by those it gave.
     pub(super) anchors: Arc<ArcSwap<RootCertStore>>,
+    /// Roots that the CA has said are trusted no more: a file that nobody has written since may have them.
+    pub(super) gone: Arc<ArcSwap<Vec<TrustAnchor<'static>>>>,
     /// The CA signs with another root: certificates under the one before should be replaced soon.
     pub(super) renew: Arc<Notify>,
 }
@@ -147,7 +149,10 @@ impl Caller {
 
     fn tls(&self, proven: bool) -> Result<Arc<ClientConfig>, rustls::Error> {
         let mut roots = self.store.bundle().as_ref().clone();
-        roots.extend(self.anchors.load().roots.iter().cloned());
+        let gone = self.gone.load();
+        let anchors = self.anchors.load();
+        let anchors = anchors.roots.iter().filter(|root| !gone.contains(root));
+        roots.extend(anchors.cloned());
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use rustls::RootCertStore;
 use selvedge_contract::defaults::process::RENEW_BACKOFF;
 use selvedge_contract::sign::{Bundle, Held, TrustClient};
 use tokio::sync::mpsc;
@@ -20,6 +21,8 @@ use super::ca_client::{CALL, Caller, failed, refused};
 const BUNDLE: usize = 256 * 1024;
 /// A CA that does not know of this call is asked again after this: it may have been replaced.
 const FOREIGN: Duration = Duration::from_secs(600);
+/// Most roots that are remembered as gone.
+const GONE: usize = 256;
 /// Before there is a certificate there is nothing to be known by.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -83,6 +86,18 @@ async fn once(caller: &Caller, said: &AtomicBool, pause: &mut Duration) -> End {
     ended
 }
 
+/// Remembers which of these roots are trusted no more, so that the file does not bring them back: whoever
+/// has the key of a retired root must not pass for the CA.
+fn forget(caller: &Caller, trusted: &RootCertStore) {
+    let now = caller.store.bundle();
+    let mut gone = caller.gone.load().as_ref().clone();
+    gone.extend(trusted.roots.iter().cloned());
+    gone.retain(|root| !now.roots.contains(root));
+    let surplus = gone.len().saturating_sub(GONE);
+    gone.drain(..surplus);
+    caller.gone.store(Arc::new(gone));
+}
+
 /// The first certificate of a bundle.
 fn first(pem: &str) -> &str {
     let end = "-----END CERTIFICATE-----";
@@ -118,9 +133,11 @@ where
             Err(status) => return End::Failed(refused(&status)),
         };
         let before = caller.store.bundle_pem();
+        let trusted = caller.store.bundle();
         match caller.store.replace_own(&pem, Some(&jwks)) {
             Ok(true) => {
                 tracing::info!("other roots are trusted now");
+                forget(caller, &trusted);
                 // The first is the one that signs.
                 if first(&before) != first(&pem) {
                     caller.renew.notify_one();

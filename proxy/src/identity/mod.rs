@@ -173,6 +173,7 @@ impl Source {
             store: store.clone(),
             instance: format!("{:032x}", fastrand::u128(..)).into(),
             anchors: anchors.clone(),
+            gone: Arc::default(),
             renew: Arc::default(),
         })
     }

@@ -30,6 +30,8 @@ use super::calls::{Asking, Calls};
 use super::{Access, is_socket};
 use crate::identity::applicant::Applicant;
 
+/// Connections at a time of those who may not ask.
+const STRANGERS: usize = 8;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
 /// Pause after a failed `accept`, which is mostly a want of file descriptors.
@@ -139,6 +141,7 @@ struct Server {
 impl Server {
     async fn run(self, listener: UnixListener) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let strangers = Arc::new(Semaphore::new(STRANGERS));
         loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => return,
@@ -152,14 +155,17 @@ impl Server {
                     continue;
                 }
             };
+            let Ok(peer) = stream.peer_cred() else {
+                continue;
+            };
+            // Whoever may not ask is told so, but takes nobody's place.
+            let may = self.access.load().admits(peer.uid(), peer.gid());
+            let places = if may { &places } else { &strangers };
             let Ok(place) = places.clone().try_acquire_owned() else {
                 tracing::warn!(
                     connections = CONNECTIONS,
                     "workload API: too many connections"
                 );
-                continue;
-            };
-            let Ok(peer) = stream.peer_cred() else {
                 continue;
             };
             let asking = Asking {
@@ -172,7 +178,12 @@ impl Server {
             let calls = self.calls.clone();
             // Ends by itself, see `serve`.
             tokio::spawn(async move {
-                serve(stream, asking, calls).await;
+                let served = serve(stream, asking, calls);
+                if may {
+                    served.await;
+                } else {
+                    let _ = timeout(FIRST_CALL, served).await;
+                }
                 drop(place);
             });
         }

@@ -1,6 +1,7 @@
 //! `selvedge ca`: the certificate authority as a process, join tokens for it, its state, and the
 //! replacement of its root.
 
+mod given;
 mod health;
 mod rotate;
 mod serve;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Subcommand;
-use selvedge_ca::{TokenStore, authority, issue};
+use selvedge_ca::{TokenStore, bundle, issue};
 use selvedge_contract::identity::{SpiffeId, TrustDomain};
 use selvedge_contract::units::Duration;
 
@@ -58,7 +59,7 @@ enum Command {
 pub(super) fn run(arguments: Arguments, filter: &str) -> ExitCode {
     let result = match (arguments.command, arguments.serve) {
         (Some(Command::Token { dir, id, ttl }), _) => token(&dir, &id, ttl),
-        (Some(Command::Bundle { dir }), _) => bundle(&dir),
+        (Some(Command::Bundle { dir }), _) => print_bundle(&dir),
         (Some(Command::Status(status)), _) => status.run(),
         (Some(Command::Rotate(rotate)), _) => rotate.run(),
         (None, Some(serve)) => serve::start(
@@ -86,12 +87,18 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 fn token(dir: &Path, id: &SpiffeId, ttl: Duration) -> Outcome {
     let domain: TrustDomain = id.trust_domain().parse()?;
     issue::permitted(id, &domain)?;
+    if !["root.pem", "rotation.json", "issued"]
+        .iter()
+        .any(|name| dir.join(name).exists())
+    {
+        return Err(format!("{}: no CA has ever served from here", dir.display()).into());
+    }
     let token = TokenStore::open(dir)?.mint(id, ttl.0, SystemTime::now())?;
     say(&*token);
     Ok(())
 }
 
-fn bundle(dir: &Path) -> Outcome {
-    say(authority::bundle_in(dir)?.trim_end());
+fn print_bundle(dir: &Path) -> Outcome {
+    say(bundle::bundle_in(dir)?.trim_end());
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration as Std, SystemTime};
 
+use selvedge_ca::server::MAX_CONNECTIONS;
 use selvedge_ca::service::Serving;
 use selvedge_ca::{
     Authority, CaService, Given, Lives, Records, Reviewer, TokenStore, control, issue,
@@ -16,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Outcome, health};
+use super::{Outcome, given, health};
 use crate::attest::{AttestError, Attestors};
 use crate::cli::logging;
 
@@ -25,8 +26,8 @@ type Asked = Arc<dyn Reviewer>;
 
 /// How long a CA waits for the one before it to end, which may still answer its last calls.
 const PATIENCE: Std = Std::from_secs(15);
-/// How often files that were given are looked at.
-const LOOK: Std = Std::from_secs(2);
+/// Files that followers do not get.
+const SPARED: usize = MAX_CONNECTIONS + 128;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
@@ -60,6 +61,9 @@ pub(super) struct Serve {
     /// Issuer (`iss`) that JWT-SVIDs name, for verifiers who ask for one. Default: none.
     #[arg(long, value_name = "URL")]
     jwt_issuer: Option<String>,
+    /// File with lists of revoked certificates (CRL, PEM): they prove nothing any more. Looked at every 2 s.
+    #[arg(long, value_name = "FILE")]
+    crl: Option<PathBuf>,
     /// Life of a certificate for which none is asked.
     #[arg(long, default_value = "24h")]
     leaf_life: Duration,
@@ -136,8 +140,12 @@ pub(super) fn start(
             Some(reviewer) => service.with_reviewer(reviewer),
             None => service,
         };
+        if let Some(file) = serve.crl.clone() {
+            let first = given::revoke(&file, &authority)?;
+            tokio::spawn(given::follow_list(file, authority.clone(), first));
+        }
         if let Some(dir) = serve.issuer.clone() {
-            tokio::spawn(follow_files(dir, authority));
+            tokio::spawn(given::follow_files(dir, authority));
         }
         control::listen(&serve.dir, service.clone())?;
         if let Some(address) = serve.health {
@@ -214,30 +222,14 @@ impl Serve {
             names.entry(id.clone()).or_default().push(name.clone());
         }
         let service = CaService::new(authority, Some(Arc::new(tokens)), self.name.clone());
+        // Enough files are left for those who come and go, and for the disk.
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let files = usize::try_from(files.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        let service = service.with_followers(files.saturating_sub(SPARED).max(1));
         Ok(service
             .with_serving(names)
             .with_jwt_issuer(self.jwt_issuer.as_deref())
             .with_records(Arc::new(records)))
-    }
-}
-
-/// Signs with what the files say from when they say it.
-async fn follow_files(dir: PathBuf, authority: Arc<Authority>) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let (dir, authority) = (dir.clone(), authority.clone());
-        let look = move || {
-            let given = Given::read(&dir)?;
-            authority.replace_given(&given, SystemTime::now())
-        };
-        match tokio::task::spawn_blocking(look).await {
-            Ok(Ok(true)) => tracing::info!(target: "selvedge::ca", "another intermediate signs"),
-            Ok(Ok(false)) => {}
-            Ok(Err(error)) => {
-                tracing::error!(target: "selvedge::ca", %error, "intermediate not replaced");
-            }
-            Err(_) => return,
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use selvedge_gateway::geo::Country;
 
 use crate::policy::access::{Access, Audit};
 use crate::policy::decisions::Decisions;
+use crate::policy::guard::Guard;
 use crate::protocol::http1::parse::is_token;
 
 use super::{At, Pass};
@@ -195,6 +196,23 @@ impl Pass<'_> {
         };
         let name = spec.name.to_ascii_lowercase().replace('_', "-");
         Some((name, test))
+    }
+
+    /// Callers in plaintext have no identity: what keeps some identities out keeps nobody out who leaves his
+    /// at home.
+    pub(super) fn check_permissive(&mut self, at: &At, guards: &[Guard]) {
+        for guard in guards {
+            if let Guard::Deny(access) = guard
+                && access.conditions.iter().any(Condition::names_callers)
+            {
+                let message = format!(
+                    "`{}` denies identities, and a permissive port lets in callers without one",
+                    access.name
+                );
+                let remedy = "set `mtls: strict`, or `allow` those who may call";
+                self.warning(at, message, remedy);
+            }
+        }
     }
 
     fn check_geo(&mut self, at: &At) {

@@ -160,6 +160,9 @@ impl Compiler {
             policies.guards.push(Guard::Allow(Arc::new(access)));
         }
         policies.guards.sort_by_key(Guard::order);
+        if spec.mtls == Some(MtlsMode::Permissive) {
+            pass.check_permissive(&at.then("policies"), &policies.guards);
+        }
         let security = self.inbound_security(pass, at, &name, spec)?;
         let app = app?;
         let tag = routes::simple_tag(pass, &name, serde_json::to_vec(spec), &spec.policies);
