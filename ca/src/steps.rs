@@ -63,11 +63,15 @@ impl Authority {
     pub fn retire(&self, now: SystemTime, force: bool) -> Result<(), RotationError> {
         let (_turn, dir) = self.change()?;
         let state = self.state.load_full();
-        let (rotation, _) = state.rotation.retire(now, force)?;
+        let (rotation, gone) = state.rotation.retire(now, force)?;
         rotation.save(dir)?;
-        self.put(rotation.clone(), state.signing.clone(), None)?;
-        // What fails here is done at the next start.
-        sweep(dir, &rotation)?;
+        self.put(rotation, state.signing.clone(), None)?;
+        // What fails here is done at the next start, unless the rotation was aborted.
+        if gone == FIRST {
+            generation::remove(dir)?;
+        } else {
+            drop_generation(&Rotation::place(dir, &gone))?;
+        }
         Ok(())
     }
 

@@ -134,6 +134,10 @@ fn steps_that_would_leave_somebody_behind_are_refused() {
     let (well, said) = ca.rotate(&["--step", "retire", "--force"]);
     assert!(well, "{said}");
     assert_eq!((phase(&ca).as_str(), roots(&ca)), ("steady", 1));
+    assert!(
+        !ca.keys().join("1").exists(),
+        "the aborted root's key is gone"
+    );
     assert_eq!(ask(&web), 200);
 }
 
