@@ -121,7 +121,7 @@ mod tests {
         assert!(spec["volumes"].as_array().unwrap().contains(&volume()));
         for container in spec["containers"].as_array().unwrap() {
             let mounts = container["volumeMounts"].as_array().unwrap();
-            assert!(mounts.contains(&mount()), "{container}");
+            assert!(mounts.contains(&given_mount()), "{container}");
         }
         let env = |at: usize| spec["containers"][at]["env"][0]["value"].clone();
         assert_eq!(env(0), "unix:///var/run/selvedge/workload/api.sock");
