@@ -23,8 +23,10 @@ fn mesh(ca: &CaProcess, app: &Upstream) -> (Selvedge, Selvedge) {
         app.address()
     );
     let orders = ca.sidecar(ORDERS, "", &inbound);
+    // h2load does not go on at its rate over a connection that took the place of one that ended:
+    // the caller's own connections live for as long as it calls.
     let outbound = format!(
-        "outbound: {{ bind: \"127.0.0.1:0\" }}\nservices: {{ orders: {{ endpoints: [\"{}\"], mesh: {{ identity: \"{ORDERS}\" }} }} }}\n",
+        "outbound: {{ bind: \"127.0.0.1:0\" }}\nlimits: {{ requestsPerConnection: 1000000 }}\nservices: {{ orders: {{ endpoints: [\"{}\"], mesh: {{ identity: \"{ORDERS}\" }} }} }}\n",
         orders.address("inbound-0")
     );
     let web = ca.sidecar(WEB, "", &outbound);
