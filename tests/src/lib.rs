@@ -30,6 +30,7 @@ pub mod raw;
 pub mod redis;
 pub mod redis_cluster;
 pub mod secrets;
+pub mod tls_bytes;
 pub mod tls_peer;
 pub mod tls_server;
 pub mod trusting;

@@ -10,6 +10,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::sign::CertifiedKey;
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
+    SupportedProtocolVersion,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -40,17 +41,7 @@ impl TlsPeer {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let mut config =
-            ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Believes))
-                .with_client_cert_resolver(Arc::new(Shows(leaf.map(key_of))));
-        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-        config.resumption = Resumption::disabled();
-        let name = ServerName::from(address.ip());
-        let mut session = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut session = session(address, leaf, alpn, rustls::DEFAULT_VERSIONS);
         let mut socket = stream;
         while session.is_handshaking() {
             session.complete_io(&mut socket)?;
@@ -130,6 +121,26 @@ impl TlsPeer {
             }
         }
     }
+}
+
+/// A client's side of TLS for this address, which shows `leaf` and believes everybody.
+#[must_use]
+pub fn session(
+    address: SocketAddr,
+    leaf: Option<&Leaf>,
+    alpn: &str,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConnection {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Believes))
+        .with_client_cert_resolver(Arc::new(Shows(leaf.map(key_of))));
+    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    config.resumption = Resumption::disabled();
+    let name = ServerName::from(address.ip());
+    ClientConnection::new(Arc::new(config), name).unwrap()
 }
 
 fn outcome_of(error: &io::Error) -> Outcome {

@@ -88,3 +88,19 @@ pub fn call(caller: &Selvedge) -> u16 {
     client.send("GET / HTTP/1.1\r\nHost: orders\r\n\r\n");
     client.reply().status
 }
+
+/// A gateway with a certificate of this CA for `shop.example`, at the listener `web`, before `app`.
+#[must_use]
+pub fn edge(ca: &TestCa, app: &Upstream) -> Selvedge {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = ca.server(&["shop.example"]).write(dir.path(), "shop");
+    let config = format!(
+        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0, protocol: HTTPS, tls: {{ certificates: [{{ certificate: {}, key: {} }}] }} }}]
+routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]
+services: {{ app: {{ endpoints: [\"{}\"] }} }}",
+        certificate.display(),
+        key.display(),
+        app.address()
+    );
+    Selvedge::start_in(dir, "gateway", &config, 1)
+}

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use selvedge_tests::trusting::{Trusting, WEB};
+use selvedge_tests::trusting::{Trusting, WEB, edge};
 use selvedge_tests::{Selvedge, TestCa, Upstream};
 
 /// What `openssl s_client` says of one request.
@@ -72,25 +72,14 @@ fn the_mesh_speaks_tls_1_3_and_gives_no_tickets() {
         .wait_for_metric(failures, &["incompatible"], 5.0);
 }
 
-fn edge() -> (Selvedge, Upstream) {
-    let ca = TestCa::new();
+fn at_the_edge() -> (Selvedge, Upstream) {
     let app = Upstream::replying("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-    let dir = tempfile::tempdir().unwrap();
-    let (certificate, key) = ca.server(&["shop.example"]).write(dir.path(), "shop");
-    let config = format!(
-        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0, protocol: HTTPS, tls: {{ certificates: [{{ certificate: {}, key: {} }}] }} }}]
-routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]
-services: {{ app: {{ endpoints: [\"{}\"] }} }}",
-        certificate.display(),
-        key.display(),
-        app.address()
-    );
-    (Selvedge::start_in(dir, "gateway", &config, 1), app)
+    (edge(&TestCa::new(), &app), app)
 }
 
 #[test]
 fn the_edge_speaks_1_2_with_aead_and_1_3() {
-    let (proxy, _app) = edge();
+    let (proxy, _app) = at_the_edge();
     let web = proxy.address("web");
     for offer in [
         &["-tls1_3"][..],
@@ -118,7 +107,7 @@ fn the_edge_speaks_1_2_with_aead_and_1_3() {
 
 #[test]
 fn the_edge_takes_no_early_data_and_does_not_renegotiate() {
-    let (proxy, app) = edge();
+    let (proxy, app) = at_the_edge();
     let web = proxy.address("web");
     let session = proxy.dir().join("session");
     let path: &Path = &session;
