@@ -1,20 +1,10 @@
 //! What a service that decides is asked over gRPC, and answers: the fields used here of
 //! `envoy.service.auth.v3`, generated from `proto/`.
 
-/// Generated server, client and messages.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    unused_qualifications,
-    clippy::all,
-    clippy::unwrap_used,
-    clippy::use_self,
-    clippy::allow_attributes_without_reason,
-    reason = "generated code"
-)]
-mod generated {
-    include!(concat!(env!("OUT_DIR"), "/envoy.service.auth.v3.rs"));
-}
+crate::generated!(
+    /// Generated server, client and messages.
+    mod generated = "/envoy.service.auth.v3.rs"
+);
 
 pub use generated::*;
 pub use prost::Message;

@@ -9,6 +9,29 @@
 //! - [`authz`]: those of a service that decides over gRPC (feature `sign`).
 //! - [`workload`]: those of the socket for the application (feature `sign`).
 
+/// A module with what the build has made of a `.proto`, whose lints are not ours to keep.
+#[cfg(feature = "sign")]
+macro_rules! generated {
+    ($(#[$doc:meta])* $vis:vis mod $name:ident = $file:literal) => {
+        $(#[$doc])*
+        #[allow(
+            missing_docs,
+            unreachable_pub,
+            unused_qualifications,
+            clippy::all,
+            clippy::unwrap_used,
+            clippy::use_self,
+            clippy::allow_attributes_without_reason,
+            reason = "generated code"
+        )]
+        $vis mod $name {
+            include!(concat!(env!("OUT_DIR"), $file));
+        }
+    };
+}
+#[cfg(feature = "sign")]
+use generated;
+
 #[cfg(feature = "sign")]
 pub mod authz;
 pub mod config;

@@ -1,35 +1,15 @@
 //! The CA's wire messages, generated from `proto/`: `istio.v1.auth.IstioCertificateService`, and what
 //! only our own proxies ask for, `selvedge.ca.v1`.
 
-/// Generated client, server and messages.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    unused_qualifications,
-    clippy::all,
-    clippy::unwrap_used,
-    clippy::use_self,
-    clippy::allow_attributes_without_reason,
-    reason = "generated code"
-)]
-mod generated {
-    include!(concat!(env!("OUT_DIR"), "/istio.v1.auth.rs"));
-}
+crate::generated!(
+    /// Generated client, server and messages.
+    mod generated = "/istio.v1.auth.rs"
+);
 
-/// The same of `selvedge.ca.v1`.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    unused_qualifications,
-    clippy::all,
-    clippy::unwrap_used,
-    clippy::use_self,
-    clippy::allow_attributes_without_reason,
-    reason = "generated code"
-)]
-mod ours {
-    include!(concat!(env!("OUT_DIR"), "/selvedge.ca.v1.rs"));
-}
+crate::generated!(
+    /// The same of `selvedge.ca.v1`.
+    mod ours = "/selvedge.ca.v1.rs"
+);
 
 /// Metadata of a certificate request: which process of its identity asks.
 pub const INSTANCE: &str = "selvedge-instance";
