@@ -1,37 +1,32 @@
 //! One request over HTTP/2 to an endpoint: streams of a few shared connections.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::Method;
-use selvedge_contract::defaults::upstream::{
-    HEADER_BLOCK, HEADER_COUNT, INTERIM, PENDING_WAIT, PING_AFTER, STREAMS,
-};
+use selvedge_contract::defaults::upstream::{HEADER_BLOCK, HEADER_COUNT, INTERIM, STREAMS};
 use selvedge_contract::defaults::{Limits, Role};
 use tokio::time::Instant;
 
 use crate::balance::Lease;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Body, BodyLength, Known, RequestHead, Response, ResponseHead};
-use crate::protocol::http2::conn::Phase;
 use crate::protocol::http2::encode::{self, Toward, tunnelled};
-use crate::protocol::http2::frame::Reason;
 use crate::protocol::http2::settings::Own;
 use crate::protocol::http2::stream::Cut;
-use crate::protocol::http2::{Conn, End, Handle, Http2Body, SharedConn, Writer};
-use crate::timer::Timer;
+use crate::protocol::http2::{Handle, Http2Body, SharedConn, Writer};
 use crate::worker::Worker;
 
+use super::http2_places::checkout;
 use super::http2_tunnel::switch;
-use super::pool::{Permit, Pool, Waiting};
 use super::security::Security;
-use super::{Answer, Failure, Interim, connect};
+use super::{Answer, Failure, Interim};
 
 /// What we take from an endpoint: a sidecar's windows, for responses come in bulk.
-const OWN: Own = {
+pub(super) const OWN: Own = {
     let limits = Limits::of(Role::Sidecar);
     Own {
         streams: STREAMS,
@@ -53,7 +48,7 @@ const MAX_TURNED_AWAY: u32 = 3;
 /// A connection that carries many streams, as its pool holds it.
 pub struct Shared {
     pub(super) conn: SharedConn,
-    idle_since: Cell<Option<Instant>>,
+    pub(super) idle_since: Cell<Option<Instant>>,
 }
 
 impl fmt::Debug for Shared {
@@ -234,158 +229,6 @@ pub(super) fn accept(head: ResponseHead, upload: Option<Writer>, handle: Handle)
         response: Response { head, body },
         tunnel: None,
     }
-}
-
-/// A connection with room for a stream: one that is there, or the one being made, or a new one.
-/// Waits for a place, if it must, no longer than [`PENDING_WAIT`].
-async fn checkout(
-    worker: &Rc<Worker>,
-    lease: &Lease,
-    pool: &Rc<Pool>,
-) -> Result<SharedConn, Error> {
-    if let Some(conn) = with_place(pool) {
-        return Ok(conn);
-    }
-    // Boxed: a new connection is rare, and its future large. Cancelled with the request.
-    let found = Box::pin(wait_for_place(worker, lease, pool));
-    found.await
-}
-
-fn with_place(pool: &Pool) -> Option<SharedConn> {
-    let shared = pool.shared.borrow();
-    let mut newest_first = shared.iter().rev();
-    let found = newest_first.find(|s| s.conn.borrow().has_place());
-    found.map(|s| s.conn.clone())
-}
-
-/// Whether a connection is there whose peer has not said yet what it takes.
-fn is_fresh(pool: &Pool) -> bool {
-    let fresh = |s: &Rc<Shared>| {
-        let conn = s.conn.borrow();
-        conn.takes_streams() && !conn.peer.known
-    };
-    pool.shared.borrow().iter().any(fresh)
-}
-
-async fn wait_for_place(
-    worker: &Rc<Worker>,
-    lease: &Lease,
-    pool: &Rc<Pool>,
-) -> Result<SharedConn, Error> {
-    let service = lease.service();
-    let mut waiting = None;
-    let until = Instant::now() + PENDING_WAIT;
-    loop {
-        // Before the look: what is told between look and wait is not missed.
-        let changed = pool.changed.notified();
-        if let Some(conn) = with_place(pool) {
-            return Ok(conn);
-        }
-        // The peer takes no streams at all: another connection would change nothing.
-        let closed_to_all = |s: &Rc<Shared>| {
-            let conn = s.conn.borrow();
-            conn.takes_streams() && conn.peer.known && conn.peer.streams == 0
-        };
-        if pool.shared.borrow().iter().any(closed_to_all) {
-            return Err(ErrorKind::UpstreamRefused.into());
-        }
-        if !pool.connecting.get() && !is_fresh(pool) {
-            let permit = match service.connections.clone().try_acquire_owned() {
-                Ok(permit) => permit,
-                Err(_) if waiting.is_none() => {
-                    waiting = Some(Waiting::begin(service)?);
-                    continue;
-                }
-                Err(_) => {
-                    let freed = service.connections.clone().acquire_owned();
-                    let permit = tokio::select! {
-                        permit = freed => permit.map_err(|_| ErrorKind::PendingTimeout)?,
-                        () = changed => continue,
-                        () = tokio::time::sleep_until(until) => {
-                            return Err(ErrorKind::PendingTimeout.into());
-                        }
-                    };
-                    permit
-                }
-            };
-            open(worker, lease, pool, permit).await?;
-            continue;
-        }
-        if tokio::time::timeout_at(until, changed).await.is_err() {
-            return Err(ErrorKind::PendingTimeout.into());
-        }
-    }
-}
-
-/// Tells the others that a connection was made, or was not, even when this future is dropped.
-struct Connecting<'a>(&'a Pool);
-
-impl Drop for Connecting<'_> {
-    fn drop(&mut self) {
-        self.0.connecting.set(false);
-        self.0.changed.notify_waiters();
-    }
-}
-
-/// Opens a connection. It has places once the peer's settings have come.
-async fn open(
-    worker: &Rc<Worker>,
-    lease: &Lease,
-    pool: &Rc<Pool>,
-    permit: Permit,
-) -> Result<(), Error> {
-    pool.connecting.set(true);
-    let _connecting = Connecting(pool);
-    let io = connect::connect(worker, lease, None).await?;
-    let conn = Conn::new(io, End::Client, OWN, Some(pool.changed.clone()));
-    let conn = Rc::new(RefCell::new(conn));
-    pool.shared.borrow_mut().push(Rc::new(Shared {
-        conn: conn.clone(),
-        idle_since: Cell::new(None),
-    }));
-    let service = lease.service().name().clone();
-    let changed = pool.changed.clone();
-    tokio::task::spawn_local(async move {
-        drive(&conn, permit).await;
-        changed.notify_waiters();
-        if let Some(fatal) = conn.borrow().fatal {
-            tracing::debug!(%service, ?fatal, "HTTP/2 upstream connection");
-        }
-    });
-    Ok(())
-}
-
-/// Moves a connection's frames until the peer closes it, it has done its work, or the peer shows
-/// no sign of life while streams wait for it.
-async fn drive(conn: &SharedConn, _permit: Permit) {
-    let mut timer = Timer::new();
-    let mut check_at = Instant::now() + PING_AFTER;
-    let mut asked = false;
-    poll_fn(|cx| {
-        loop {
-            let mut conn = conn.borrow_mut();
-            if conn.poll_drive(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            if conn.phase() == Phase::Open && conn.is_done() {
-                conn.finish(Reason::NO_ERROR);
-                check_at = Instant::now() + PING_AFTER;
-                continue;
-            }
-            std::task::ready!(timer.poll_at(cx, check_at));
-            check_at = Instant::now() + PING_AFTER;
-            let heard = std::mem::take(&mut conn.heard);
-            if conn.phase() == Phase::Closing || (asked && !heard) {
-                return Poll::Ready(());
-            }
-            asked = !heard && conn.live() > 0;
-            if asked {
-                conn.ask_for_life();
-            }
-        }
-    })
-    .await;
-    conn.borrow_mut().close();
 }
 
 /// What the end of a stream means for the request on it.

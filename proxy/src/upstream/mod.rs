@@ -7,6 +7,7 @@ pub mod connect;
 pub mod dials;
 pub mod http1;
 pub mod http2;
+mod http2_places;
 mod http2_tunnel;
 pub mod pool;
 pub mod security;
