@@ -19,6 +19,7 @@ use crate::worker::Worker;
 use super::connect;
 use super::http2::{OWN, Shared};
 use super::pool::{Permit, Pool, Waiting};
+use super::setbacks::Setbacks;
 
 /// A connection with room for a stream: one that is there, or the one being made, or a new one.
 /// Waits for a place, if it must, no longer than [`PENDING_WAIT`].
@@ -59,12 +60,15 @@ async fn wait_for_place(
     let service = lease.service();
     let mut waiting = None;
     let until = Instant::now() + PENDING_WAIT;
+    let begun = pool.setbacks.mark();
     loop {
         // Before the look: what is told between look and wait is not missed.
         let changed = pool.changed.notified();
         if let Some(conn) = with_place(pool) {
+            pool.setbacks.forget();
             return Ok(conn);
         }
+        pool.setbacks.check(begun, Instant::now())?;
         // The peer takes no streams at all: another connection would change nothing.
         let closed_to_all = |s: &Rc<Shared>| {
             let conn = s.conn.borrow();
@@ -128,15 +132,38 @@ async fn open(
         idle_since: Cell::new(None),
     }));
     let service = lease.service().name().clone();
-    let changed = pool.changed.clone();
+    // The pool ends with its last request, not with its connections.
+    let pool = Rc::downgrade(pool);
     tokio::task::spawn_local(async move {
         drive(&conn, permit).await;
-        changed.notify_waiters();
+        if let Some(pool) = pool.upgrade() {
+            judge(&conn.borrow(), &pool.setbacks);
+            pool.changed.notify_waiters();
+        }
         if let Some(fatal) = conn.borrow().fatal {
             tracing::debug!(%service, ?fatal, "HTTP/2 upstream connection");
         }
     });
     Ok(())
+}
+
+/// Whether a connection that has ended ever was one.
+fn judge(conn: &Conn, setbacks: &Setbacks) {
+    if conn.peer.known {
+        return setbacks.forget();
+    }
+    // Ended here, and the next may do.
+    if conn.is_leaving() || conn.fatal.is_some() {
+        return;
+    }
+    let error = conn.error.as_ref();
+    let inner = error.and_then(|e| e.get_ref()?.downcast_ref::<rustls::Error>());
+    let kind = match inner {
+        Some(rustls::Error::AlertReceived(_)) => ErrorKind::UpstreamTls,
+        _ => ErrorKind::UpstreamRefused,
+    };
+    let why = error.map_or_else(|| "no word of HTTP/2".to_owned(), ToString::to_string);
+    setbacks.note(kind, &why, Instant::now());
 }
 
 /// Moves a connection's frames until the peer closes it, it has done its work, or the peer shows

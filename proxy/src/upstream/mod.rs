@@ -11,6 +11,7 @@ mod http2_places;
 mod http2_tunnel;
 pub mod pool;
 pub mod security;
+pub mod setbacks;
 
 use std::rc::Rc;
 

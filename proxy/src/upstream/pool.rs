@@ -19,6 +19,7 @@ use crate::protocol::http1::SharedConn;
 use crate::worker::Worker;
 
 use super::http2::Shared;
+use super::setbacks::Setbacks;
 
 /// All pools of a worker, by endpoint.
 #[derive(Debug, Default)]
@@ -37,6 +38,8 @@ pub struct Pool {
     pub shared: RefCell<Vec<Rc<Shared>>>,
     /// An HTTP/2 connection is being made: others wait for it instead of making one each.
     pub connecting: Cell<bool>,
+    /// HTTP/2 connections that came to nothing.
+    pub setbacks: Setbacks,
     /// Signals that a connection came back, was made, or could not be made.
     pub changed: Rc<Notify>,
 }
@@ -66,6 +69,7 @@ impl Pools {
             idle: RefCell::default(),
             shared: RefCell::default(),
             connecting: Cell::new(false),
+            setbacks: Setbacks::default(),
             changed: Rc::new(Notify::new()),
         });
         self.by_endpoint

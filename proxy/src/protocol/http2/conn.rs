@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -151,6 +152,8 @@ pub struct Conn {
     pub(super) phase: Phase,
     /// Why it ended, where that was the peer's fault.
     pub fatal: Option<Fatal>,
+    /// What reading from it ended with.
+    pub error: Option<io::Error>,
     pub(super) leaving: Leaving,
     /// The peer takes no more streams.
     pub peer_leaving: bool,
@@ -209,6 +212,7 @@ impl Conn {
             accepted: VecDeque::new(),
             phase: Phase::Open,
             fatal: None,
+            error: None,
             leaving: Leaving::No,
             peer_leaving: false,
             pong: false,

@@ -45,7 +45,10 @@ impl Conn {
                         self.fail(fatal);
                     }
                 }
-                Poll::Ready(_) => self.close(),
+                Poll::Ready(end) => {
+                    self.error = end.err();
+                    self.close();
+                }
                 Poll::Pending => break,
             }
         }
