@@ -133,7 +133,8 @@ impl Generation {
         now: SystemTime,
     ) -> Result<bool, AuthorityError> {
         let present = self.intermediate.load_full();
-        if !present.certificate.validity.is_due(now) {
+        let validity = present.certificate.validity;
+        if !validity.is_due(now) && validity.has_begun(now) {
             return Ok(false);
         }
         let next = match &self.root_key {
@@ -237,6 +238,8 @@ fn load_or_renew(
         (Ok(()) | Err(Flaw::Expired), Some(root)) if is_due => {
             create_intermediate(dir, domain, &root, now)
         }
+        // Of a clock that was ahead.
+        (Err(Flaw::Early), Some(root)) => create_intermediate(dir, domain, &root, now),
         (Ok(()), _) => Ok(signer),
         (Err(Flaw::Expired), _) if old => Ok(signer),
         (Err(flaw), _) => Err(at(&path)(flaw)),

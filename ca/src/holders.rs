@@ -63,10 +63,14 @@ pub fn is_instance(text: &str) -> bool {
 }
 
 impl Holders {
-    /// Takes note of a certificate.
+    /// Takes note of a certificate, or of a token: who holds one of those trusts nobody by it, so nobody
+    /// waits for what its holder knows; what signed it stays in force until it ends.
     pub fn issued(&self, entry: &Entry, now: SystemTime) {
         let mut inner = self.inner();
         inner.last_end = inner.last_end.max(entry.not_after);
+        if entry.kind.is_some() {
+            return;
+        }
         let named = entry.instance.as_ref().is_some_and(|instance| {
             inner
                 .hold(&entry.id, instance, entry.not_after, now)
@@ -230,6 +234,20 @@ mod tests {
         assert_eq!(count(&NEW, 250), (1, 0));
         holders.sweep(at(301));
         assert_eq!(count(&NEW, 0), (0, 0));
+    }
+
+    #[test]
+    fn tokens_hold_up_the_end_of_a_root_and_nothing_else() {
+        // One token of an application refused `activate` for as long as it was good.
+        let holders = Holders::default();
+        let kind = Some("jwt".to_owned());
+        let token = Entry {
+            kind,
+            ..entry("a", None, 700)
+        };
+        holders.issued(&token, at(0));
+        let (all, unnamed) = (700, 0);
+        assert_eq!(holders.ends(), Ends { all, unnamed });
     }
 
     #[test]

@@ -15,10 +15,10 @@ const MAX_NAME: usize = 253;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReviewError {
     /// The platform does not know it: forged, expired, of a deleted pod, or for another audience.
-    #[error("the token is not accepted: {0}")]
+    #[error("the token is not accepted: {0:?}")]
     Refused(String),
     /// It belongs to somebody who is no service account.
-    #[error("the token belongs to `{0}`, which is no service account")]
+    #[error("the token belongs to {0:?}, which is no service account")]
     NoAccount(String),
     /// The platform could not be asked.
     #[error("the platform cannot be asked: {0}")]

@@ -51,6 +51,11 @@ impl Validity {
     }
 
     /// Whether less than a third of the whole life is left.
+    /// Whether its first second has come.
+    pub(crate) fn has_begun(self, now: SystemTime) -> bool {
+        unix_seconds(now).is_some_and(|now| self.not_before <= now)
+    }
+
     pub(crate) fn is_due(self, now: SystemTime) -> bool {
         let Some(now) = unix_seconds(now) else {
             return false;

@@ -50,8 +50,14 @@ impl CaProcess {
     /// The same in a directory that is there.
     #[must_use]
     pub fn start_at(keys: PathBuf, more: &[&str]) -> Self {
+        Self::start_by(Command::new(binary()), keys, more)
+    }
+
+    /// The same, begun by this command: the product, or what runs it.
+    #[must_use]
+    pub fn start_by(command: Command, keys: PathBuf, more: &[&str]) -> Self {
         let more: Vec<_> = more.iter().map(|argument| (*argument).to_owned()).collect();
-        let process = spawn(&keys, &more, SocketAddr::from(([127, 0, 0, 1], 0)));
+        let process = spawn_by(command, &keys, &more, SocketAddr::from(([127, 0, 0, 1], 0)));
         let address = process.address(WHAT);
         Self {
             keys,
@@ -175,7 +181,10 @@ impl CaProcess {
 }
 
 fn spawn(keys: &Path, more: &[String], bind: SocketAddr) -> Selvedge {
-    let mut command = Command::new(binary());
+    spawn_by(Command::new(binary()), keys, more, bind)
+}
+
+fn spawn_by(mut command: Command, keys: &Path, more: &[String], bind: SocketAddr) -> Selvedge {
     command.args(["ca", "--trust-domain", "shop.local", "--dir"]);
     command.arg(keys).arg("--bind").arg(bind.to_string());
     command.args(more);

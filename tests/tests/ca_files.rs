@@ -266,3 +266,24 @@ fn an_intermediate_from_elsewhere_signs_and_is_followed() {
         }
     }
 }
+
+#[test]
+fn a_clock_that_was_ahead_once_has_spoiled_nothing() {
+    // The intermediate that it made was not valid yet when the clock was right again: no CA for 40 days.
+    let dir = made();
+    let keys = dir.path().join("ca");
+    let start = |offset: &str| {
+        let own = tempfile::tempdir().unwrap();
+        Selvedge::spawn(at(&keys, offset), own, &["certificate authority"])
+    };
+    drop(start("+40d"));
+    let ca = start("+0d");
+    let mut token = turned("+0d");
+    let arguments = ["ca", "token", "--id", ORDERS, "--dir"];
+    let token = shell(token.args(arguments).arg(&keys));
+    let bundle = fs::read_to_string(keys.join("root.pem")).unwrap();
+    let client = Client::new(ca.address("certificate authority"), &bundle);
+    let (not_before, not_after) = times(&client.join(token.trim()).chain[0]);
+    let now = selvedge_tests::oidc::unix_now().cast_signed();
+    assert!(not_before <= now && now < not_after);
+}

@@ -307,6 +307,32 @@ fn bundles_come_from_an_endpoint_and_the_last_good_one_stays() {
         ask(&mesh, &next, PARTNER)
     });
     assert_eq!(of_partner(), unknown_issuer());
+    // A replica that is behind takes nothing away, unless nothing else is heard.
+    endpoint.say(ok(&bundle(&[], 1)));
+    mesh.orders
+        .wait_for_log("an older bundle of another trust domain is not taken");
+    assert_eq!(ask(&mesh, &next, PARTNER), Outcome::Answered(200));
+    wait_for("it is said again and again", &unknown_issuer(), || {
+        ask(&mesh, &next, PARTNER)
+    });
+}
+
+#[test]
+fn connections_live_on_when_their_domain_is_trusted_again_in_time() {
+    // A file that lost a root for a moment cut connections off when it had long been back.
+    let domains = Domains::new();
+    let mesh = domains.by_file(LETS_IN);
+    let leaf = domains.partner.svid(PARTNER);
+    let mut live = TlsPeer::connect(mesh.inbound(), Some(&leaf), "http/1.1").unwrap();
+    // In the middle of a request, which a polite end waits for.
+    live.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
+        .unwrap();
+    mesh.put("partner.json", &bundle(&[], 1));
+    mesh.orders.wait_for_log("untrusted=1 ending=1");
+    mesh.put("partner.json", &bundle(&[&domains.partner], 1));
+    mesh.orders.wait_for_log("verified=1 untrusted=0");
+    assert_eq!(live.request("cd"), Outcome::Answered(200));
+    assert_eq!(live.get(), Outcome::Answered(200));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
-    CrlIssuingDistributionPoint, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    RevokedCertParams, SanType, SerialNumber,
+    CrlIssuingDistributionPoint, DistinguishedName, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use selvedge_tests::certs::Leaf;
 use selvedge_tests::process::binary;
@@ -24,13 +24,21 @@ fn revoked() -> Outcome {
 
 /// What a CA takes back by these serial numbers, in a list that ends then, of this part.
 fn list(ca: &TestCa, serials: &[u64], end: SystemTime, part: Option<&str>) -> String {
+    ca.revocations(unsigned(serials, end, part))
+}
+
+fn unsigned(
+    serials: &[u64],
+    end: SystemTime,
+    part: Option<&str>,
+) -> CertificateRevocationListParams {
     let entry = |serial: &u64| RevokedCertParams {
         serial_number: SerialNumber::from(*serial),
         revocation_time: (SystemTime::now() - HOUR).into(),
         reason_code: None,
         invalidity_date: None,
     };
-    ca.revocations(CertificateRevocationListParams {
+    CertificateRevocationListParams {
         this_update: (end - 2 * HOUR).into(),
         next_update: end.into(),
         crl_number: SerialNumber::from(1),
@@ -42,7 +50,7 @@ fn list(ca: &TestCa, serials: &[u64], end: SystemTime, part: Option<&str>) -> St
         }),
         revoked_certs: serials.iter().map(entry).collect(),
         key_identifier_method: KeyIdMethod::Sha256,
-    })
+    }
 }
 
 fn fresh(ca: &TestCa, serials: &[u64]) -> String {
@@ -155,6 +163,63 @@ fn an_intermediate_is_revoked_with_all_it_has_signed() {
     mesh.put("list.pem", &fresh(&ca, &[70]));
     assert!(live.rest(PATIENCE).is_empty());
     assert_eq!(TlsPeer::ask(mesh.inbound(), Some(&leaf)), revoked());
+}
+
+/// An intermediate of this serial number, always by the same name, its chain for a leaf of `WEB` with number
+/// 9, and a list by it.
+fn namesake(ca: &TestCa, serial: u64, revoked: &[u64]) -> (Leaf, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "mesh issuing");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.serial_number = Some(SerialNumber::from(serial));
+    let middle = ca.sign(params.clone(), &key);
+    let issuer = Issuer::new(params, key);
+    let leaf = selvedge_tests::certs::signed(&issuer, WEB, |params| {
+        params.serial_number = Some(SerialNumber::from(9_u64));
+    });
+    let list = unsigned(revoked, SystemTime::now() + HOUR, None);
+    let list = list.signed_by(&issuer).unwrap().pem().unwrap();
+    let certificate = format!("{}{middle}", leaf.certificate);
+    let key = leaf.key;
+    (Leaf { certificate, key }, list)
+}
+
+#[test]
+fn an_issuer_that_was_renewed_under_its_name_has_lists_of_its_own() {
+    // A list by the key before refused everybody of the key after, and both together everybody.
+    let ca = TestCa::new();
+    let (old, by_old) = namesake(&ca, 70, &[]);
+    let (new, by_new) = namesake(&ca, 71, &[]);
+    let (mesh, _app) = start(&ca, &by_old);
+    let both = [by_old, by_new].concat();
+    let asked = |leaf: &Leaf| TlsPeer::ask(mesh.inbound(), Some(leaf));
+    assert_eq!(asked(&old), Outcome::Answered(200));
+    assert_eq!(asked(&new), Outcome::Answered(200));
+    mesh.put("list.pem", &both);
+    mesh.orders.wait_for_log("generation=2");
+    assert_eq!(asked(&old), Outcome::Answered(200));
+    assert_eq!(asked(&new), Outcome::Answered(200));
+    // A list of the one says nothing of a number of the other.
+    let (gone, list) = namesake(&ca, 72, &[9]);
+    mesh.put("list.pem", &[both, list].concat());
+    mesh.orders.wait_for_log("generation=3");
+    assert_eq!(asked(&gone), revoked());
+    assert_eq!(asked(&old), Outcome::Answered(200));
+    assert_eq!(asked(&new), Outcome::Answered(200));
+    // Whoever shows another issuer of that name besides has shown his own too.
+    let (_, by_name) = new
+        .certificate
+        .split_once("-----END CERTIFICATE-----")
+        .unwrap();
+    let certificate = format!("{}{by_name}", gone.certificate);
+    let key = gone.key.clone();
+    let both_shown = Leaf { certificate, key };
+    assert_ne!(asked(&both_shown), Outcome::Answered(200));
 }
 
 #[test]

@@ -93,6 +93,29 @@ impl Federation {
     }
 }
 
+/// What an endpoint has told so far.
+#[derive(Debug, Default)]
+struct Known {
+    sequence: Option<u64>,
+    roots: Option<usize>,
+    /// Bundles in a row that were older.
+    older: u32,
+}
+
+/// A replica that is behind tells an older bundle now and then; a domain that was restored tells nothing
+/// else, and is believed when it has said so this often in a row.
+const OLDER: u32 = 3;
+
+impl Known {
+    /// Whether a bundle comes before the one that is known (SPIFFE Trust Domain and Bundle, 4.1.1), and is to
+    /// be left.
+    fn is_older(&mut self, sequence: Option<u64>) -> bool {
+        let older = matches!((sequence, self.sequence), (Some(new), Some(old)) if new < old);
+        self.older = if older { self.older + 1 } else { 0 };
+        older && self.older < OLDER
+    }
+}
+
 /// Asks one endpoint for its bundle.
 struct Asker {
     domain: TrustDomain,
@@ -105,7 +128,7 @@ impl Asker {
     /// The last good bundle stays in force, however long no other comes.
     async fn ask_forever(self) {
         let mut pause = BUNDLE_BACKOFF;
-        let mut known = None;
+        let mut known = Known::default();
         loop {
             let wait = match self.ask().await {
                 Ok(bundle) => {
@@ -125,14 +148,21 @@ impl Asker {
         }
     }
 
-    fn take(&self, bundle: Bundle, known: &mut Option<(Option<u64>, usize)>) -> Duration {
-        let told = Some((bundle.sequence, bundle.roots.len()));
-        if *known != told {
-            let (roots, sequence) = (bundle.roots.len(), bundle.sequence);
-            let trust_domain = &self.domain;
-            tracing::info!(%trust_domain, roots, ?sequence, "bundle of another trust domain");
-            *known = told;
+    fn take(&self, bundle: Bundle, known: &mut Known) -> Duration {
+        let trust_domain = &self.domain;
+        let (roots, sequence) = (bundle.roots.len(), bundle.sequence);
+        if known.is_older(sequence) {
+            tracing::warn!(%trust_domain, ?sequence, newest = ?known.sequence, "an older bundle of another trust domain is not taken");
+            return bundle.refresh;
         }
+        if (known.sequence, known.roots) != (sequence, Some(roots)) {
+            tracing::info!(%trust_domain, roots, ?sequence, "bundle of another trust domain");
+        }
+        *known = Known {
+            sequence,
+            roots: Some(roots),
+            older: 0,
+        };
         let roots = Some((bundle.roots, bundle.published));
         self.store.federate(&self.domain, roots);
         bundle.refresh

@@ -189,6 +189,7 @@ struct Renewal {
 impl Renewal {
     async fn forever(self) {
         let mut pause = FIRST;
+        let mut other_root = self.caller.other_roots();
         loop {
             // Never by the token: that is for the proxy's own first certificate.
             while !self.caller.store.is_ready() {
@@ -212,6 +213,7 @@ impl Renewal {
             };
             tokio::select! {
                 () = sleep(wait) => {}
+                () = other_root.signs() => {}
                 // Another CA is in the place of the one that signed it, say.
                 () = self.distrusted(&mut versions) => sleep(FIRST).await,
             }

@@ -10,12 +10,13 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{ServerName, TrustAnchor};
+use selvedge_contract::defaults::process::RENEW_SPREAD;
 use selvedge_contract::sign::{
     INSTANCE, IstioCertificateRequest, IstioCertificateServiceClient, MintRequest, Minted,
     TokensClient,
 };
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
@@ -40,8 +41,9 @@ pub(super) struct Caller {
     pub(super) anchors: Arc<ArcSwap<RootCertStore>>,
     /// Roots that the CA has said are trusted no more: a file that nobody has written since may have them.
     pub(super) gone: Arc<ArcSwap<Vec<TrustAnchor<'static>>>>,
-    /// The CA signs with another root: certificates under the one before should be replaced soon.
-    pub(super) renew: Arc<Notify>,
+    /// Counts how often the CA has begun to sign with another root: certificates under the one before should
+    /// be replaced soon, the proxy's and the application's.
+    pub(super) renew: Arc<watch::Sender<u64>>,
 }
 
 /// Speaks HTTP/2 on one connection.
@@ -59,6 +61,51 @@ impl Caller {
         tokio::time::timeout(CALL, self.call(csr_pem, proven))
             .await
             .unwrap_or_else(|_| Err(failed("no answer in time")))
+    }
+
+    /// Tells when the CA signs with another root than it does now.
+    pub(super) fn other_roots(&self) -> OtherRoots {
+        OtherRoots(self.renew.subscribe())
+    }
+
+    /// Trusts the roots of an answer too, where they are not known: who follows has them already; who cannot
+    /// would otherwise not know the next root when it signs, as the CA takes for granted. Nothing is taken
+    /// out by this, and nothing is brought back that the CA has said is trusted no more.
+    pub(super) fn learn(&self, answered: &str) -> Result<(), IdentityError> {
+        let (known, gone) = (self.store.bundle(), self.gone.load());
+        let mut bundle = self.store.bundle_pem();
+        let mut new = 0;
+        for pem in certificates_in(answered) {
+            let roots = super::roots_of(pem)?;
+            let unknown =
+                |root: &TrustAnchor<'_>| !known.roots.contains(root) && !gone.contains(root);
+            if roots.roots.iter().any(unknown) {
+                bundle.push_str(pem);
+                bundle.push('\n');
+                new += 1;
+            }
+        }
+        if new > 0 {
+            self.store.replace_own(&bundle, None)?;
+            tracing::info!(
+                new,
+                "other roots are trusted too: the CA signs with them, or will"
+            );
+        }
+        Ok(())
+    }
+
+    /// A root that was written into the file is the CA's again, whatever that has said before: it may have
+    /// been restored from a backup. That is so for roots that were not in the file before, and for all where
+    /// the same was written again, which nothing does by itself; not for one that the file has still.
+    pub(super) fn come_back(&self, before: &RootCertStore, now: &RootCertStore) {
+        let mut gone = self.gone.load().as_ref().clone();
+        let again = before.roots == now.roots;
+        gone.retain(|root| {
+            let stays = before.roots.contains(root) && !again;
+            stays || !now.roots.contains(root)
+        });
+        self.gone.store(Arc::new(gone));
     }
 
     async fn call(&self, csr_pem: &str, proven: bool) -> Result<Vec<String>, IdentityError> {
@@ -167,6 +214,19 @@ impl Caller {
     }
 }
 
+/// See [`Caller::other_roots`].
+pub(super) struct OtherRoots(watch::Receiver<u64>);
+
+impl OtherRoots {
+    /// Returns when it does: after a moment, for all others do the same.
+    pub(super) async fn signs(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
+        tokio::time::sleep(RENEW_SPREAD.mul_f64(fastrand::f64())).await;
+    }
+}
+
 /// What generated clients send by.
 fn calling(
     sender: Sender,
@@ -180,6 +240,14 @@ fn calling(
         let mut sender = sender.clone();
         async move { sender.send_request(request).await }
     })
+}
+
+/// Each certificate of a PEM text, with its lines around it.
+fn certificates_in(pem: &str) -> impl Iterator<Item = &str> {
+    const END: &str = "-----END CERTIFICATE-----";
+    pem.split_inclusive(END)
+        .filter(|part| part.ends_with(END))
+        .map(str::trim_start)
 }
 
 pub(super) fn failed(why: impl std::fmt::Display) -> IdentityError {

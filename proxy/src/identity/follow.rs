@@ -140,7 +140,7 @@ where
                 forget(caller, &trusted);
                 // The first is the one that signs.
                 if first(&before) != first(&pem) {
-                    caller.renew.notify_one();
+                    caller.renew.send_modify(|times| *times += 1);
                 }
             }
             Ok(false) => {}

@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use rustls::sign::CertifiedKey;
-use selvedge_contract::defaults::process::{
-    RENEW_AT, RENEW_BACKOFF, RENEW_BARE, RENEW_JITTER, RENEW_SPREAD,
-};
+use selvedge_contract::defaults::process::{RENEW_AT, RENEW_BACKOFF, RENEW_BARE, RENEW_JITTER};
 
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{Identity, IdentityStore};
@@ -45,6 +43,9 @@ impl Renewal {
             (None, _) => return Ok(()),
         };
         let certificates = shown_of(&chain)?;
+        if let (Some(caller), Some(roots)) = (&self.caller, chain.get(certificates.len())) {
+            caller.learn(roots)?;
+        }
         let identity = identity_of(CertifiedKey::new(certificates, new.key))?;
         is_member(&identity, self.store.trust_domain())?;
         tracing::info!(id = %identity.id, "certificate obtained");
@@ -58,6 +59,7 @@ impl Renewal {
     pub(super) async fn renew_forever(self, mut last: Result<(), IdentityError>) {
         let mut pause = Duration::from_secs(1);
         let mut anew = false;
+        let mut other_root = self.caller.as_ref().map(Caller::other_roots);
         loop {
             let wait = match &last {
                 Ok(()) => {
@@ -79,25 +81,19 @@ impl Renewal {
                     wait.min(most)
                 }
             };
-            self.wait(wait).await;
+            let told = async {
+                match &mut other_root {
+                    Some(other_root) => other_root.signs().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = told => {}
+            }
             // The CA may be another one, which does not know the certificate, but does the token.
             anew = last.is_err() && !anew;
             last = self.obtain(anew).await;
-        }
-    }
-
-    /// Waits for so long, or until the CA signs with another root: then for a moment, as all others do.
-    async fn wait(&self, wait: Duration) {
-        let told = async {
-            match &self.caller {
-                Some(caller) => caller.renew.notified().await,
-                None => std::future::pending().await,
-            }
-            tokio::time::sleep(RENEW_SPREAD.mul_f64(fastrand::f64())).await;
-        };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = told => {}
         }
     }
 }

@@ -55,13 +55,19 @@ impl Bonds {
         bond
     }
 
-    /// Asks every connection whose peer is not trusted any more to end within [`GRACE`]. Its cost
+    /// Asks every connection whose peer is not trusted any more to end within [`GRACE`], and lets those be
+    /// whose peer is trusted again. Its cost
     /// grows with connections; it is paid once a change.
     pub fn sweep(&self, now: Instant) {
         for bond in self.live() {
-            if !bond.is_leaving() && bond.chain.is_untrusted() {
-                bond.ends_by.set(Some(now + GRACE));
-                bond.wake();
+            match (bond.is_leaving(), bond.chain.is_untrusted()) {
+                (false, true) => {
+                    bond.ends_by.set(Some(now + GRACE));
+                    bond.wake();
+                }
+                // It is trusted again before its time was over.
+                (true, false) if !bond.is_cut() => bond.ends_by.set(None),
+                _ => {}
             }
         }
     }

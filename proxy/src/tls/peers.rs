@@ -99,7 +99,7 @@ impl Peers {
         Ok(chain)
     }
 
-    /// Verifies every chain by what is trusted now, and marks those that are not. Gives way to other
+    /// Verifies every chain by what is trusted now, and marks those that are not, and those that are again. Gives way to other
     /// tasks of the thread; cancelled, it has marked some.
     pub async fn check(&self, store: &IdentityStore) -> Checked {
         let live: Vec<Weak<Chain>> = lock(&self.chains).values().cloned().collect();
@@ -107,10 +107,12 @@ impl Peers {
         for some in live.chunks(AT_ONCE) {
             for chain in some.iter().filter_map(Weak::upgrade) {
                 checked.chains += 1;
-                if chain.is_untrusted() || chain.holds(store.trust_domain(), &store.trust()) {
+                let holds = chain.holds(store.trust_domain(), &store.trust());
+                // What was taken out by mistake and put back soon has cut nobody off.
+                chain.untrusted.store(!holds, Ordering::Release);
+                if holds {
                     continue;
                 }
-                chain.untrusted.store(true, Ordering::Release);
                 checked.untrusted += 1;
                 // All but our own.
                 checked.connections += Arc::strong_count(&chain) - 1;

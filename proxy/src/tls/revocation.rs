@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
@@ -26,10 +28,40 @@ pub struct ListError {
 pub struct Revocations {
     /// A verification looks at the first list of an issuer only, so there are as many rounds as the
     /// issuer with the most lists has.
-    rounds: Vec<Vec<CertRevocationList<'static>>>,
+    rounds: Vec<Vec<List>>,
     /// The bytes they were made from, to tell whether anything has changed.
     text: Vec<u8>,
     lists: Vec<Named>,
+}
+
+/// One list, and which key has signed it, where it says so (RFC 5280 section 5.2.1).
+#[derive(Debug)]
+struct List {
+    list: CertRevocationList<'static>,
+    issuer: Vec<u8>,
+    key: Option<Vec<u8>>,
+}
+
+/// An issuer that a chain shows: its name and the name of its key (RFC 5280 section 4.2.1.2).
+struct Issuer<'a> {
+    name: &'a [u8],
+    key: Option<&'a [u8]>,
+}
+
+impl List {
+    /// Whether another key of the same name has signed what the chain shows: an issuer that was renewed keeps
+    /// its name, and lists of the one before say nothing of what it signs.
+    fn is_foreign(&self, issuers: &[Issuer<'_>]) -> bool {
+        let Some(key) = &self.key else {
+            return false;
+        };
+        let mut namesakes = issuers
+            .iter()
+            .filter(|issuer| issuer.name == self.issuer)
+            .peekable();
+        namesakes.peek().is_some()
+            && namesakes.all(|issuer| issuer.key.is_some_and(|other| other != &**key))
+    }
 }
 
 /// Whose list, and when the next one was due.
@@ -91,10 +123,19 @@ impl Revocations {
                 .next_update()
                 .map(|t| UNIX_EPOCH + Duration::from_secs(seconds(t))),
         });
-        let list = CertRevocationList::from(list);
-        let same = |round: &&mut Vec<CertRevocationList<'_>>| {
-            !round.iter().any(|other| other.issuer() == list.issuer())
+        let mut extensions = read.extensions().iter();
+        let key = extensions.find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                Some(id.key_identifier.as_ref()?.0.to_vec())
+            }
+            _ => None,
+        });
+        let list = List {
+            list: CertRevocationList::from(list),
+            issuer: read.issuer().as_raw().to_vec(),
+            key,
         };
+        let same = |round: &&mut Vec<List>| !round.iter().any(|other| other.issuer == list.issuer);
         match self.rounds.iter_mut().find(same) {
             Some(round) => round.push(list),
             None => self.rounds.push(vec![list]),
@@ -102,9 +143,25 @@ impl Revocations {
         Ok(())
     }
 
-    /// The lists, in rounds in which each issuer has one at most.
-    pub fn rounds(&self) -> impl Iterator<Item = Vec<&CertRevocationList<'static>>> {
-        self.rounds.iter().map(|round| round.iter().collect())
+    /// The lists that may be about a chain with these certificates above its leaf, in rounds in which each
+    /// issuer has one at most.
+    pub fn rounds_for(
+        &self,
+        above: &[CertificateDer<'_>],
+    ) -> Vec<Vec<&CertRevocationList<'static>>> {
+        if self.rounds.is_empty() {
+            return Vec::new();
+        }
+        let read: Vec<_> = above
+            .iter()
+            .filter_map(|der| X509Certificate::from_der(der).ok())
+            .collect();
+        let issuers: Vec<_> = read.iter().map(|(_, read)| issuer_of(read)).collect();
+        let rounds = self.rounds.iter().map(|round| {
+            let lists = round.iter().filter(|list| !list.is_foreign(&issuers));
+            lists.map(|list| &list.list).collect()
+        });
+        rounds.collect()
     }
 
     /// The lists as they are handed on: DER.
@@ -138,5 +195,17 @@ impl Revocations {
         let ended = |list: &&Named| list.next.is_some_and(|next| next <= now);
         let ended = self.lists.iter().filter(ended);
         ended.map(|list| list.issuer.as_str()).collect()
+    }
+}
+
+fn issuer_of<'a>(read: &'a X509Certificate<'_>) -> Issuer<'a> {
+    let mut extensions = read.extensions().iter();
+    let key = extensions.find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+        _ => None,
+    });
+    Issuer {
+        name: read.subject().as_raw(),
+        key,
     }
 }

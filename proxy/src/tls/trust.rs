@@ -112,7 +112,7 @@ pub fn verify_chain(
     when: (Role, UnixTime),
 ) -> Result<(), Error> {
     let mut looked = false;
-    for lists in revoked.rounds() {
+    for lists in revoked.rounds_for(intermediates) {
         // Whoever has no list is not revoked, and a list that has ended still counts: what it has
         // taken back stays so.
         let Ok(options) = RevocationOptionsBuilder::new(&lists) else {

@@ -81,7 +81,7 @@ mod tests {
         for pause in [50, 100, 200, 400, 800, 1000, 1000] {
             setbacks.note(ErrorKind::UpstreamTls, "alert", now);
             let error = setbacks.check(setbacks.mark(), now).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::UpstreamTls);
+            assert_eq!(error.kind, ErrorKind::UpstreamTls);
             now += Duration::from_millis(pause);
             assert!(setbacks.check(setbacks.mark(), now).is_ok(), "{pause}");
         }
