@@ -6,7 +6,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use selvedge_contract::identity::SpiffeId;
 
 use crate::authority::Authority;
-use crate::issue::{IssueError, permitted};
+use crate::issue::{IssueError, permitted, sha256};
 use crate::review::{ReviewError, Reviewer, Vouched, is_compact};
 use crate::signer::{parse, uri_names};
 use crate::token::{TokenError, TokenStore};
@@ -81,6 +81,9 @@ pub enum AttestError {
     /// The certificate, or one that it hangs on, is in a list of those that count no more.
     #[error("the certificate is revoked")]
     Revoked,
+    /// Nothing is known of it: what signs was used elsewhere, or the issuance log is lost.
+    #[error("the certificate was not issued here")]
+    NotIssued,
     /// The certificate has no URI name, several, or one that is not a SPIFFE ID.
     #[error("the certificate does not have exactly one SPIFFE ID")]
     Names,
@@ -189,7 +192,12 @@ pub(crate) fn certificate(
     let [uri] = uri_names(&certificate).ok_or(AttestError::Names)?[..] else {
         return Err(AttestError::Names);
     };
-    let id = uri.parse().map_err(|_| AttestError::Names)?;
+    let id: SpiffeId = uri.parse().map_err(|_| AttestError::Names)?;
+    let key = sha256(certificate.public_key().raw);
+    let known = (id.as_str(), &*key);
+    if !authority.ledger.holds(&certificate, known, now) {
+        return Err(AttestError::NotIssued);
+    }
     Ok((id, Validity::of(&certificate).not_after))
 }
 

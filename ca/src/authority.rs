@@ -20,6 +20,8 @@ use crate::generation::Generation;
 use crate::given::Given;
 use crate::issue::Lives;
 use crate::jwt::{self, JwtKey};
+use crate::ledger::Ledger;
+use crate::records::Records;
 use crate::revoked::Revoked;
 use crate::rotation::{FIRST, Rotation};
 use crate::signer::{AuthorityCertificate, Signer};
@@ -114,6 +116,8 @@ pub struct Authority {
     pub(crate) lives: Lives,
     /// Certificates of callers that count no more.
     pub revoked: Revoked,
+    /// Those that it has issued.
+    pub(crate) ledger: Arc<Ledger>,
     /// `None`: it lives in memory, or was given.
     pub(crate) dir: Option<PathBuf>,
     pub(crate) state: ArcSwap<State>,
@@ -221,6 +225,7 @@ impl Authority {
             trust_domain: trust_domain.clone(),
             lives: Lives::default(),
             revoked: Revoked::default(),
+            ledger: Arc::default(),
             dir,
             told: watch::Sender::new(state.bundle.clone()),
             state: ArcSwap::from_pointee(state),
@@ -233,6 +238,13 @@ impl Authority {
     #[must_use]
     pub fn with_lives(mut self, lives: Lives) -> Self {
         self.lives = lives;
+        self
+    }
+
+    /// Knows the certificates that were issued before, and so takes them as proof.
+    #[must_use]
+    pub fn with_issued(mut self, records: &Records) -> Self {
+        self.ledger = records.ledger.clone();
         self
     }
 

@@ -14,6 +14,7 @@ use selvedge_contract::identity::{SpiffeId, TrustDomain};
 
 use crate::authority::{Authority, Flaw};
 use crate::csr::{self, CsrError};
+use crate::ledger;
 use crate::signer;
 use crate::tls::ServerIdentity;
 use crate::validity::Validity;
@@ -169,12 +170,21 @@ impl Authority {
         let mut chain_pem = vec![certificate.pem()];
         chain_pem.extend(leaf.signer.shown().map(|above| above.pem.clone()));
         chain_pem.push(self.bundle().pem.to_string());
+        let key = sha256(&key.subject_public_key_info());
+        let issued = ledger::Leaf {
+            serial: &leaf.serial,
+            key: &key,
+            id: id.as_str(),
+            not_after: leaf.validity.not_after,
+        };
+        // Should it not be written down then it goes nowhere, and proves nothing to anybody.
+        self.ledger.add(&issued, now);
         Ok(Issued {
             chain_pem,
             not_after: leaf.validity.end(),
             serial: leaf.serial,
             validity: leaf.validity,
-            key: sha256(&key.subject_public_key_info()),
+            key,
         })
     }
 
@@ -248,7 +258,7 @@ impl Leaf {
 }
 
 /// SHA-256 in hexadecimal.
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     signer::hex(digest(&SHA256, bytes).as_ref())
 }
 

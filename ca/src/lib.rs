@@ -8,6 +8,7 @@
 //! - [`given`]: an intermediate that was made elsewhere.
 //! - [`rotation`]: how a root is replaced: the states and their rules; `steps`: what each step does.
 //! - [`log`]: every certificate and token, on the disk before it leaves the process.
+//! - [`ledger`]: certificates that were issued here: no other proves anything.
 //! - [`holders`]: which proxies there are, and which bundle each of them has.
 //! - [`issue`]: a certificate for a proven identity; the request contributes only its public key.
 //! - `jwt`: the key that signs JWT-SVIDs, and what it signs; [`mint`]: the call for them.
@@ -44,6 +45,7 @@ pub mod given;
 pub mod holders;
 pub mod issue;
 mod jwt;
+pub mod ledger;
 mod limit;
 pub mod log;
 pub mod mint;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::authority::Authority;
@@ -10,6 +11,7 @@ use crate::disk::{self, DiskError};
 use crate::holders::Holders;
 use crate::issue::Issued;
 use crate::jwt::Token;
+use crate::ledger::Ledger;
 use crate::log::{Entry, IssuanceLog, LogError};
 use crate::tls::ServerIdentity;
 use crate::validity::{Validity, unix_seconds};
@@ -17,7 +19,7 @@ use crate::validity::{Validity, unix_seconds};
 /// Where the log is, in the CA's directory.
 const LOG: &str = "issued";
 /// What proves the identity of the CA's own endpoint.
-const OWN: &str = "self";
+pub(crate) const OWN: &str = "self";
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -25,6 +27,8 @@ pub struct Records {
     log: Option<IssuanceLog>,
     /// Who holds what.
     pub holders: Holders,
+    /// What was issued, for the authority that issues it.
+    pub(crate) ledger: Arc<Ledger>,
     /// That nobody else writes here.
     _serving: Option<File>,
 }
@@ -61,6 +65,7 @@ impl Records {
         let records = Self {
             log: Some(log),
             holders,
+            ledger: Arc::new(Ledger::of(&entries, now)),
             _serving: Some(serving),
         };
         Ok((records, damaged))
@@ -128,6 +133,7 @@ impl Records {
     /// When the disk fails.
     pub(crate) fn sweep(&self, now: SystemTime) -> Result<usize, DiskError> {
         self.holders.sweep(now);
+        self.ledger.sweep(now);
         self.log.as_ref().map_or(Ok(0), |log| log.sweep(now))
     }
 

@@ -130,7 +130,7 @@ pub(super) fn start(
         };
         #[cfg(not(feature = "kubernetes"))]
         let authority = serve.authority(now)?;
-        let authority = Arc::new(authority.with_lives(lives));
+        let authority = Arc::new(authority.with_lives(lives).with_issued(&records));
         let service = serve.service(authority.clone(), records)?;
         #[cfg(feature = "kubernetes")]
         let asked = kubernetes.join(&authority)?;
