@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
@@ -13,6 +13,9 @@ use kube::runtime::watcher::{Config, Event, watcher};
 use selvedge_ca::{Authority, AuthorityError, DiskError, Given};
 use tokio_stream::StreamExt;
 use zeroize::Zeroizing;
+
+/// Between the first time that proxies are told of another root and the first signature under it, as with files.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Why a Secret cannot be signed with.
 #[derive(Debug, thiserror::Error)]
@@ -56,13 +59,26 @@ pub async fn follow(client: Client, namespace: String, name: String, authority: 
     let config = Config::default().fields(&format!("metadata.name={name}"));
     let mut events = pin!(watcher(secrets, config).default_backoff());
     let place = format!("{namespace}/{name}");
-    while let Some(event) = events.next().await {
+    // What was not taken to its end: first a root is trusted, then what it has signed signs.
+    let mut begun: Option<Secret> = None;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = tokio::time::sleep(LOOK), if begun.is_some() => begun.take().map(|s| Ok(Event::Apply(s))),
+        };
+        let Some(event) = event else {
+            return;
+        };
         match event {
             Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
                 let replaced = given(&place, &secret)
                     .and_then(|given| authority.replace_given(&given, SystemTime::now()));
+                begun = None;
                 match replaced {
-                    Ok(true) => tracing::info!(%place, "another intermediate signs"),
+                    Ok(true) => {
+                        tracing::info!(%place, "another intermediate signs");
+                        begun = Some(secret);
+                    }
                     Ok(false) => {}
                     Err(error) => tracing::error!(%error, "intermediate not replaced"),
                 }
