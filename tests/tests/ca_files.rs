@@ -287,3 +287,23 @@ fn a_clock_that_was_ahead_once_has_spoiled_nothing() {
     let now = selvedge_tests::oidc::unix_now().cast_signed();
     assert!(not_before <= now && now < not_after);
 }
+
+#[test]
+fn a_token_for_a_directory_of_no_ca_is_refused_and_nothing_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (typo, empty) = (dir.path().join("caa"), dir.path().join("empty"));
+    fs::create_dir(&empty).unwrap();
+    for place in [&typo, &empty] {
+        let place = place.display().to_string();
+        let (well, said) = run(&["ca", "token", "--dir", &place, "--id", ORDERS]);
+        let wanted = format!("{place}: no CA has ever served from here");
+        assert!(!well && said.contains(&wanted), "{said}");
+    }
+    assert!(!typo.exists());
+    assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
+    // Where one has, there is a token, though it does not run.
+    let made = made();
+    let place = made.path().join("ca").display().to_string();
+    let (well, said) = run(&["ca", "token", "--dir", &place, "--id", ORDERS]);
+    assert!(well, "{said}");
+}

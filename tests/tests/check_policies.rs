@@ -118,3 +118,42 @@ services: { app: { endpoints: [\"127.0.0.1:1\"] } }
         "{said}"
     );
 }
+
+#[test]
+fn identities_that_are_denied_on_a_permissive_port_are_a_warning() {
+    let ask = |inbound: &str, deny: &str| {
+        said(&format!(
+            "identity: {{ trustDomain: shop.local, ca: \"https://127.0.0.1:1\", bundle: $DIR/none, token: $DIR/none }}
+inbound: [{{ bind: 127.0.0.1, port: 9080, app: \"127.0.0.1:1\", policies: [out]{inbound} }}]
+policies: {{ out: {{ {deny} }} }}
+"
+        ))
+    };
+    let warning = "`out` denies identities, and a permissive port lets in callers without one";
+    let principal = "deny: [{ principals: [\"spiffe://shop.local/ns/jobs/*\"] }]";
+    for (inbound, deny, warned) in [
+        (", mtls: permissive", principal, true),
+        (", mtls: permissive", "deny: [{ namespaces: [jobs] }]", true),
+        (
+            ", mtls: permissive",
+            "deny: [{ paths: [/a], trustDomains: [shop.local] }]",
+            true,
+        ),
+        (", mtls: permissive", "deny: [{ paths: [/admin] }]", false),
+        (
+            ", mtls: permissive",
+            "allow: [{ namespaces: [shop] }]",
+            false,
+        ),
+        (", mtls: strict", principal, false),
+        ("", principal, false),
+    ] {
+        let (fine, said) = ask(inbound, deny);
+        assert!(fine, "{deny}: {said}");
+        assert_eq!(said.contains(warning), warned, "{inbound} {deny}: {said}");
+        if warned {
+            let remedy = "set `mtls: strict`, or `allow` those who may call";
+            assert!(said.contains(remedy) && said.contains(".yaml:2:"), "{said}");
+        }
+    }
+}

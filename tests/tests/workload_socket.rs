@@ -7,6 +7,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Uid;
+use rustix::thread::set_thread_uid;
 use selvedge_tests::authority::CaProcess;
 use selvedge_tests::process::{Selvedge, binary};
 
@@ -14,6 +16,8 @@ const WEB: &str = "spiffe://shop.local/ns/shop/sa/web";
 const INBOUND: &str = "inbound: [{ bind: 127.0.0.1, port: 0, app: \"127.0.0.1:9\" }]\n";
 /// As `contract::defaults::workload` has it.
 const CONNECTIONS: usize = 64;
+/// Those of who may not ask, as `listen.rs` of the product has it.
+const STRANGERS: usize = 8;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 fn api(more: &str) -> String {
@@ -144,6 +148,52 @@ fn too_many_and_silent_connections_are_closed() {
         .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         .unwrap();
     assert!(closed(&mut other, Duration::from_secs(5)));
+}
+
+/// Does something as this user, on a thread of its own.
+fn as_user<T: Send>(user: u32, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let done = scope.spawn(move || {
+            set_thread_uid(Uid::from_raw(user)).unwrap();
+            work()
+        });
+        done.join().unwrap()
+    })
+}
+
+#[test]
+fn strangers_do_not_take_the_places_of_the_application() {
+    let ca = CaProcess::start(&[]);
+    let sidecar = ca.sidecar(WEB, &api(", uids: [4711]"), INBOUND);
+    fs::set_permissions(sidecar.dir(), fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = sidecar.dir().join("api.sock");
+    let connect = |times: usize| {
+        let socket = socket.clone();
+        move || -> Vec<_> {
+            let all = (0..times).map(|_| UnixStream::connect(&socket).unwrap());
+            all.collect()
+        }
+    };
+    let began = Instant::now();
+    let served = |stream: &mut UnixStream| {
+        stream.write_all(PREFACE).unwrap();
+        stream.read_exact(&mut [0; 9]).is_ok()
+    };
+    // More than there are places, and those who are served say no more than that they are there.
+    let mut strangers = as_user(4712, connect(2 * CONNECTIONS));
+    let held: Vec<_> = strangers
+        .iter_mut()
+        .filter_map(|one| one.write_all(PREFACE).ok().map(|()| one))
+        .filter(|one| (&mut &**one).read_exact(&mut [0; 9]).is_ok())
+        .collect();
+    assert_eq!(held.len(), STRANGERS);
+    // All places are the application's.
+    let mut application = as_user(4711, connect(CONNECTIONS));
+    assert!(application.iter_mut().all(served));
+    assert!(began.elapsed() < Duration::from_secs(9));
+    for one in held {
+        assert!(closed(one, Duration::from_secs(20)));
+    }
 }
 
 #[test]
