@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -138,11 +138,19 @@ pub fn listen(dir: &Path, service: CaService) -> io::Result<()> {
     Ok(())
 }
 
-async fn converse(stream: UnixStream, service: CaService) -> io::Result<()> {
-    let mut stream = BufReader::new(stream);
+/// Reads a question: one line of up to 256 bytes.
+///
+/// # Errors
+/// When it is none, or the caller is gone.
+pub async fn read(stream: impl AsyncRead + Unpin) -> io::Result<Question> {
     let mut line = String::new();
-    (&mut stream).take(QUESTION).read_line(&mut line).await?;
-    let question: Question = serde_json::from_str(&line)?;
+    let mut stream = BufReader::new(stream.take(QUESTION));
+    stream.read_line(&mut line).await?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+async fn converse(mut stream: UnixStream, service: CaService) -> io::Result<()> {
+    let question = read(&mut stream).await?;
     let answered = tokio::task::spawn_blocking(move || service.answer(question, SystemTime::now()));
     let mut text = serde_json::to_vec(&answered.await?)?;
     text.push(b'\n');

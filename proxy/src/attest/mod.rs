@@ -161,9 +161,17 @@ impl Attestors {
             why,
         };
         let text = std::fs::read_to_string(file).map_err(|e| at(e.to_string()))?;
-        let spec: File = serde_saphyr::from_str(&text).map_err(|e| at(e.to_string()))?;
+        Self::of(&text, domain).map_err(at)
+    }
+
+    /// The same of such a file's text.
+    ///
+    /// # Errors
+    /// As [`Self::read`], without the file's name.
+    pub fn of(text: &str, domain: &TrustDomain) -> Result<Self, String> {
+        let spec: File = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
         if spec.attestors.len() > ISSUERS {
-            return Err(at(format!("more than {ISSUERS} attestors")));
+            return Err(format!("more than {ISSUERS} attestors"));
         }
         let mut by_issuer = Vec::new();
         for (nth, entry) in spec.attestors.into_iter().enumerate() {
@@ -173,16 +181,19 @@ impl Attestors {
                 Entry::Oidc(spec) => oidc::Oidc::of(spec, domain)
                     .map(|(issuer, oidc)| (issuer, Attestor::Oidc(oidc))),
             };
-            let made: (String, Attestor) =
-                made.map_err(|e| at(format!("attestors[{nth}]: {e}")))?;
+            let made: (String, Attestor) = made.map_err(|e| format!("attestors[{nth}]: {e}"))?;
             if by_issuer.iter().any(|(issuer, _)| *issuer == made.0) {
-                let why = format!("attestors[{nth}]: `{}` is named twice", made.0);
-                return Err(at(why));
+                return Err(format!("attestors[{nth}]: `{}` is named twice", made.0));
             }
             by_issuer.push(made);
         }
         let rest = None;
         Ok(Self { by_issuer, rest })
+    }
+
+    /// Those that are named.
+    pub fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.by_issuer.iter().map(|(issuer, _)| issuer.as_str())
     }
 
     /// Has somebody else asked about tokens of no issuer that is named.

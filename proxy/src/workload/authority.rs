@@ -25,7 +25,7 @@ const READ: usize = 4 << 10;
 
 /// A socket as HTTP/2 is to see it.
 #[derive(Debug)]
-pub(super) struct Hosted<S> {
+pub struct Hosted<S> {
     socket: S,
     /// Read, and not looked at.
     raw: BytesMut,
@@ -39,7 +39,8 @@ pub(super) struct Hosted<S> {
 }
 
 impl<S> Hosted<S> {
-    pub(super) fn new(socket: S) -> Self {
+    /// Around a socket of which nothing has been read.
+    pub fn new(socket: S) -> Self {
         Self {
             socket,
             raw: BytesMut::new(),

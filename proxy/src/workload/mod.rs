@@ -8,7 +8,7 @@
 //! - `x509`, `jwt`: the two profiles of the Workload API; `service`: its calls.
 //! - `secrets`: the same certificates as Envoy asks for them.
 
-mod authority;
+pub mod authority;
 mod calls;
 mod follow;
 mod jwt;

@@ -13,8 +13,8 @@ pub mod words;
 use std::path::PathBuf;
 
 use targets::{
-    acme, answers, authority, carry, chunked, config, frames, heads, hpack, identity, login, pods,
-    proof, redirected, target, trace, trusted, watched,
+    acme, answers, asked, authority, carry, chunked, config, frames, heads, hpack, identity, login,
+    pods, proof, redirected, target, trace, trusted, watched,
 };
 
 /// A target: panics when a property does not hold.
@@ -51,6 +51,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("certificate-request", authority::request),
     ("peer-certificate", authority::peer),
     ("trusted", trusted::trusted),
+    ("attestors", asked::attestors),
+    ("control", asked::control),
+    ("hosted", asked::hosted),
 ];
 
 /// Where this crate keeps its files; `part` is `corpus` or `artifacts`.

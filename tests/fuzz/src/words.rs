@@ -10,7 +10,7 @@ pub fn words(target: &str) -> &'static [&'static [u8]] {
     match target {
         "http1-request" | "http1-response" | "http1-framing" | "first-bytes" => HTTP1,
         "http1-chunked" => CHUNKS,
-        "http2-server" | "http2-client" => FRAMES,
+        "http2-server" | "http2-client" | "hosted" => FRAMES,
         "http2-head" => HEADS,
         "hpack-decode" | "hpack-encode" => HPACK,
         "path" | "host" | "pattern" => TARGETS,
@@ -18,6 +18,7 @@ pub fn words(target: &str) -> &'static [&'static [u8]] {
         "plan" => PLANS,
         "review" | "manifests" => PODS,
         "watched" => crate::targets::watched::WORDS,
+        "attestors" | "control" => crate::targets::asked::WORDS,
         "acme" => ACME,
         "login" => LOGIN,
         "proof" => PROOF,

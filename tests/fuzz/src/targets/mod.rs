@@ -2,6 +2,7 @@
 
 pub(crate) mod acme;
 pub(crate) mod answers;
+pub(crate) mod asked;
 pub(crate) mod authority;
 pub(crate) mod carry;
 pub(crate) mod chunked;
