@@ -4,14 +4,19 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use selvedge_tests::TestCa;
+use rcgen::{Issuer, KeyPair};
 use selvedge_tests::authority::{CaProcess, run};
 use selvedge_tests::ca_client::{Client, Shown};
+use selvedge_tests::certs::{Leaf, signed};
 use selvedge_tests::control_plane::OWN;
 use selvedge_tests::kube::{KubeApi, Token};
+use selvedge_tests::process::Selvedge;
+use selvedge_tests::tls_peer::Outcome;
+use selvedge_tests::{TestCa, TlsPeer, Upstream};
 use serde_json::{Value, json};
 
 const ORDERS: &str = "spiffe://shop.local/ns/shop/sa/orders";
@@ -217,17 +222,20 @@ fn a_secret_that_is_missing_or_damaged_is_named() {
     }
 }
 
+/// Files as cert-manager mounts them.
+fn put(dir: &Path, parts: &Parts) {
+    for (name, text) in TLS.iter().zip(parts) {
+        let (path, next) = (dir.join(name), dir.join("next"));
+        fs::write(&next, text).unwrap();
+        fs::set_permissions(&next, Permissions::from_mode(0o600)).unwrap();
+        fs::rename(next, path).unwrap();
+    }
+}
+
 #[test]
 fn a_root_that_nobody_trusts_yet_does_not_take_over() {
     let dir = tempfile::tempdir().unwrap();
-    let write = |parts: &Parts| {
-        for (name, text) in TLS.iter().zip(parts) {
-            let (path, next) = (dir.path().join(name), dir.path().join("next"));
-            fs::write(&next, text).unwrap();
-            fs::set_permissions(&next, Permissions::from_mode(0o600)).unwrap();
-            fs::rename(next, path).unwrap();
-        }
-    };
+    let write = |parts: &Parts| put(dir.path(), parts);
     let (old, new) = (TestCa::named("old"), TestCa::named("new"));
     let first = parts(&old, &[&old]);
     write(&first);
@@ -253,4 +261,59 @@ fn a_root_that_nobody_trusts_yet_does_not_take_over() {
     let shown = client.join(&ca.token(ORDERS));
     write(&[certificate.clone(), key, both]);
     signs(&mut ca, &client.showing(&shown), &certificate);
+}
+
+#[test]
+fn a_stolen_intermediate_of_a_root_elsewhere_goes_with_its_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (TestCa::named("old"), TestCa::named("new"));
+    let first = parts(&old, &[&old]);
+    put(dir.path(), &first);
+    let ca = CaProcess::start(&["--issuer", &dir.path().display().to_string()]);
+    let own = tempfile::tempdir().unwrap();
+    fs::write(own.path().join("bundle.pem"), old.bundle()).unwrap();
+    fs::write(own.path().join("token"), ca.token(ORDERS)).unwrap();
+    let app = Upstream::answering("ok");
+    let config = format!(
+        "identity: {{ trustDomain: shop.local, ca: \"https://{}\", bundle: $DIR/bundle.pem, token: $DIR/token }}
+inbound: [{{ bind: 127.0.0.1, port: 0, app: \"{}\", mtls: strict }}]\n",
+        ca.address(),
+        app.address()
+    );
+    let mut sidecar = Selvedge::start_in(own, "sidecar", &config, 1);
+    sidecar.wait_for("certificate obtained");
+    let [certificate, key, _] = &first;
+    let issuer = Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key).unwrap()).unwrap();
+    let leaf = signed(&issuer, "spiffe://shop.local/ns/shop/sa/web", |_| {});
+    let thief = Leaf {
+        certificate: leaf.certificate + certificate,
+        key: leaf.key,
+    };
+    let inbound = sidecar.address("inbound-0");
+    let mut live = TlsPeer::connect(inbound, Some(&thief), "http/1.1").unwrap();
+    assert_eq!(live.get(), Outcome::Answered(200));
+
+    // Both roots; then what the new one has signed; then the new one alone.
+    let [second, key_of_it, _] = parts(&new, &[&new]);
+    let both = [old.bundle(), new.bundle()].concat();
+    put(
+        dir.path(),
+        &[certificate.clone(), key.clone(), both.clone()],
+    );
+    sidecar.wait_for_next("other roots are trusted now");
+    put(dir.path(), &[second.clone(), key_of_it.clone(), both]);
+    sidecar.wait_for_next("certificate obtained");
+    put(dir.path(), &[second, key_of_it, new.bundle()]);
+    let _ = live.rest(Duration::from_secs(30));
+    let refused = TlsPeer::ask(inbound, Some(&thief));
+    assert_eq!(refused, Outcome::Alert("UnknownCA".into()));
+    assert_eq!(sidecar.get("health", "/ready").0, 200);
+    let client = Client::new(ca.address(), &new.bundle());
+    let shown = client.join(&ca.token(ORDERS));
+    let honest = Leaf {
+        certificate: shown.chain[..2].concat(),
+        key: shown.key,
+    };
+    let mut honest = TlsPeer::connect(inbound, Some(&honest), "http/1.1").unwrap();
+    assert_eq!(honest.get(), Outcome::Answered(200));
 }
