@@ -248,35 +248,6 @@ impl Authority {
         self
     }
 
-    /// Signs with what was given now, and trusts its roots; says whether anything changed.
-    ///
-    /// # Errors
-    /// As [`Self::given`]; what signs now stays.
-    pub fn replace_given(&self, given: &Given, now: SystemTime) -> Result<bool, AuthorityError> {
-        let _turn = self.write();
-        let present = self.state.load_full();
-        let jwt = present.signing.jwt.clone();
-        let next = Generation::given(given, jwt, &self.trust_domain, now)?;
-        let same = next.roots == present.signing.roots
-            && next.signer().certificate == present.signing.signer().certificate;
-        if same {
-            return Ok(false);
-        }
-        let (old, new) = (&present.signing, &next);
-        // Whoever has a certificate under the root in force is cut off without it.
-        if old.root().is_some_and(|root| !new.roots.contains(root)) {
-            return Err(AuthorityError::NoOverlap);
-        }
-        // First the root, then what it signs: proxies are told of it meanwhile.
-        if new.root().is_some_and(|root| !old.roots.contains(root)) {
-            let both = old.trusting(&next.roots);
-            self.put(present.rotation.clone(), Arc::new(both), None)?;
-            return Ok(true);
-        }
-        self.put(present.rotation.clone(), Arc::new(next), None)?;
-        Ok(true)
-    }
-
     /// The trust domain this authority signs for.
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {

@@ -2,13 +2,16 @@
 //! Kubernetes Secret, in the two forms that are about.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use selvedge_contract::identity::TrustDomain;
 use zeroize::Zeroizing;
 
-use crate::authority::AuthorityError;
+use crate::authority::{Authority, AuthorityError};
 use crate::disk::{self, DiskError};
+use crate::generation::Generation;
+use crate::service::CaService;
 use crate::signer::{AuthorityCertificate, Flaw, Signer};
 
 /// What the parts are called.
@@ -151,5 +154,90 @@ impl Given {
         let mut signer = Signer::join(leafward, &self.key).map_err(at(self.form.key))?;
         signer.above = chain.filter(|c| !roots.contains(c)).collect();
         Ok((roots, signer))
+    }
+}
+
+/// What came of what was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// It is in force already.
+    Nothing,
+    /// Other roots are trusted now; what signs is the same yet.
+    Trusts,
+    /// It does not sign yet: so many proxies have not said that they trust its root.
+    Waits(usize),
+    /// It signs.
+    Signs,
+}
+
+impl Replaced {
+    /// Says so in the log, once for as long as it is the `last` that was said.
+    pub fn tell(self, last: Self) {
+        match self {
+            Self::Signs => tracing::info!(target: "selvedge::ca", "another intermediate signs"),
+            Self::Trusts => {
+                tracing::info!(target: "selvedge::ca", "other roots are trusted; nothing else signs yet");
+            }
+            Self::Waits(proxies) if self != last => {
+                tracing::warn!(target: "selvedge::ca", proxies, "another intermediate waits for proxies to trust its root");
+            }
+            Self::Waits(_) | Self::Nothing => {}
+        }
+    }
+}
+
+impl CaService {
+    /// Signs with what was given now, and trusts its roots: with another root once every proxy of ours has
+    /// said that it trusts that. Callers who cannot say are not waited for. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`Authority::given`]; what signs now stays.
+    pub fn take(&self, given: &Given, now: SystemTime) -> Result<Replaced, AuthorityError> {
+        let holders = &self.records.holders;
+        let waiting = |bundle: &[u8; 32]| holders.readiness(bundle, now).waiting;
+        self.authority.replace_given(given, waiting, now)
+    }
+}
+
+impl Authority {
+    fn replace_given(
+        &self,
+        given: &Given,
+        waiting: impl FnOnce(&[u8; 32]) -> usize,
+        now: SystemTime,
+    ) -> Result<Replaced, AuthorityError> {
+        let _turn = self.write();
+        let present = self.state.load_full();
+        let jwt = present.signing.jwt.clone();
+        let next = Generation::given(given, jwt, self.trust_domain(), now)?;
+        let same = next.roots == present.signing.roots
+            && next.signer().certificate == present.signing.signer().certificate;
+        if same {
+            return Ok(Replaced::Nothing);
+        }
+        let (old, new) = (&present.signing, &next);
+        // Whoever has a certificate under the root in force is cut off without it.
+        if old.root().is_some_and(|root| !new.roots.contains(root)) {
+            return Err(AuthorityError::NoOverlap);
+        }
+        // First the root, then what it signs: proxies are told of it meanwhile.
+        if new.root().is_some_and(|root| !old.roots.contains(root)) {
+            let both = old.trusting(&next.roots);
+            self.put(present.rotation.clone(), Arc::new(both), None)?;
+            return Ok(Replaced::Trusts);
+        }
+        let waiting = match old.root() == new.root() {
+            true => 0,
+            false => waiting(&present.bundle.sha256),
+        };
+        if waiting > 0 {
+            return Ok(Replaced::Waits(waiting));
+        }
+        let replaced = match next.signer().certificate == old.signer().certificate {
+            true => Replaced::Trusts,
+            false => Replaced::Signs,
+        };
+        self.put(present.rotation.clone(), Arc::new(next), None)?;
+        Ok(replaced)
     }
 }

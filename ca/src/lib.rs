@@ -28,6 +28,7 @@
 //! - `csr`: a certificate request, reduced to the public key that signed it.
 //! - `validity`: certificate times in whole seconds.
 //! - `tls`: the CA's own TLS identity and how it is replaced while serving.
+//! - `line`: one connection: its place, and how long it may stay.
 //! - `crowd`: connections and streams of each address.
 //! - `limit`: calls per second for each address and identity.
 //! - `disk`: private files, written whole or not at all.
@@ -47,6 +48,7 @@ pub mod issue;
 mod jwt;
 pub mod ledger;
 mod limit;
+mod line;
 pub mod log;
 pub mod mint;
 pub mod path_template;
@@ -68,7 +70,7 @@ pub use authority::{Authority, AuthorityError};
 pub use bundle::Bundle;
 pub use csr::CsrError;
 pub use disk::DiskError;
-pub use given::Given;
+pub use given::{Given, Replaced};
 pub use issue::{IssueError, Issued, Lives};
 pub use records::Records;
 pub use review::{Account, ReviewError, Reviewer};

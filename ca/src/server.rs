@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
@@ -26,8 +26,9 @@ use tonic::codegen::Service;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
-use crate::crowd::{Counted, Crowd};
+use crate::crowd::Crowd;
 use crate::issue::IssueError;
+use crate::line::{Line, Silent};
 use crate::mint::MintService;
 use crate::service::{CaService, Peer};
 use crate::tls::{CurrentIdentity, server_config};
@@ -59,8 +60,6 @@ const WINDOW: u32 = 64 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Most connections of one address: those who come and go need one each, for a moment.
 const OF_ONE: u32 = 128;
-/// A connection has made a call by then.
-const FIRST_CALL: Duration = Duration::from_secs(10);
 /// How long open calls may go on after shutdown or the connection's age.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often certificates and tokens are looked at. By the wall clock, so that a suspended
@@ -101,33 +100,36 @@ pub async fn serve(
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let calls = Calls::new(&service, &shutdown);
     let addresses = Crowd::new(OF_ONE);
+    let silent = Silent::default();
     let tasks = TaskTracker::new();
     tasks.spawn(keep_fresh(service.clone(), identity, shutdown.clone()));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            // The permit first: what cannot be served stays in the backlog.
-            accepted = async {
-                let permit = permits.clone().acquire_owned().await;
-                (listener.accept().await, permit)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            (Ok((stream, address)), permit) => {
+            Ok((stream, address)) => {
                 // Answers are small and at once: waiting to fill a packet would cost 40 ms each.
                 let _ = stream.set_nodelay(true);
                 let Some(counted) = addresses.admit(address.ip()) else {
+                    service.tally.turned_away.fetch_add(1, Relaxed);
                     continue;
+                };
+                // Further ones stay in the backlog.
+                let permit = tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    permit = place(&permits, &silent) => permit,
                 };
                 let connection = Connection {
                     address,
                     calls: calls.clone(),
-                    line: Line::new(permit.ok().map(|permit| (permit, counted))),
+                    line: Line::new(permit.map(|permit| (permit, counted)), &silent),
                     shutdown: shutdown.clone(),
                 };
                 tasks.spawn(connection.run(acceptor.clone(), stream));
             }
-            (Err(error), _) => {
+            Err(error) => {
                 tracing::warn!(target: "selvedge::ca", %error, "accept failed");
                 sleep(ACCEPT_PAUSE).await;
             }
@@ -139,64 +141,13 @@ pub async fn serve(
     Ok(())
 }
 
-/// A connection, as the calls on it see it.
-#[derive(Debug, Clone)]
-pub(crate) struct Line(Arc<LineState>);
-
-#[derive(Debug)]
-struct LineState {
-    /// Among those who come and go; given back by who stays.
-    place: Mutex<Option<Place>>,
-    called: AtomicBool,
-    follows: AtomicBool,
-    over: CancellationToken,
-}
-
-/// One of all, and one of the address's.
-type Place = (OwnedSemaphorePermit, Counted);
-
-impl Line {
-    fn new(place: Option<Place>) -> Self {
-        Self(Arc::new(LineState {
-            place: Mutex::new(place),
-            called: AtomicBool::new(false),
-            follows: AtomicBool::new(false),
-            over: CancellationToken::new(),
-        }))
+/// One of the places of all; that of whoever has asked nothing for the longest, where there is no other.
+async fn place(permits: &Arc<Semaphore>, silent: &Silent) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = permits.clone().try_acquire_owned() {
+        return Some(permit);
     }
-
-    /// The connection stays for as long as something is followed on it; `false`: it does so already.
-    pub(crate) fn follows(&self) -> bool {
-        if self.0.follows.swap(true, Relaxed) {
-            return false;
-        }
-        let mut place = self.0.place.lock().unwrap_or_else(PoisonError::into_inner);
-        *place = None;
-        true
-    }
-
-    /// Nothing is followed any longer; so the connection ends.
-    pub(crate) fn ends(&self) {
-        self.0.over.cancel();
-    }
-
-    /// Returns when the connection has been there for long enough.
-    async fn over(&self) {
-        let old = async {
-            sleep(FIRST_CALL).await;
-            if !self.0.called.load(Relaxed) {
-                return;
-            }
-            sleep(CONNECTION_AGE.saturating_sub(FIRST_CALL)).await;
-            if self.0.follows.load(Relaxed) {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            () = old => {}
-            () = self.0.over.cancelled() => {}
-        }
-    }
+    silent.give_way();
+    permits.clone().acquire_owned().await.ok()
 }
 
 /// What can be called.
@@ -265,6 +216,7 @@ impl Connection {
         let handshake = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
         let outcome = tokio::select! {
             () = self.shutdown.cancelled() => return,
+            () = self.line.ended() => return,
             outcome = handshake => outcome,
         };
         match outcome {
@@ -284,7 +236,7 @@ impl Connection {
         };
         let (calls, line) = (self.calls, self.line.clone());
         let answer = service_fn(move |mut request: http::Request<Incoming>| {
-            line.0.called.store(true, Relaxed);
+            line.called();
             request.extensions_mut().insert(peer.clone());
             request.extensions_mut().insert(line.clone());
             calls.clone().answer(request)

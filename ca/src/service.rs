@@ -68,6 +68,8 @@ pub struct Tally {
     pub limited: AtomicU64,
     /// Calls that failed for want of something here: the disk, the platform, time to sign for.
     pub failed: AtomicU64,
+    /// Connections beyond what one address may have at a time.
+    pub turned_away: AtomicU64,
     /// Proxies that follow the bundle at this moment.
     pub followers: AtomicU64,
 }

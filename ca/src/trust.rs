@@ -15,7 +15,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::attest::certificate;
 use crate::crowd::{Counted, Crowd};
 use crate::holders::is_instance;
-use crate::server::{CALL_TIMEOUT, Line};
+use crate::line::Line;
+use crate::server::CALL_TIMEOUT;
 use crate::service::{CaService, Peer};
 use crate::validity::unix_seconds;
 

@@ -2,6 +2,7 @@
 //! what it was given is exchanged while it runs.
 
 use std::fs::{self, Permissions};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use rcgen::{Issuer, KeyPair};
 use selvedge_tests::authority::{CaProcess, run};
 use selvedge_tests::ca_client::{Client, Shown};
 use selvedge_tests::certs::{Leaf, signed};
-use selvedge_tests::control_plane::OWN;
+use selvedge_tests::control_plane::{OWN, until};
 use selvedge_tests::kube::{KubeApi, Token};
 use selvedge_tests::process::Selvedge;
 use selvedge_tests::tls_peer::Outcome;
@@ -152,7 +153,7 @@ fn both_roots_in_one_change_are_trusted_before_the_new_one_signs() {
     let (client, _) = joined(&ca, &old);
     let second = parts(&new, &[&new, &old]);
     api.put(secret(TLS, &second));
-    ca.process_mut().wait_for_next("another intermediate signs");
+    ca.process_mut().wait_for_next("other roots are trusted");
     let chain = client.request().unwrap();
     assert_eq!(chain[1].trim(), first[0].trim());
     assert_eq!(roots(&client), 2);
@@ -253,7 +254,7 @@ fn a_root_that_nobody_trusts_yet_does_not_take_over() {
     let [certificate, key, _] = first;
     let both = [old.bundle(), new.bundle()].concat();
     write(&[certificate.clone(), key, both.clone()]);
-    ca.process_mut().wait_for_next("another intermediate signs");
+    ca.process_mut().wait_for_next("other roots are trusted");
     assert_eq!(roots(&client), 2);
     assert_eq!(client.request().unwrap()[1].trim(), certificate.trim());
     let [certificate, key, _] = second;
@@ -263,6 +264,43 @@ fn a_root_that_nobody_trusts_yet_does_not_take_over() {
     signs(&mut ca, &client.showing(&shown), &certificate);
 }
 
+/// A sidecar before `app` whose file has this root.
+fn joined_sidecar(ca: &CaProcess, root: &TestCa, app: SocketAddr) -> Selvedge {
+    let own = tempfile::tempdir().unwrap();
+    fs::write(own.path().join("bundle.pem"), root.bundle()).unwrap();
+    fs::write(own.path().join("token"), ca.token(ORDERS)).unwrap();
+    let config = format!(
+        "identity: {{ trustDomain: shop.local, ca: \"https://{}\", bundle: $DIR/bundle.pem, token: $DIR/token }}
+inbound: [{{ bind: 127.0.0.1, port: 0, app: \"{app}\", mtls: strict }}]\n",
+        ca.address(),
+    );
+    let mut sidecar = Selvedge::start_in(own, "sidecar", &config, 1);
+    sidecar.wait_for("certificate obtained");
+    sidecar
+}
+
+#[test]
+fn another_root_signs_once_every_proxy_trusts_it() {
+    // Both in one change: it signed after two seconds, whoever knew of it.
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (TestCa::named("old"), TestCa::named("new"));
+    put(dir.path(), &parts(&old, &[&old]));
+    let mut ca = CaProcess::start(&["--issuer", &dir.path().display().to_string()]);
+    let app = Upstream::answering("ok");
+    let mut sidecar = joined_sidecar(&ca, &old, app.address());
+    until("acknowledgement", || {
+        (ca.status()["waiting"] == 0).then_some(())
+    });
+    sidecar.signal("STOP");
+    put(dir.path(), &parts(&new, &[&new, &old]));
+    ca.process_mut().wait_for_next("other roots are trusted");
+    ca.process_mut()
+        .wait_for_next("another intermediate waits for proxies to trust its root proxies=1");
+    sidecar.signal("CONT");
+    ca.process_mut().wait_for_next("another intermediate signs");
+    sidecar.wait_for_next("certificate obtained");
+}
+
 #[test]
 fn a_stolen_intermediate_of_a_root_elsewhere_goes_with_its_root() {
     let dir = tempfile::tempdir().unwrap();
@@ -270,18 +308,8 @@ fn a_stolen_intermediate_of_a_root_elsewhere_goes_with_its_root() {
     let first = parts(&old, &[&old]);
     put(dir.path(), &first);
     let ca = CaProcess::start(&["--issuer", &dir.path().display().to_string()]);
-    let own = tempfile::tempdir().unwrap();
-    fs::write(own.path().join("bundle.pem"), old.bundle()).unwrap();
-    fs::write(own.path().join("token"), ca.token(ORDERS)).unwrap();
     let app = Upstream::answering("ok");
-    let config = format!(
-        "identity: {{ trustDomain: shop.local, ca: \"https://{}\", bundle: $DIR/bundle.pem, token: $DIR/token }}
-inbound: [{{ bind: 127.0.0.1, port: 0, app: \"{}\", mtls: strict }}]\n",
-        ca.address(),
-        app.address()
-    );
-    let mut sidecar = Selvedge::start_in(own, "sidecar", &config, 1);
-    sidecar.wait_for("certificate obtained");
+    let mut sidecar = joined_sidecar(&ca, &old, app.address());
     let [certificate, key, _] = &first;
     let issuer = Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key).unwrap()).unwrap();
     let leaf = signed(&issuer, "spiffe://shop.local/ns/shop/sa/web", |_| {});

@@ -67,6 +67,29 @@ fn one_address_that_asks_nothing_keeps_nobody_out() {
 }
 
 #[test]
+fn many_addresses_that_ask_nothing_keep_nobody_out() {
+    // Nine addresses had all places between them, and came again as soon as they were ended.
+    let ca = CaProcess::start(&[]);
+    let mut held = Vec::new();
+    for address in 2..=15 {
+        held.extend((0..OF_ONE).map(|_| silent(address, ca.address())));
+    }
+    let client = Client::new(ca.address(), &ca.bundle());
+    let begun = Instant::now();
+    let shown = client.join(&ca.token(ORDERS));
+    for _ in 0..4 {
+        let _ = client.showing(&shown).request().unwrap();
+    }
+    // Before the first of them has to end for its silence.
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(held.iter_mut().any(|one| !ended(one)));
+}
+
+#[test]
 fn a_connection_whose_first_call_never_comes_is_ended() {
     let ca = CaProcess::start(&[]);
     let client = Client::new(ca.address(), &ca.bundle());

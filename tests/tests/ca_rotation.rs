@@ -122,7 +122,18 @@ fn steps_that_would_leave_somebody_behind_are_refused() {
     let status = ca.status();
     assert_eq!(status["waitingFor"][0]["id"], WEB);
     assert_eq!(status["rotation"]["ready"], false);
+    // By force it is taken, and says who was left behind.
+    let (well, said) = ca.rotate(&["--step", "activate", "--force"]);
+    let want = format!(
+        "left behind       1 of 2 proxies, which had not acknowledged the bundle\n  {WEB} "
+    );
+    assert!(well && said.contains(&want), "{said}");
+    ca.step("abort");
+    let (well, said) = ca.rotate(&["--step", "retire", "--force"]);
+    assert!(well, "{said}");
     web.signal("CONT");
+    acknowledged(&ca, 2);
+    ca.step("prepare");
     acknowledged(&ca, 2);
     ca.step("activate");
     let (well, said) = ca.rotate(&[]);

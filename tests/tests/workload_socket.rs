@@ -191,6 +191,12 @@ fn strangers_do_not_take_the_places_of_the_application() {
     let mut application = as_user(4711, connect(CONNECTIONS));
     assert!(application.iter_mut().all(served));
     assert!(began.elapsed() < Duration::from_secs(9));
+    // The log is not theirs to fill.
+    let log = sidecar.log();
+    let told = log
+        .iter()
+        .filter(|line| line.contains("too many connections"));
+    assert_eq!(told.count(), 1);
     for one in held {
         assert!(closed(one, Duration::from_secs(20)));
     }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::Secret;
@@ -10,7 +9,7 @@ use kube::Client;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
-use selvedge_ca::{Authority, AuthorityError, DiskError, Given};
+use selvedge_ca::{AuthorityError, CaService, DiskError, Given, Replaced};
 use tokio_stream::StreamExt;
 use zeroize::Zeroizing;
 
@@ -52,15 +51,16 @@ fn given(place: &str, secret: &Secret) -> Result<Given, AuthorityError> {
     })
 }
 
-/// Has `authority` sign with what the Secret says from when it says it; ends with the runtime. What is
+/// Has `service` sign with what the Secret says from when it says it; ends with the runtime. What is
 /// not usable, or a Secret that is gone, changes nothing.
-pub async fn follow(client: Client, namespace: String, name: String, authority: Arc<Authority>) {
+pub async fn follow(client: Client, namespace: String, name: String, service: CaService) {
     let secrets = Api::<Secret>::namespaced(client, &namespace);
     let config = Config::default().fields(&format!("metadata.name={name}"));
     let mut events = pin!(watcher(secrets, config).default_backoff());
     let place = format!("{namespace}/{name}");
     // What was not taken to its end: first a root is trusted, then what it has signed signs.
     let mut begun: Option<Secret> = None;
+    let mut last = Replaced::Nothing;
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -72,14 +72,15 @@ pub async fn follow(client: Client, namespace: String, name: String, authority: 
         match event {
             Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
                 let replaced = given(&place, &secret)
-                    .and_then(|given| authority.replace_given(&given, SystemTime::now()));
+                    .and_then(|given| service.take(&given, SystemTime::now()));
                 begun = None;
                 match replaced {
-                    Ok(true) => {
-                        tracing::info!(%place, "another intermediate signs");
+                    Ok(Replaced::Nothing) => last = Replaced::Nothing,
+                    Ok(replaced) => {
+                        replaced.tell(last);
+                        last = replaced;
                         begun = Some(secret);
                     }
-                    Ok(false) => {}
                     Err(error) => tracing::error!(%error, "intermediate not replaced"),
                 }
             }

@@ -22,7 +22,7 @@ use selvedge_contract::defaults::workload::{
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::authority::Hosted;
@@ -34,6 +34,8 @@ use crate::identity::applicant::Applicant;
 const STRANGERS: usize = 8;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
+/// Those who find no place are told of this often at most.
+const TELL: Duration = Duration::from_secs(60);
 /// Pause after a failed `accept`, which is mostly a want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -142,6 +144,7 @@ impl Server {
     async fn run(self, listener: UnixListener) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let strangers = Arc::new(Semaphore::new(STRANGERS));
+        let mut turned = TurnedAway::default();
         loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => return,
@@ -162,10 +165,7 @@ impl Server {
             let may = self.access.load().admits(peer.uid(), peer.gid());
             let places = if may { &places } else { &strangers };
             let Ok(place) = places.clone().try_acquire_owned() else {
-                tracing::warn!(
-                    connections = CONNECTIONS,
-                    "workload API: too many connections"
-                );
+                turned.note(peer.uid(), may);
                 continue;
             };
             let asking = Asking {
@@ -187,6 +187,27 @@ impl Server {
                 drop(place);
             });
         }
+    }
+}
+
+/// Connections for which there was no place. Anybody who can open the socket can bring them about, so they are
+/// told once in a while, not each.
+#[derive(Debug, Default)]
+struct TurnedAway {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl TurnedAway {
+    fn note(&mut self, uid: u32, may: bool) {
+        self.count += 1;
+        if self.told.is_some_and(|told| told.elapsed() < TELL) {
+            return;
+        }
+        let places = if may { CONNECTIONS } else { STRANGERS };
+        let so_far = self.count;
+        tracing::warn!(uid, places, so_far, "workload API: too many connections");
+        self.told = Some(Instant::now());
     }
 }
 

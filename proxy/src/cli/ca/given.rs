@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use selvedge_ca::{Authority, Given};
+use selvedge_ca::{Authority, CaService, Given, Replaced};
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -43,17 +43,20 @@ pub(super) async fn follow_list(file: PathBuf, authority: Arc<Authority>, mut la
 }
 
 /// Signs with what the files say from when they say it.
-pub(super) async fn follow_files(dir: PathBuf, authority: Arc<Authority>) {
+pub(super) async fn follow_files(dir: PathBuf, service: CaService) {
+    let mut last = Replaced::Nothing;
     loop {
         tokio::time::sleep(LOOK).await;
-        let (dir, authority) = (dir.clone(), authority.clone());
+        let (dir, service) = (dir.clone(), service.clone());
         let look = move || {
             let given = Given::read(&dir)?;
-            authority.replace_given(&given, SystemTime::now())
+            service.take(&given, SystemTime::now())
         };
         match tokio::task::spawn_blocking(look).await {
-            Ok(Ok(true)) => tracing::info!(target: "selvedge::ca", "another intermediate signs"),
-            Ok(Ok(false)) => {}
+            Ok(Ok(replaced)) => {
+                replaced.tell(last);
+                last = replaced;
+            }
             Ok(Err(error)) => {
                 tracing::error!(target: "selvedge::ca", %error, "intermediate not replaced");
             }

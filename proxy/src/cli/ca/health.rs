@@ -105,6 +105,8 @@ fn exposition(service: &CaService, status: &Status) -> String {
         gauge.set(i64::try_from(n).unwrap_or(i64::MAX));
         gauge
     };
+    let help = "Connections beyond what one address may have at a time";
+    registry.register("connections_refused", help, count(&tally.turned_away));
     let followers = usize::try_from(tally.followers.load(Relaxed)).unwrap_or(usize::MAX);
     let help = "Proxies that follow the trust bundle at this moment";
     registry.register("followers", help, gauge(followers));

@@ -105,6 +105,10 @@ impl Rotate {
     }
 
     fn take(&self, step: Step, force: bool) -> Outcome {
+        let before = match force {
+            true => Some(asked(&self.dir, Question::Status)?.status),
+            false => None,
+        };
         let answer = asked(&self.dir, Question::Step { step, force })?;
         if let Some(refused) = answer.refused {
             return Err(refused.into());
@@ -115,6 +119,9 @@ impl Rotate {
             Step::Retire => "retired: the old root is trusted no more, and its key is deleted",
             Step::Abort => "aborted",
         });
+        if let Some(before) = before.filter(|before| before.waiting > 0) {
+            say(left_behind(&before, SystemTime::now()).trim_end());
+        }
         say(told(&answer.status, SystemTime::now()).trim_end());
         Ok(())
     }
@@ -177,6 +184,24 @@ fn told(status: &Standing, now: SystemTime) -> String {
         "\nproxies           {}, of which {} have not acknowledged the bundle",
         status.proxies, status.waiting
     );
+    list_waiting(&mut text, status, now);
+    text
+}
+
+/// Who was not waited for.
+fn left_behind(before: &Standing, now: SystemTime) -> String {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "left behind       {} of {} proxies, which had not acknowledged the bundle",
+        before.waiting, before.proxies
+    );
+    list_waiting(&mut text, before, now);
+    text
+}
+
+fn list_waiting(text: &mut String, status: &Standing, now: u64) {
     for waiting in &status.waiting_for {
         let left = span(waiting.ends.saturating_sub(now));
         let _ = writeln!(text, "  {} {} ({left} left)", waiting.id, waiting.instance);
@@ -184,7 +209,6 @@ fn told(status: &Standing, now: SystemTime) -> String {
     if status.waiting > status.waiting_for.len() {
         let _ = writeln!(text, "  ...");
     }
-    text
 }
 
 /// A length of time by its two largest units.

@@ -145,8 +145,10 @@ pub(super) fn start(
             tokio::spawn(given::follow_list(file, authority.clone(), first));
         }
         if let Some(dir) = serve.issuer.clone() {
-            tokio::spawn(given::follow_files(dir, authority));
+            tokio::spawn(given::follow_files(dir, service.clone()));
         }
+        #[cfg(feature = "kubernetes")]
+        kubernetes.follow_issuer(&service)?;
         control::listen(&serve.dir, service.clone())?;
         if let Some(address) = serve.health {
             health::serve(address, service.clone()).await?;
@@ -249,30 +251,36 @@ impl Kubernetes {
         Ok(Some(Authority::given(domain, &given, Some(keys), now)?))
     }
 
+    /// Has the CA sign with what a Secret holds from when it holds it, where that is asked for.
+    fn follow_issuer(&self, service: &CaService) -> Result<(), crate::kubernetes::ApiError> {
+        if let Some((namespace, name)) = self.issuer_secret.clone() {
+            let client = self.api.client()?;
+            // It ends with the process.
+            tokio::spawn(crate::kubernetes::issuer::follow(
+                client,
+                namespace,
+                name,
+                service.clone(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Connects a CA with its cluster, where that is asked for; gives who knows its service accounts.
     fn join(
-        self,
+        &self,
         authority: &Arc<Authority>,
     ) -> Result<Option<Asked>, crate::kubernetes::ApiError> {
-        use crate::kubernetes::{issuer, review::TokenReviewer, trust};
-        let asked = (
-            &self.token_review,
-            &self.trust_config_map,
-            &self.issuer_secret,
-        );
-        if matches!(asked, (None, None, None)) {
+        use crate::kubernetes::{review::TokenReviewer, trust};
+        if matches!((&self.token_review, &self.trust_config_map), (None, None)) {
             return Ok(None);
         }
         let client = self.api.client()?;
-        // They end with the process.
-        if let Some((namespace, name)) = self.issuer_secret {
-            let authority = authority.clone();
-            tokio::spawn(issuer::follow(client.clone(), namespace, name, authority));
-        }
-        if let Some(name) = self.trust_config_map {
+        // It ends with the process.
+        if let Some(name) = self.trust_config_map.clone() {
             tokio::spawn(trust::publish(client.clone(), name, authority.bundles()));
         }
-        Ok(self.token_review.map(|audience| {
+        Ok(self.token_review.clone().map(|audience| {
             let domain = authority.trust_domain().clone();
             Arc::new(TokenReviewer::new(client, audience, domain)) as Asked
         }))
