@@ -56,6 +56,8 @@ fn a_leader_that_leaves_does_not_take_the_others_along() {
     let mut leader = Raw::connect(proxy.address("web"));
     leader.send("GET /hot HTTP/1.1\r\nHost: shop\r\n\r\n");
     proxy.wait_for_metric("selvedge_cache_requests_total", &["\"miss\""], 1.0);
+    // It has been asked there before it leaves, or else the other would be the first.
+    upstream.wait_until(|seen| seen.iter().any(|one| one.text().contains("\r\n\r\n")));
     let mut other = Raw::connect(proxy.address("web"));
     other.send("GET /hot HTTP/1.1\r\nHost: shop\r\n\r\n");
     proxy.wait_for_metric("selvedge_cache_requests_total", &["\"wait\""], 1.0);
