@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::Method;
 use selvedge_contract::defaults::upstream::REPLAY;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::balance::{Lease, Service, Verdict};
 use crate::error::{Error, ErrorKind, Retry, Side};
-use crate::message::{Body, BodyLength, Fields, Known, RequestHead};
+use crate::message::{Body, BodyLength, Fields, Known, RequestHead, ResponseHead};
 use crate::route::Rule;
 use crate::timer;
 use crate::upstream::{Answer, Failure};
@@ -168,19 +168,21 @@ impl<'a> Tries<'a> {
         };
         self.end_retry();
         match sent {
-            Some(Ok(answer)) => {
-                let status = answer.response.head.status.as_u16();
-                let verdict = if matches!(status, 502..=504) {
+            Some(Ok(mut answer)) => {
+                let head = &answer.response.head;
+                let verdict = if matches!(head.status.as_u16(), 502..=504) {
                     Verdict::Failure
                 } else {
                     Verdict::Success
                 };
                 lease.report(verdict, now);
-                // The body is gone with the answer; only what had none can be sent again here.
-                let wanted = self.rule.retry.codes.contains(&status);
-                if wanted && self.repeatable && self.bodiless && self.may(now) {
+                let sent = answer.sent.take();
+                if let Some(least) = self.wants_another(&answer.response.head)
+                    && let Some(body) = sent.and_then(Body::rewind)
+                    && let Some(pause) = self.may(least, now)
+                {
                     self.failed_on = Some(lease.endpoint().id);
-                    return Next::Again(Body::Empty, self.pause());
+                    return Next::Again(body, pause);
                 }
                 Next::Answer(answer, lease)
             }
@@ -191,13 +193,13 @@ impl<'a> Tries<'a> {
                     Retry::Idempotent => self.repeatable,
                     Retry::Never => false,
                 };
-                match failure.body {
-                    Some(body) if safe && self.may(now) => {
-                        self.failed_on = Some(lease.endpoint().id);
-                        Next::Again(body, self.pause())
-                    }
-                    _ => Next::Fail(failure.error),
+                if let Some(body) = failure.body.filter(|_| safe)
+                    && let Some(pause) = self.may(Duration::ZERO, now)
+                {
+                    self.failed_on = Some(lease.endpoint().id);
+                    return Next::Again(body, pause);
                 }
+                Next::Fail(failure.error)
             }
             None => {
                 let whole = self.deadline.is_some_and(|at| at <= now);
@@ -207,6 +209,15 @@ impl<'a> Tries<'a> {
                     Verdict::Failure
                 };
                 lease.report(verdict, now);
+                // Its body went with it.
+                if !whole
+                    && self.repeatable
+                    && self.bodiless
+                    && let Some(pause) = self.may(Duration::ZERO, now)
+                {
+                    self.failed_on = Some(lease.endpoint().id);
+                    return Next::Again(Body::Empty, pause);
+                }
                 Next::Fail(if whole {
                     ErrorKind::RequestTimeout.into()
                 } else {
@@ -216,36 +227,48 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// Whether one more is allowed: attempts, layers, deadline, cap, budget.
-    fn may(&mut self, now: Instant) -> bool {
+    /// Whether the rule has such an answer tried again, and how long the endpoint wants to be left alone first
+    /// (RFC 9110 section 10.2.3). Not for longer than the longest pause: the caller can wait better than we.
+    fn wants_another(&self, head: &ResponseHead) -> Option<Duration> {
+        let retry = &self.rule.retry;
+        let by_code = self.repeatable && retry.codes.contains(&head.status.as_u16());
+        let by_grpc = || retry.grpc != 0 && is_one_of(retry.grpc, &head.fields);
+        if !by_code && !by_grpc() {
+            return None;
+        }
+        let asked = head.fields.known(Known::RetryAfter).map(asked_pause);
+        let asked = asked.unwrap_or(Some(Duration::ZERO))?;
+        (asked <= retry.backoff_max).then_some(asked)
+    }
+
+    /// Whether one more is allowed (attempts, layers, deadline, cap, budget), and after which pause: `least` or
+    /// longer.
+    fn may(&mut self, least: Duration, now: Instant) -> Option<Duration> {
+        let pause = self.pause().max(least);
         if self.layered
             || self.count >= self.rule.retry.attempts
-            || self.deadline.is_some_and(|at| at <= now)
+            || self.deadline.is_some_and(|at| at <= now + pause)
         {
-            return false;
+            return None;
         }
         if self.service.retries.fetch_add(1, Relaxed) >= self.service.spec.max_retries {
             self.service.retries.fetch_sub(1, Relaxed);
-            return false;
+            return None;
         }
         self.counted = true;
         if !self.service.budget.spend(now) {
             self.end_retry();
-            return false;
+            return None;
         }
         self.count += 1;
-        true
+        Some(pause)
     }
 
     /// Full jitter: anywhere between nothing and the step, which doubles.
     fn pause(&self) -> Duration {
-        let step = self
-            .rule
-            .retry
-            .backoff
-            .saturating_mul(1 << self.count.saturating_sub(1).min(10));
-        step.min(self.rule.retry.backoff_max)
-            .mul_f64(fastrand::f64())
+        let retry = &self.rule.retry;
+        let step = retry.backoff.saturating_mul(1 << self.count.min(10));
+        step.min(retry.backoff_max).mul_f64(fastrand::f64())
     }
 
     fn end_retry(&mut self) {
@@ -268,6 +291,25 @@ const fn verdict_of(kind: ErrorKind) -> Verdict {
         Side::Upstream if !matches!(kind, ErrorKind::UpstreamStale) => Verdict::Failure,
         _ => Verdict::Neutral,
     }
+}
+
+/// Whether an answer that is nothing but a status of gRPC has one of these.
+fn is_one_of(codes: u32, fields: &Fields) -> bool {
+    let number = fields.known(Known::GrpcStatus).and_then(|value| {
+        let text = std::str::from_utf8(value).ok()?;
+        text.parse::<u32>().ok()
+    });
+    number.is_some_and(|number| codes.checked_shr(number).is_some_and(|bits| bits & 1 == 1))
+}
+
+/// Of `Retry-After`: seconds, or a date. `None`: neither.
+fn asked_pause(value: &[u8]) -> Option<Duration> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Some(Duration::from_secs(u64::from(seconds)));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
 /// What the caller gives us: `grpc-timeout` (`<digits><H|M|S|m|u|n>`) or `X-Request-Timeout`

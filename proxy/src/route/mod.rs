@@ -82,6 +82,8 @@ pub struct RetryPolicy {
     pub attempts: u32,
     /// Statuses to retry, for requests that may be repeated.
     pub codes: Vec<u16>,
+    /// Statuses of gRPC to retry, as a bit each.
+    pub grpc: u32,
     /// First pause.
     pub backoff: Duration,
     /// Longest pause.

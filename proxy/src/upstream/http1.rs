@@ -278,7 +278,10 @@ fn accept(
     upload: Upload,
     pool: Rc<Pool>,
 ) -> Answer {
-    let upload = (!upload.is_done()).then_some(upload);
+    let (upload, sent) = match upload.is_done() {
+        true => (None, Some(upload.into_body())),
+        false => (Some(upload), None),
+    };
     let head = ResponseHead {
         status: reply.status,
         fields: reply.fields,
@@ -291,6 +294,7 @@ fn accept(
         return Answer {
             response,
             tunnel: Some(TunnelEnd::Http1(conn, Some(permit))),
+            sent,
         };
     }
     let (decoder, length) = match reply.length {
@@ -326,6 +330,7 @@ fn accept(
     Answer {
         response: Response { head, body },
         tunnel: None,
+        sent,
     }
 }
 

@@ -174,8 +174,12 @@ async fn exchange(handle: Handle, body: Body, interim: &dyn Interim) -> Result<A
     .await;
     match received {
         Ok(head) => {
-            let upload = upload.filter(|_| !upload_done);
-            Ok(accept(head, upload, handle))
+            let (upload, sent) = match upload {
+                Some(upload) if !upload_done => (Some(upload), None),
+                done => (None, Some(done.map_or(Body::Empty, Writer::into_body))),
+            };
+            let answer = accept(head, upload, handle);
+            Ok(Answer { sent, ..answer })
         }
         Err(error) => {
             let body = upload.map_or(Body::Empty, Writer::into_body);
@@ -228,6 +232,7 @@ pub(super) fn accept(head: ResponseHead, upload: Option<Writer>, handle: Handle)
     Answer {
         response: Response { head, body },
         tunnel: None,
+        sent: None,
     }
 }
 

@@ -42,5 +42,6 @@ pub(super) async fn switch(head: &RequestHead, handle: Handle) -> Result<Answer,
             body: Body::Empty,
         },
         tunnel: Some(TunnelEnd::Http2(Stream::new(handle))),
+        sent: None,
     })
 }

@@ -35,6 +35,8 @@ pub struct Answer {
     pub response: Response,
     /// After a switch of protocols: the bytes behind it.
     pub tunnel: Option<TunnelEnd>,
+    /// What is left of a request's body that was sent to its end: for another try, if all of it was kept.
+    pub sent: Option<Body>,
 }
 
 /// A try that failed.

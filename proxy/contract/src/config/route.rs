@@ -361,6 +361,42 @@ pub struct RouteTimeouts {
     pub backend_request: Option<Duration>,
 }
 
+/// A status of gRPC that another try may change (gRPC, "Status codes and their use").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum GrpcCode {
+    /// 1.
+    Cancelled,
+    /// 2.
+    Unknown,
+    /// 4.
+    DeadlineExceeded,
+    /// 8.
+    ResourceExhausted,
+    /// 10.
+    Aborted,
+    /// 13.
+    Internal,
+    /// 14.
+    Unavailable,
+}
+
+impl GrpcCode {
+    /// Its number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Cancelled => 1,
+            Self::Unknown => 2,
+            Self::DeadlineExceeded => 4,
+            Self::ResourceExhausted => 8,
+            Self::Aborted => 10,
+            Self::Internal => 13,
+            Self::Unavailable => 14,
+        }
+    }
+}
+
 /// Retries of a rule. Without it: one, and only of what was provably not processed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -371,6 +407,10 @@ pub struct RetrySpec {
     /// Response codes to retry, for idempotent methods or with an `Idempotency-Key`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub codes: Vec<u16>,
+    /// Statuses of gRPC to retry, where the answer is nothing but the status. The caller says that its calls
+    /// may be carried out twice: gRPC has no method that would.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub grpc: Vec<GrpcCode>,
     /// First pause; doubles, with jitter, to 250ms or ten times this. Default: 25ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Duration>,

@@ -239,6 +239,10 @@ impl Pass<'_> {
         RetryPolicy {
             attempts: retry.attempts.unwrap_or(defaults::ATTEMPTS).min(10),
             codes: retry.codes.clone(),
+            grpc: retry
+                .grpc
+                .iter()
+                .fold(0, |all, code| all | 1 << code.number()),
             backoff,
             backoff_max: defaults::BACKOFF_MAX.max(backoff * 10),
         }

@@ -344,6 +344,7 @@ pub(super) const fn default_retry() -> RetryPolicy {
     RetryPolicy {
         attempts: defaults::ATTEMPTS,
         codes: Vec::new(),
+        grpc: 0,
         backoff: defaults::BACKOFF,
         backoff_max: defaults::BACKOFF_MAX,
     }

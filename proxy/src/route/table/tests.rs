@@ -29,6 +29,7 @@ fn rule(name: &str) -> Arc<Rule> {
         retry: RetryPolicy {
             attempts: 0,
             codes: Vec::new(),
+            grpc: 0,
             backoff: std::time::Duration::ZERO,
             backoff_max: std::time::Duration::ZERO,
         },
