@@ -52,4 +52,4 @@ pub use upstream::{Seen, Upstream};
 use std::time::Duration;
 
 /// Longest wait for something that should happen at once: generous, for busy machines.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
