@@ -98,6 +98,8 @@ pub enum ErrorKind {
     NoVerdict,
     /// Refused by the service that decides.
     Refused,
+    /// A failure on purpose.
+    Fault,
     /// The route has no backend with a weight.
     NoBackend,
     /// The service has no endpoint.
@@ -191,7 +193,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 57] = [
+    pub const ALL: [Self; 58] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -224,6 +226,7 @@ impl ErrorKind {
         Self::NoCount,
         Self::NoVerdict,
         Self::Refused,
+        Self::Fault,
         Self::NoBackend,
         Self::NoEndpoint,
         Self::ExternalService,
@@ -290,6 +293,7 @@ impl ErrorKind {
             Self::NoCount => row(Local, 503, 14, "http_request_denied", "RS", Never, "the rate limit cannot be counted"),
             Self::NoVerdict => row(Local, 503, 14, "http_request_denied", "RV", Never, "who decides could not be asked"),
             Self::Refused => row(Local, 403, 7, "http_request_denied", "RE", Never, "refused by the service that decides"),
+            Self::Fault => row(Local, 503, 14, "http_request_denied", "FI", Never, "a failure on purpose"),
             Self::NoBackend => row(Local, 500, 13, "destination_unavailable", "NB", Never, "the route has no backend"),
             Self::NoEndpoint => row(Local, 503, 14, "destination_unavailable", "NE", Never, "the service has no endpoint"),
             Self::ExternalService => row(Local, 502, 14, "destination_unavailable", "NX", Never, "the service is an ExternalName, which is not followed: call the name itself"),

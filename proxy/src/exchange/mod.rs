@@ -161,8 +161,8 @@ async fn gate(
             Ok(passed) => break passed,
             Err(Stop::Refused(error)) => return Err(error),
             Err(Stop::Answered(response)) => return Ok(Gate::Answered(response)),
-            Err(Stop::Denied(response)) => {
-                record.fail_with(ErrorKind::Refused);
+            Err(Stop::Denied(kind, response)) => {
+                record.fail_with(kind);
                 return Ok(Gate::Answered(response));
             }
             Err(Stop::Wait(work)) => seen.found = Some(work.await),

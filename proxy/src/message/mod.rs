@@ -58,6 +58,15 @@ pub struct RequestHead {
     pub upgrade: Option<Bytes>,
 }
 
+impl RequestHead {
+    /// Whether it is a call of gRPC, whose caller reads the status of its trailers.
+    #[must_use]
+    pub fn is_grpc(&self) -> bool {
+        let content = self.fields.known(Known::ContentType);
+        content.is_some_and(|content| content.starts_with(b"application/grpc"))
+    }
+}
+
 /// A request: head and body.
 #[derive(Debug)]
 pub struct Request {

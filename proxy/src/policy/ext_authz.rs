@@ -121,17 +121,20 @@ impl ExtAuthz {
             }
             Verdict::Denied(status, fields, body) => {
                 tracing::debug!(policy = %self.name, %status, "refused");
-                Err(Stop::Denied(Box::new(Response {
-                    head: ResponseHead {
-                        status: *status,
-                        fields: fields.clone(),
-                    },
-                    body: if body.is_empty() || seen.head.method == http::Method::HEAD {
-                        Body::Empty
-                    } else {
-                        Body::Full(body.clone())
-                    },
-                })))
+                Err(Stop::Denied(
+                    ErrorKind::Refused,
+                    Box::new(Response {
+                        head: ResponseHead {
+                            status: *status,
+                            fields: fields.clone(),
+                        },
+                        body: if body.is_empty() || seen.head.method == http::Method::HEAD {
+                            Body::Empty
+                        } else {
+                            Body::Full(body.clone())
+                        },
+                    }),
+                ))
             }
             Verdict::Unknown if self.fail_open => {
                 for name in &self.upstream_headers {

@@ -31,6 +31,7 @@ use super::client_certificate::ClientCertificates;
 use super::concurrency::Concurrency;
 use super::cors::Cors;
 use super::ext_authz::{ExtAuthz, Question, Verdict};
+use super::fault::Fault;
 use super::introspection::{Introspection, Judged};
 use super::jwt::Jwt;
 use super::limit::Limit;
@@ -92,6 +93,8 @@ pub enum Guard {
     Allow(Arc<Access>),
     /// Who would be kept out.
     Audit(Arc<Audit>),
+    /// Fails some, on purpose.
+    Fault(Arc<Fault>),
     /// Edits headers.
     Headers(Arc<Headers>),
 }
@@ -111,8 +114,8 @@ pub enum Stop {
     Refused(Error),
     /// It is answered here.
     Answered(Box<Response>),
-    /// Whoever was asked has refused it, and this is the answer.
-    Denied(Box<Response>),
+    /// A policy has refused it for this, with an answer of its own.
+    Denied(ErrorKind, Box<Response>),
     /// It must wait for this, which bounds its own time; then it goes on where it was.
     Wait(Work),
     /// Its body must be read, of this many bytes at most; then it goes on where it was.
@@ -141,6 +144,8 @@ pub enum Found {
     Count(Result<Count, Lost>),
     /// What a service has decided.
     Verdict(Rc<Verdict>),
+    /// Time has passed.
+    Waited,
 }
 
 impl Stop {
@@ -155,7 +160,7 @@ impl fmt::Debug for Stop {
         match self {
             Self::Refused(error) => write!(f, "Refused({error})"),
             Self::Answered(response) => write!(f, "Answered({})", response.head.status),
-            Self::Denied(response) => write!(f, "Denied({})", response.head.status),
+            Self::Denied(_, response) => write!(f, "Denied({})", response.head.status),
             Self::Wait(_) => f.write_str("Wait"),
             Self::Body(most) => write!(f, "Body({most})"),
             Self::Ask(policy, _) => write!(f, "Ask({})", policy.name),
@@ -246,7 +251,7 @@ pub struct Addresses {
 
 impl Guard {
     /// The place of edits of headers.
-    pub const HEADERS: u8 = 24;
+    pub const HEADERS: u8 = 25;
 
     /// A limit: behind authentication if it counts by who that finds.
     #[must_use]
@@ -331,6 +336,7 @@ impl Guard {
             Self::Allow(_) => 21,
             Self::Audit(_) => 22,
             Self::Ask(_) => 23,
+            Self::Fault(_) => 24,
             Self::Headers(_) => Self::HEADERS,
         }
     }
@@ -395,6 +401,7 @@ impl Guard {
             Self::Signature(policy) => policy.check(seen, notes),
             Self::AnyOf(several) => several.check(seen, notes),
             Self::Ask(policy) => policy.check(seen, notes),
+            Self::Fault(fault) => fault.check(seen),
             Self::Headers(headers) => {
                 notes.headers = Some(headers.clone());
                 Ok(())

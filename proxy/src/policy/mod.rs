@@ -15,6 +15,7 @@ pub mod cors;
 pub mod decisions;
 pub mod document;
 pub mod ext_authz;
+pub mod fault;
 pub mod flights;
 pub mod forwarded;
 pub mod guard;

@@ -57,13 +57,12 @@ impl Seen {
     /// Looks at a request.
     #[must_use]
     pub fn of(head: &RequestHead, listener: &ListenerPlan, downstream: &Downstream) -> Self {
-        let content = head.fields.known(Known::ContentType);
         let pages = || {
             let accepted = head.fields.known(Known::Accept).unwrap_or_default();
             memchr::memmem::find(accepted, b"text/html").is_some()
         };
         Self {
-            grpc: content.is_some_and(|c| c.starts_with(b"application/grpc")),
+            grpc: head.is_grpc(),
             head: head.method == Method::HEAD,
             tls: downstream.is_tls,
             form: match listener.role {

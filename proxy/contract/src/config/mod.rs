@@ -55,7 +55,7 @@ pub use service::{
     Balance, Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, ProxyVersion, Service,
     ServiceLimits, UpstreamProtocol, UpstreamTls,
 };
-pub use traffic::{BandwidthPolicy, ConcurrencyPolicy};
+pub use traffic::{BandwidthPolicy, ConcurrencyPolicy, FaultAbort, FaultDelay, FaultPolicy};
 pub use workload::WorkloadApi;
 
 /// One configuration, from one file or merged from several.

@@ -12,8 +12,8 @@ use super::edge::{
     CachePolicy, Compression, Csrf, ErrorPage, ExtAuthz, Security, Transform, VersionPolicy,
 };
 use super::{
-    BandwidthPolicy, BasicPolicy, ClientCertificatePolicy, ConcurrencyPolicy, HeaderEdits,
-    IntrospectionPolicy, OidcPolicy, SignaturePolicy,
+    BandwidthPolicy, BasicPolicy, ClientCertificatePolicy, ConcurrencyPolicy, FaultPolicy,
+    HeaderEdits, IntrospectionPolicy, OidcPolicy, SignaturePolicy,
 };
 
 /// A named rule. Exactly one of its keys is set.
@@ -68,6 +68,9 @@ pub struct Policy {
     /// So many bytes a second for a client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<BandwidthPolicy>,
+    /// Failures on purpose: waits, and refusals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<FaultPolicy>,
     /// Which pages of other origins may call (Fetch standard, CORS).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,

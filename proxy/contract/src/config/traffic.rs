@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::units::Throughput;
+use crate::units::{Duration, Throughput};
 
-use super::OneOrMany;
+use super::{GrpcCode, OneOrMany};
 
 /// How many requests of one client may be on their way at a time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +25,54 @@ pub struct ConcurrencyPolicy {
     /// Where the plan's name is: `apiKey` or `jwt.<claim>`. Default: `apiKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+}
+
+/// Failures on purpose, to see whether callers bear them. Where they happen is said by the rule or the service
+/// that names the policy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct FaultPolicy {
+    /// Requests that wait before they are sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<FaultDelay>,
+    /// Requests that are answered here. Those that wait too do so first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abort: Option<FaultAbort>,
+}
+
+/// A wait on purpose.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FaultDelay {
+    /// How long, 5 minutes at most. The deadline of the request goes on.
+    pub duration: Duration,
+    /// Of so many requests in a hundred. Default: 100.
+    #[serde(default = "all", skip_serializing_if = "is_all")]
+    pub percentage: f64,
+}
+
+/// A refusal on purpose.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FaultAbort {
+    /// The status, from 400 to 599. Default: 503.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The status of calls of gRPC. Default: `unavailable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<GrpcCode>,
+    /// Of so many requests in a hundred. Default: 100.
+    #[serde(default = "all", skip_serializing_if = "is_all")]
+    pub percentage: f64,
+}
+
+const fn all() -> f64 {
+    100.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_all(percentage: &f64) -> bool {
+    *percentage >= 100.0
 }
 
 /// How many bytes a second the bodies of one client may take, all of them together. What is faster

@@ -10,6 +10,7 @@ mod cluster;
 mod counts;
 mod credentials;
 mod ext_authz;
+mod faults;
 mod geo;
 mod guards;
 mod listeners;

@@ -158,6 +158,7 @@ impl Pass<'_> {
             policy.any_of.is_some(),
             policy.concurrency.is_some(),
             policy.bandwidth.is_some(),
+            policy.fault.is_some(),
             policy.compression.is_some(),
             policy.cache.is_some(),
             policy.csrf.is_some(),
@@ -168,7 +169,7 @@ impl Pass<'_> {
             policy.error_pages.is_some(),
         ];
         if set.iter().filter(|set| **set).count() != 1 {
-            let remedy = "set exactly one of `allow`, `deny`, `audit`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `oidc`, `introspection`, `apiKey`, `basic`, `clientCertificate`, `signature`, `anyOf`, `concurrency`, `bandwidth`, `compression`, `cache`, `transform`, `extAuthz`, `csrf`, `security`, `version`, `errorPages`";
+            let remedy = "set exactly one of `allow`, `deny`, `audit`, `headers`, `address`, `rateLimit`, `cors`, `jwt`, `oidc`, `introspection`, `apiKey`, `basic`, `clientCertificate`, `signature`, `anyOf`, `concurrency`, `bandwidth`, `fault`, `compression`, `cache`, `transform`, `extAuthz`, `csrf`, `security`, `version`, `errorPages`";
             self.error(&at, format!("policy `{name}` must do one thing"), remedy);
         }
         for (key, list, sense) in [
@@ -183,6 +184,10 @@ impl Pass<'_> {
         if let Some(spec) = &policy.audit {
             let audit = self.audit(&at.then("audit"), name, spec);
             self.guard(name, Guard::Audit(Arc::new(audit)));
+        }
+        if let Some(spec) = &policy.fault {
+            let fault = self.fault(&at.then("fault"), name, spec);
+            self.guard(name, Guard::Fault(Arc::new(fault)));
         }
         if let Some(headers) = &policy.headers {
             let mut edits = Edits::default();
