@@ -182,7 +182,7 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, routes: &[Arc<RouteMetrics>]) 
 
 type WorkerField = fn(&WorkerShard) -> &Lone;
 
-const WORKER_COUNTERS: [(&str, &str, WorkerField); 9] = [
+const WORKER_COUNTERS: [(&str, &str, WorkerField); 10] = [
     (
         "connections_accepted",
         "Downstream connections accepted",
@@ -191,6 +191,11 @@ const WORKER_COUNTERS: [(&str, &str, WorkerField); 9] = [
     ("connections_closed", "Downstream connections closed", |s| {
         &s.closed
     }),
+    (
+        "mirrors_lost",
+        "Copies of requests that were not sent: too many under way, or too long a body",
+        |s| &s.mirrors_lost,
+    ),
     (
         "connections_refused",
         "Downstream connections over a cap",

@@ -5,6 +5,7 @@ mod authz;
 mod cached;
 pub mod demand;
 mod hold;
+mod mirror;
 pub mod onward;
 pub mod opaque;
 mod part;

@@ -14,7 +14,7 @@ use crate::timer::Timer;
 use crate::upstream::Interim;
 use crate::{balance, upstream};
 
-use super::Context;
+use super::{Context, mirror};
 
 /// Sends a request to one of its rule's backends. The lease of the answer is in the record.
 ///
@@ -37,6 +37,7 @@ pub(super) async fn send<'a>(
     backend.request_edits.apply(&mut request.head.fields);
     record.pass_trace_on(&mut request.head.fields);
 
+    let copies = mirror::drawn(rule, &request.head, worker);
     let mut tries = Tries::new(rule, &backend.service, &request.head, record.start);
     let body = std::mem::replace(&mut request.body, Body::Empty);
     let limit = permit.body_limit(context.plan().limits.body);
@@ -67,11 +68,20 @@ pub(super) async fn send<'a>(
             }
         };
         match tries.judge(sent, lease, worker) {
-            Next::Answer(answer, lease) => {
+            Next::Answer(mut answer, lease) => {
                 record.lease = Some(lease);
+                let sent = answer.sent.take();
+                if let Some(copies) = copies {
+                    copies.go(worker, client, sent.and_then(Body::rewind));
+                }
                 return Ok(Reply::upstream(answer, rule, backend));
             }
-            Next::Fail(error) => return Err(error),
+            Next::Fail(error) => {
+                if let Some(copies) = copies {
+                    copies.go(worker, client, tries.is_bodiless().then_some(Body::Empty));
+                }
+                return Err(error);
+            }
             Next::Again(again, pause) => {
                 body = again;
                 timer.pause(pause).await;

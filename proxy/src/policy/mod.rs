@@ -44,6 +44,7 @@ use crate::error::ErrorKind;
 use crate::message::{Known, RequestHead};
 use crate::route::Rule;
 use crate::route::aggregate::Call;
+use crate::route::mirror::Mirror;
 
 use ext_authz::ExtAuthz;
 use guard::{Guard, Headers, Notes, Seen, Stop};
@@ -75,6 +76,15 @@ impl<'a> Permit<'a> {
     pub const fn to_ask(policy: &ExtAuthz) -> Permit<'_> {
         Permit {
             rule: &policy.rule,
+            own: true,
+        }
+    }
+
+    /// For a copy of a request that had its own.
+    #[must_use]
+    pub const fn to_mirror(mirror: &Mirror) -> Permit<'_> {
+        Permit {
+            rule: &mirror.rule,
             own: true,
         }
     }

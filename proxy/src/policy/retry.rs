@@ -102,12 +102,18 @@ impl<'a> Tries<'a> {
         {
             return Err(ErrorKind::BodyTooLarge);
         }
-        let keep = if self.rule.retry.attempts > 0 {
+        let keep = if self.rule.retry.attempts > 0 || !self.rule.mirrors.is_empty() {
             REPLAY
         } else {
             0
         };
         Ok(body.watched(limit, keep))
+    }
+
+    /// Whether the request had no body.
+    #[must_use]
+    pub const fn is_bodiless(&self) -> bool {
+        self.bodiless
     }
 
     /// Endpoint that failed, to be avoided.
@@ -176,13 +182,14 @@ impl<'a> Tries<'a> {
                     Verdict::Success
                 };
                 lease.report(verdict, now);
-                let sent = answer.sent.take();
                 if let Some(least) = self.wants_another(&answer.response.head)
-                    && let Some(body) = sent.and_then(Body::rewind)
-                    && let Some(pause) = self.may(least, now)
+                    && let Some(body) = answer.sent.take().and_then(Body::rewind)
                 {
-                    self.failed_on = Some(lease.endpoint().id);
-                    return Next::Again(body, pause);
+                    if let Some(pause) = self.may(least, now) {
+                        self.failed_on = Some(lease.endpoint().id);
+                        return Next::Again(body, pause);
+                    }
+                    answer.sent = Some(body);
                 }
                 Next::Answer(answer, lease)
             }

@@ -3,6 +3,7 @@
 pub mod aggregate;
 pub mod edit;
 pub mod matcher;
+pub mod mirror;
 pub mod onward;
 pub mod table;
 
@@ -16,6 +17,8 @@ use crate::balance::Service;
 use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
 use crate::telemetry::metrics::RouteMetrics;
+
+use mirror::Mirror;
 
 pub use aggregate::Aggregate;
 pub use edit::Edits;
@@ -50,6 +53,8 @@ pub struct Rule {
     pub aggregate: Option<Aggregate>,
     /// Where it goes; cumulated weights, the last is the total.
     pub backends: Vec<Backend>,
+    /// Where copies go.
+    pub mirrors: Vec<Arc<Mirror>>,
     /// Whole request; zero = off.
     pub request_timeout: Duration,
     /// One try, to its response head; zero = off.

@@ -138,6 +138,8 @@ pub struct WorkerShard {
     pub connect_errors: Lone,
     /// Pooled connections used again.
     pub reused: Lone,
+    /// Copies of requests that were not sent: too many were under way, or the body was too long.
+    pub mirrors_lost: Lone,
     /// Connections ended for an HTTP/2 abuse.
     pub http2_abuse: Lone,
 }

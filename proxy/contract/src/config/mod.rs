@@ -47,15 +47,18 @@ pub use policy::{
 };
 pub use probe::{Probe, ProbeWay};
 pub use route::{
-    Aggregate, BackendRef, Call, Failure, Filter, GrpcCode, HeaderEdits, HeaderMatch, HeaderValue,
-    Match, MatchType, ParentRef, PathMatch, PathMatchSpec, PathMatchType, PathModifier,
-    PathModifierType, QueryMatch, Redirect, RetrySpec, Rewrite, Route, RouteTimeouts, Rule,
+    Aggregate, BackendRef, Call, Failure, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match,
+    MatchType, ParentRef, PathMatch, PathMatchSpec, PathMatchType, PathModifier, PathModifierType,
+    QueryMatch, Redirect, RetrySpec, Rewrite, Route, RouteTimeouts, Rule,
 };
 pub use service::{
     Balance, Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, ProxyVersion, Service,
     ServiceLimits, UpstreamProtocol, UpstreamTls,
 };
-pub use traffic::{BandwidthPolicy, ConcurrencyPolicy, FaultAbort, FaultDelay, FaultPolicy};
+pub use traffic::{
+    BandwidthPolicy, ConcurrencyPolicy, FaultAbort, FaultDelay, FaultPolicy, GrpcCode, MirrorRef,
+    RequestMirror,
+};
 pub use workload::WorkloadApi;
 
 /// One configuration, from one file or merged from several.

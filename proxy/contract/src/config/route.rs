@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::Duration;
 
+use super::{GrpcCode, RequestMirror};
+
 /// An HTTPRoute `spec`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -244,6 +246,11 @@ pub enum Filter {
         /// To what.
         url_rewrite: Rewrite,
     },
+    /// Sends a copy elsewhere too; what comes of it is nobody's answer.
+    RequestMirror {
+        /// Where to.
+        request_mirror: RequestMirror,
+    },
 }
 
 /// Header edits: `set` replaces, `add` appends, `remove` deletes; in that order.
@@ -359,42 +366,6 @@ pub struct RouteTimeouts {
     /// One try, to the head of its response. Default: none but `request`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend_request: Option<Duration>,
-}
-
-/// A status of gRPC that another try may change (gRPC, "Status codes and their use").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum GrpcCode {
-    /// 1.
-    Cancelled,
-    /// 2.
-    Unknown,
-    /// 4.
-    DeadlineExceeded,
-    /// 8.
-    ResourceExhausted,
-    /// 10.
-    Aborted,
-    /// 13.
-    Internal,
-    /// 14.
-    Unavailable,
-}
-
-impl GrpcCode {
-    /// Its number on the wire.
-    #[must_use]
-    pub const fn number(self) -> u32 {
-        match self {
-            Self::Cancelled => 1,
-            Self::Unknown => 2,
-            Self::DeadlineExceeded => 4,
-            Self::ResourceExhausted => 8,
-            Self::Aborted => 10,
-            Self::Internal => 13,
-            Self::Unavailable => 14,
-        }
-    }
 }
 
 /// Retries of a rule. Without it: one, and only of what was provably not processed.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{Duration, Throughput};
 
-use super::{GrpcCode, OneOrMany};
+use super::OneOrMany;
 
 /// How many requests of one client may be on their way at a time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +25,61 @@ pub struct ConcurrencyPolicy {
     /// Where the plan's name is: `apiKey` or `jwt.<claim>`. Default: `apiKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+}
+
+/// A status of gRPC that another try may change (gRPC, "Status codes and their use").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum GrpcCode {
+    /// 1.
+    Cancelled,
+    /// 2.
+    Unknown,
+    /// 4.
+    DeadlineExceeded,
+    /// 8.
+    ResourceExhausted,
+    /// 10.
+    Aborted,
+    /// 13.
+    Internal,
+    /// 14.
+    Unavailable,
+}
+
+impl GrpcCode {
+    /// Its number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Cancelled => 1,
+            Self::Unknown => 2,
+            Self::DeadlineExceeded => 4,
+            Self::ResourceExhausted => 8,
+            Self::Aborted => 10,
+            Self::Internal => 13,
+            Self::Unavailable => 14,
+        }
+    }
+}
+
+/// Where copies of requests go. A request with a body of more than 64 KiB, or an upgrade, is not copied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RequestMirror {
+    /// The service; a weight and filters have no meaning here.
+    pub backend_ref: MirrorRef,
+    /// Of so many requests in a hundred. Default: 100.
+    #[serde(default = "all", skip_serializing_if = "is_all")]
+    pub percent: f64,
+}
+
+/// A service to copy to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorRef {
+    /// Its name under `services`.
+    pub service: String,
 }
 
 /// Failures on purpose, to see whether callers bear them. Where they happen is said by the rule or the service

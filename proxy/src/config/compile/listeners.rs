@@ -371,6 +371,7 @@ impl Compiler {
                 response_edits: Edits::default(),
                 metrics: metrics.clone(),
             }],
+            mirrors: Vec::new(),
             request_timeout,
             try_timeout: Duration::ZERO,
             retry,

@@ -17,6 +17,7 @@ mod listeners;
 mod logins;
 mod manners;
 mod matches;
+mod mirrors;
 mod onward;
 mod places;
 mod policies;

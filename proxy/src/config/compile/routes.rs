@@ -127,6 +127,7 @@ impl Compiler {
                 self.aggregate(pass, &at, name, spec, around.services)
             }
         };
+        let mirrors = self.mirrors(pass, at, name, spec, around.services);
         let timeouts = spec.timeouts.clone().unwrap_or_default();
         Rule {
             name: self.name(name),
@@ -141,6 +142,7 @@ impl Compiler {
             rewrite_path,
             aggregate,
             backends,
+            mirrors,
             request_timeout: timeouts.request.map_or(around.limits.request, |d| d.0),
             try_timeout: timeouts.backend_request.map_or(Duration::ZERO, |d| d.0),
             retry: pass.retry(&at.then("retry"), spec.retry.as_ref()),
@@ -182,7 +184,9 @@ impl Compiler {
                     } => {
                         pass.edits(&at.then("responseHeaderModifier"), spec, &mut edits.1);
                     }
-                    Filter::RequestRedirect { .. } | Filter::UrlRewrite { .. } => {
+                    Filter::RequestRedirect { .. }
+                    | Filter::UrlRewrite { .. }
+                    | Filter::RequestMirror { .. } => {
                         pass.error(
                             &at,
                             "not possible for one backend",
@@ -319,6 +323,8 @@ impl Pass<'_> {
                 } => {
                     self.edits(&at.then("responseHeaderModifier"), edits, response_edits);
                 }
+                // They need services, see `mirrors.rs`.
+                Filter::RequestMirror { .. } => {}
                 Filter::RequestRedirect { request_redirect } => {
                     filtered.redirect =
                         self.redirect(&at.then("requestRedirect"), request_redirect, spec);

@@ -24,6 +24,7 @@ fn rule(name: &str) -> Arc<Rule> {
         rewrite_path: None,
         aggregate: None,
         backends: Vec::new(),
+        mirrors: Vec::new(),
         request_timeout: std::time::Duration::ZERO,
         try_timeout: std::time::Duration::ZERO,
         retry: RetryPolicy {

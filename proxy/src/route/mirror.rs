@@ -1,0 +1,66 @@
+//! Where copies of a rule's requests go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use super::Rule;
+
+/// Copies on their way at a time: a service that is slow to take them must not hold the memory of those that
+/// are not its callers.
+const AT_ONCE: u32 = 64;
+
+/// One service that gets copies.
+#[derive(Debug)]
+pub struct Mirror {
+    /// To that service, without policies and retries.
+    pub rule: Arc<Rule>,
+    /// Of so many requests in a hundred.
+    pub percent: f64,
+    under_way: AtomicU32,
+}
+
+/// One copy that is under way.
+#[derive(Debug)]
+pub struct UnderWay(Arc<Mirror>);
+
+impl Mirror {
+    /// One to which nothing is under way.
+    #[must_use]
+    pub const fn new(rule: Arc<Rule>, percent: f64) -> Self {
+        Self {
+            rule,
+            percent,
+            under_way: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether this request is to be copied.
+    #[must_use]
+    pub fn wants(&self) -> bool {
+        fastrand::f64() * 100.0 < self.percent
+    }
+
+    /// The right to send one more copy; `None`: too many are under way.
+    #[must_use]
+    pub fn admit(self: &Arc<Self>) -> Option<UnderWay> {
+        if self.under_way.fetch_add(1, Relaxed) >= AT_ONCE {
+            self.under_way.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(UnderWay(self.clone()))
+    }
+}
+
+impl UnderWay {
+    /// Where it goes.
+    #[must_use]
+    pub fn mirror(&self) -> &Mirror {
+        &self.0
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Relaxed);
+    }
+}
