@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::accept::{Census, Live};
+use crate::balance::storm::Storm;
 use crate::config::Snapshot;
 use crate::discover::demand::Demand;
 use crate::drain::Phase;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub peers: Peers,
     /// Told when some of them are not trusted any more.
     pub distrusted: watch::Sender<()>,
+    /// Whether retries are to be left to others.
+    pub storm: Storm,
     /// Who is asked for what no snapshot knows; set once, where there is discovery.
     pub demand: OnceLock<Arc<Demand>>,
 }
@@ -60,6 +63,7 @@ impl Shared {
             dials: Dials::default(),
             peers: Peers::default(),
             distrusted: watch::Sender::new(()),
+            storm: Storm::default(),
             demand: OnceLock::new(),
         })
     }

@@ -4,6 +4,7 @@ pub mod breaker;
 pub mod budget;
 pub mod endpoints;
 pub mod service;
+pub mod storm;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -67,6 +67,15 @@ impl RequestHead {
     }
 }
 
+impl ResponseHead {
+    /// Whether it may be the failure of somebody behind whoever gave it.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        let grpc = || self.fields.known(Known::GrpcStatus);
+        self.status.is_server_error() || grpc().is_some_and(|status| status != b"0")
+    }
+}
+
 /// A request: head and body.
 #[derive(Debug)]
 pub struct Request {

@@ -35,6 +35,8 @@ pub struct Tries<'a> {
     failed_on: Option<u64>,
     /// This try is a retry, counted against the cap.
     counted: bool,
+    /// There was no budget for another.
+    spent: bool,
 }
 
 /// What follows a try.
@@ -87,6 +89,7 @@ impl<'a> Tries<'a> {
             },
             failed_on: None,
             counted: false,
+            spent: false,
         }
     }
 
@@ -164,7 +167,7 @@ impl<'a> Tries<'a> {
     pub fn judge(
         &mut self,
         sent: Option<Result<Answer, Failure>>,
-        mut lease: Lease,
+        lease: Lease,
         worker: &Worker,
     ) -> Next {
         // Only what failed needs to be dated exactly.
@@ -173,6 +176,20 @@ impl<'a> Tries<'a> {
             _ => worker.now(),
         };
         self.end_retry();
+        let next = self.judged(sent, lease, worker, now);
+        if self.spent {
+            worker.shared.storm.note(now);
+        }
+        next
+    }
+
+    fn judged(
+        &mut self,
+        sent: Option<Result<Answer, Failure>>,
+        mut lease: Lease,
+        worker: &Worker,
+        now: Instant,
+    ) -> Next {
         match sent {
             Some(Ok(mut answer)) => {
                 let head = &answer.response.head;
@@ -182,6 +199,11 @@ impl<'a> Tries<'a> {
                     Verdict::Success
                 };
                 lease.report(verdict, now);
+                // It has been tried again as often as may be, nearer to the failure than we are.
+                if head.is_failure() && take_mark(&mut answer) && lease.security().is_mesh() {
+                    worker.shared.storm.note(now);
+                    return Next::Answer(answer, lease);
+                }
                 if let Some(least) = self.wants_another(&answer.response.head)
                     && let Some(body) = answer.sent.take().and_then(Body::rewind)
                 {
@@ -264,6 +286,7 @@ impl<'a> Tries<'a> {
         }
         self.counted = true;
         if !self.service.budget.spend(now) {
+            self.spent = true;
             self.end_retry();
             return None;
         }
@@ -298,6 +321,16 @@ const fn verdict_of(kind: ErrorKind) -> Verdict {
         Side::Upstream if !matches!(kind, ErrorKind::UpstreamStale) => Verdict::Failure,
         _ => Verdict::Neutral,
     }
+}
+
+/// Takes out what one proxy tells another of its retries.
+fn take_mark(answer: &mut Answer) -> bool {
+    let fields = &mut answer.response.head.fields;
+    let marked = fields.known(Known::XSelvedgeAttempt).is_some();
+    if marked {
+        fields.remove_known(Known::XSelvedgeAttempt);
+    }
+    marked
 }
 
 /// Whether an answer that is nothing but a status of gRPC has one of these.

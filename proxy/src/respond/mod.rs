@@ -48,6 +48,8 @@ pub struct Outgoing<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
     grpc: bool,
+    /// Another proxy of the mesh asks.
+    meshed: bool,
     head: bool,
     tls: bool,
     form: Form,
@@ -63,6 +65,7 @@ impl Seen {
         };
         Self {
             grpc: head.is_grpc(),
+            meshed: downstream.peer_id().is_some(),
             head: head.method == Method::HEAD,
             tls: downstream.is_tls,
             form: match listener.role {
@@ -78,6 +81,7 @@ impl Seen {
     pub fn unread(listener: &ListenerPlan) -> Self {
         Self {
             grpc: false,
+            meshed: false,
             head: false,
             tls: false,
             form: match listener.role {
@@ -341,6 +345,10 @@ pub fn finish<'a>(
     }
     for field in notes.fields.iter() {
         head.fields.append(field.name, field.value);
+    }
+    // The proxy before us need not try again what was tried here.
+    if seen.meshed && head.is_failure() && record.in_a_storm() {
+        head.fields.set_known(Known::XSelvedgeAttempt, b"spent");
     }
     let body = match notes.paced_response {
         Some(paced) if reply.tunnel.is_none() => paced.body(body),

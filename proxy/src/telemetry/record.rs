@@ -181,6 +181,12 @@ impl<'a> Record<'a> {
         self.end = Some(kind);
     }
 
+    /// Whether retries are to be left to whoever is next to the failure.
+    #[must_use]
+    pub fn in_a_storm(&self) -> bool {
+        self.worker.shared.storm.rages(self.worker.recently())
+    }
+
     /// The last byte has been handed to the client's connection.
     pub const fn complete(&mut self) {
         self.complete = true;
