@@ -320,6 +320,7 @@ fn whoever_has_a_retired_root_does_not_pass_for_the_ca() {
             .count()
     };
     let before = changes();
+    let fresh = ca.bundle();
     ca.kill();
     std::fs::remove_dir_all(ca.keys()).unwrap();
     copy(&stolen.path().join("ca"), &ca.keys());
@@ -332,8 +333,11 @@ fn whoever_has_a_retired_root_does_not_pass_for_the_ca() {
     assert_eq!(changes(), before, "{}", trusted());
     let log = ca.process().log().join("\n");
     assert!(!log.contains("certificate request"), "{log}");
-    // A CA that was restored from a backup looks just like that: the operator writes its root again.
+    // A CA that was restored from a backup looks just like that: the operator, whose file has had the root in
+    // force, writes the other one into it again.
     let mut sidecar = sidecar;
+    std::fs::write(sidecar.dir().join("bundle.pem"), fresh).unwrap();
+    sidecar.wait_for_log("generation=2");
     let _ = ca.identity(sidecar.dir(), ORDERS, "");
     sidecar.skip_log();
     sidecar.wait_for_next("certificate obtained");

@@ -96,15 +96,11 @@ impl Caller {
     }
 
     /// A root that was written into the file is the CA's again, whatever that has said before: it may have
-    /// been restored from a backup. That is so for roots that were not in the file before, and for all where
-    /// the same was written again, which nothing does by itself; not for one that the file has still.
+    /// been restored from a backup. Not one that the file has had all along: files are also written anew
+    /// by what knows nothing of their content.
     pub(super) fn come_back(&self, before: &RootCertStore, now: &RootCertStore) {
         let mut gone = self.gone.load().as_ref().clone();
-        let again = before.roots == now.roots;
-        gone.retain(|root| {
-            let stays = before.roots.contains(root) && !again;
-            stays || !now.roots.contains(root)
-        });
+        gone.retain(|root| before.roots.contains(root) || !now.roots.contains(root));
         self.gone.store(Arc::new(gone));
     }
 

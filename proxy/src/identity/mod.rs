@@ -9,9 +9,9 @@ mod request;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use rustls::RootCertStore;
@@ -196,8 +196,6 @@ pub struct Keeper {
     caller: Option<Caller>,
     /// Roots in the file, where there is a CA that says which are in force.
     anchors: Arc<ArcSwap<RootCertStore>>,
-    /// When that file was written, and what was in it.
-    file: Mutex<Option<(SystemTime, Arc<RootCertStore>)>>,
     /// The CA has said it; what the file says then counts for the way to the CA only.
     said: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
@@ -217,7 +215,6 @@ impl Keeper {
             store,
             source,
             anchors,
-            file: Mutex::default(),
             said: Arc::default(),
             metrics: metrics.clone(),
         };
@@ -262,19 +259,15 @@ impl Keeper {
             }
             Source::Ca(ca) => {
                 let pem = read(&ca.bundle)?;
-                let written = std::fs::metadata(&ca.bundle).and_then(|file| file.modified());
-                let written = written.unwrap_or(UNIX_EPOCH);
-                let roots = Arc::new(roots_of(&pem)?);
-                let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-                let known = file.as_ref();
-                if known.is_some_and(|(at, known)| *at == written && known.roots == roots.roots) {
+                let roots = roots_of(&pem)?;
+                let before = self.anchors.load_full();
+                if before.roots == roots.roots {
                     return Ok(());
                 }
-                if let (Some(caller), Some((_, before))) = (&self.caller, &*file) {
-                    caller.come_back(before, &roots);
+                if let Some(caller) = &self.caller {
+                    caller.come_back(&before, &roots);
                 }
-                self.anchors.store(roots.clone());
-                *file = Some((written, roots));
+                self.anchors.store(Arc::new(roots));
                 if !self.said.load(Relaxed) {
                     self.store.replace_bundle(&pem)?;
                 }
