@@ -238,15 +238,22 @@ impl<'a> Checker<'a> {
 
     /// An optional value, or one with a short form: the branch that has the value's type.
     fn any_of(&mut self, branches: &'a [Value], node: &Node, path: &str) {
+        let fits = |b: &&'a Value| {
+            let types = type_names(self.resolve(b));
+            types.iter().any(|t| has_type(t, node))
+        };
+        if let Some(branch) = branches.iter().find(fits) {
+            return self.value(branch, node, path);
+        }
         let mut wanted = Vec::new();
         for branch in branches {
             let resolved = self.resolve(branch);
-            let types = type_names(resolved);
             let nested = resolved.get("oneOf").is_some() || resolved.get("anyOf").is_some();
-            if (nested && branches.len() <= 2) || types.iter().any(|t| has_type(t, node)) {
+            if nested && branches.len() <= 2 {
                 return self.value(branch, node, path);
             }
-            wanted.extend(types.into_iter().filter(|t| *t != "null"));
+            let types = type_names(resolved).into_iter();
+            wanted.extend(types.filter(|t| *t != "null"));
         }
         let schema = branches.first().map_or(&Value::Null, |b| self.resolve(b));
         self.wrong_type(schema, &wanted, node, path);
