@@ -129,6 +129,7 @@ pub mod http2 {
 }
 
 pub mod acme;
+pub mod balance;
 pub mod kubernetes;
 pub mod transparent;
 pub mod trust;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::error::ErrorKind;
 
-use super::endpoints::millis;
+use super::endpoint::millis;
 
 /// How a try ended, as breaker and ejection see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use selvedge_contract::defaults::upstream::{BUDGET_RATE, BUDGET_SHARE};
 use tokio::time::Instant;
 
-use super::endpoints::millis;
+use super::endpoint::millis;
 
 /// What one request earns and one retry costs, in hundredths of a retry.
 const COST: u64 = 100;

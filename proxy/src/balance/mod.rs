@@ -2,21 +2,36 @@
 
 pub mod breaker;
 pub mod budget;
+mod choose;
+mod decayed;
+pub mod endpoint;
 pub mod endpoints;
+pub mod key;
+mod levels;
+pub mod orca;
+pub mod plan;
 pub mod service;
+#[cfg(test)]
+mod simulation;
+mod sticky;
 pub mod storm;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::error::ErrorKind;
+use crate::message::ResponseHead;
 use crate::policy::Permit;
 use crate::upstream::Security;
 
 pub use breaker::Verdict;
-pub use endpoints::{Endpoint, EndpointSet};
+pub use endpoint::{Endpoint, Wanted};
+pub use endpoints::EndpointSet;
+pub use key::Asked;
+use plan::{Sticky, Strategy};
 use service::Speaks;
 pub use service::{Reached, Service, ServiceSpec};
 
@@ -27,10 +42,16 @@ pub struct Lease {
     endpoint: Arc<Endpoint>,
     probe: bool,
     reported: bool,
+    /// The endpoint is the one that the request's cookie names.
+    stayed: bool,
+    /// Its time was taken.
+    timed: bool,
+    /// When it began, by [`endpoint::micros`].
+    since: u32,
 }
 
-/// Chooses an endpoint for a permitted request, other than `avoid` where there is a choice. A service
-/// that is reached where its callers were going takes `onward`, which is there.
+/// Chooses an endpoint for a permitted request, by what it asks for and other than `avoid` where there is
+/// a choice. A service that is reached where its callers were going takes `onward`, which is there.
 ///
 /// # Errors
 /// [`ErrorKind::NoEndpoint`], [`ErrorKind::ExternalService`], [`ErrorKind::BreakerOpen`], [`ErrorKind::TooManyRequests`].
@@ -38,15 +59,20 @@ pub fn pick(
     _permit: &Permit<'_>,
     service: &Arc<Service>,
     onward: Option<&Arc<Endpoint>>,
+    asked: &Asked,
     avoid: Option<u64>,
     now: Instant,
 ) -> Result<Lease, ErrorKind> {
     let set = service.endpoints.load();
     set.readmit_due(service, now);
     let probe = service.breaker.admit(now)?;
+    let own = asked.session.and_then(|session| set.of_session(session));
+    let own = own.filter(|endpoint| avoid != Some(endpoint.id));
     let lease = service.enter().and_then(|()| {
         let endpoint = match service.spec.reached {
-            Reached::AtEndpoints => set.choose(service, avoid),
+            Reached::AtEndpoints => own
+                .or_else(|| set.choose(service, asked, avoid, now))
+                .cloned(),
             Reached::WhereItWasGoing | Reached::AsApplication => onward.cloned(),
         };
         let endpoint = endpoint.ok_or_else(|| service.why_none());
@@ -63,6 +89,13 @@ pub fn pick(
                 endpoint,
                 probe,
                 reported: false,
+                stayed: own.is_some(),
+                timed: false,
+                since: if service.plan().times() {
+                    endpoint::micros(now)
+                } else {
+                    0
+                },
             })
         }
         Err(kind) => {
@@ -106,10 +139,64 @@ impl Lease {
         }
     }
 
+    /// Whether it is of use to read the clock for an answer.
+    #[must_use]
+    pub fn times(&self) -> bool {
+        self.service.plan().times()
+    }
+
+    /// Takes note of the head of an answer, as far as the strategy goes by it.
+    pub fn answered(&mut self, head: &ResponseHead, now: Instant) {
+        match self.service.plan().strategy {
+            // An answer in its own right, 500 included; but not these, which say "not here, not now".
+            Strategy::ResponseTime => {
+                let status = head.status.as_u16();
+                self.time(status == 429 || matches!(status, 502..=504), now);
+            }
+            Strategy::ReportedLoad => {
+                if let Some(load) = orca::load(&head.fields) {
+                    self.endpoint.reports(load, endpoint::millis(now));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn time(&mut self, failed: bool, now: Instant) {
+        if self.times() && !std::mem::replace(&mut self.timed, true) {
+            let took = endpoint::micros(now).wrapping_sub(self.since);
+            // A clock that was read a moment before the pick is no wrap.
+            let took = if took > u32::MAX / 2 { 0 } else { took };
+            let took = Duration::from_micros(took.into());
+            self.endpoint.took(took, failed, endpoint::millis(now));
+        }
+    }
+
+    /// Takes note of the bytes that went through it, as far as the strategy goes by them.
+    pub fn carried(&self, bytes: u64, now: Instant) {
+        if self.service.plan().strategy == Strategy::Bandwidth {
+            self.endpoint.carries(bytes, endpoint::millis(now));
+        }
+    }
+
+    /// The cookie that brings the client back to this endpoint; `None` where it has it, or none is used.
+    #[must_use]
+    pub fn cookie(&self, tls: bool) -> Option<String> {
+        match &self.service.plan().sticky {
+            Some(Sticky::Cookie(cookie)) if !self.stayed => {
+                Some(sticky::written(cookie, &self.endpoint, tls))
+            }
+            _ => None,
+        }
+    }
+
     /// Tells how the try ended: feeds ejection and breaker. The first report counts.
     pub fn report(&mut self, verdict: Verdict, now: Instant) {
         if std::mem::replace(&mut self.reported, true) {
             return;
+        }
+        if verdict != Verdict::Neutral {
+            self.time(verdict == Verdict::Failure, now);
         }
         self.endpoint.observe(&self.service, verdict, now);
         self.service.breaker.observe(verdict, self.probe, now);

@@ -16,16 +16,9 @@ use crate::upstream::{Announce, Security};
 
 use super::breaker::{Breaker, BreakerSpec};
 use super::budget::Budget;
-use super::endpoints::{Endpoint, EndpointSet, Wanted};
-
-/// How an endpoint is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strategy {
-    /// Power of two choices on (in flight + 1) / weight.
-    LeastRequest,
-    /// Smooth weighted round robin.
-    RoundRobin,
-}
+use super::endpoint::{Endpoint, Wanted};
+use super::endpoints::EndpointSet;
+use super::plan::Plan;
 
 /// What the endpoints speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +61,7 @@ pub struct ServiceSpec {
     /// Where it is.
     pub reached: Reached,
     /// How an endpoint is chosen.
-    pub strategy: Strategy,
+    pub balance: Arc<Plan>,
     /// What the endpoints speak.
     pub speaks: Speaks,
     /// How the bytes are protected.
@@ -143,10 +136,10 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts a service with fixed endpoints (address and weight); empty where DNS will give them.
+    /// Starts a service with fixed endpoints; empty where discovery will give them.
     #[must_use]
-    pub fn new(spec: ServiceSpec, endpoints: &[(SocketAddr, u32)]) -> Self {
-        let set = EndpointSet::first(endpoints);
+    pub fn new(spec: ServiceSpec, endpoints: &[Wanted]) -> Self {
+        let set = EndpointSet::first(spec.balance.clone(), endpoints);
         Self {
             endpoints: ArcSwap::from_pointee(set),
             breaker: Breaker::new(spec.breaker),
@@ -166,6 +159,12 @@ impl Service {
     #[must_use]
     pub const fn name(&self) -> &Arc<str> {
         &self.spec.name
+    }
+
+    /// How it balances.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.spec.balance
     }
 
     /// Requests in flight.
@@ -195,7 +194,7 @@ impl Service {
         if self.endpoints.load().is(wanted) {
             return false;
         }
-        self.endpoints.rcu(|set| set.next_of(wanted));
+        self.endpoints.rcu(|set| set.next(wanted));
         true
     }
 

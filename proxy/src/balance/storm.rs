@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::time::Instant;
 
-use super::endpoints::millis;
+use super::endpoint::millis;
 
 /// It lasts for so many milliseconds after the last sign of it.
 const LASTS: u64 = 1000;

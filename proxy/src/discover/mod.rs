@@ -15,8 +15,8 @@ use selvedge_contract::config::Kubernetes;
 use selvedge_contract::defaults::upstream::{DNS_CEILING, DNS_ENDPOINTS, DNS_FLOOR};
 use tokio::time::Instant;
 
-use crate::balance::Service;
 use crate::balance::service::DnsName;
+use crate::balance::{Service, Wanted};
 
 /// Longest pause after failures in a row.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -79,21 +79,13 @@ async fn resolve_forever(service: Weak<Service>, name: DnsName) {
     }
 }
 
-fn update(service: &Service, endpoints: &[(SocketAddr, u32)]) {
-    let current = service.endpoints.load();
-    let same = current.all.len() == endpoints.len()
-        && current
-            .all
-            .iter()
-            .zip(endpoints)
-            .all(|(e, (a, w))| e.address == *a && e.weight == *w);
-    if !same {
-        tracing::info!(service = %service.name(), count = endpoints.len(), "endpoints by DNS");
-        service.endpoints.rcu(|set| set.next(endpoints));
+fn update(service: &Service, found: &[Wanted]) {
+    if service.replace_endpoints(found) {
+        tracing::info!(service = %service.name(), count = found.len(), "endpoints by DNS");
     }
 }
 
-type Answer = (Vec<(SocketAddr, u32)>, Duration);
+type Answer = (Vec<Wanted>, Duration);
 
 /// One look-up: endpoints in a stable order, and how long they hold.
 async fn resolve(resolver: &TokioResolver, name: &DnsName) -> Result<Answer, String> {
@@ -105,7 +97,7 @@ async fn resolve(resolver: &TokioResolver, name: &DnsName) -> Result<Answer, Str
                 .lookup_ip(name.name.as_str())
                 .await
                 .map_err(|e| text(&e))?;
-            endpoints.extend(answer.iter().map(|ip| (SocketAddr::new(ip, port), 1)));
+            endpoints.extend(answer.iter().map(|ip| (SocketAddr::new(ip, port), 1, 0)));
             answer
                 .valid_until()
                 .saturating_duration_since(Instant::now().into_std())
@@ -124,7 +116,8 @@ async fn resolve(resolver: &TokioResolver, name: &DnsName) -> Result<Answer, Str
                     continue;
                 };
                 let weight = u32::from(srv.weight).max(1);
-                endpoints.extend(ips.iter().map(|ip| (SocketAddr::new(ip, srv.port), weight)));
+                let at = |ip| SocketAddr::new(ip, srv.port);
+                endpoints.extend(ips.iter().map(|ip| (at(ip), weight, srv.priority)));
             }
             answer
                 .valid_until()
@@ -137,5 +130,11 @@ async fn resolve(resolver: &TokioResolver, name: &DnsName) -> Result<Answer, Str
     endpoints.sort_unstable();
     endpoints.dedup();
     endpoints.truncate(DNS_ENDPOINTS);
-    Ok((endpoints, ttl))
+    let found = endpoints
+        .into_iter()
+        .map(|(address, weight, priority)| Wanted {
+            priority,
+            ..(address, weight).into()
+        });
+    Ok((found.collect(), ttl))
 }

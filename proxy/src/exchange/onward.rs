@@ -90,7 +90,11 @@ pub async fn carry(
         (Some(far), ..) => Ok(far),
         (None, Some(hop), _) => {
             let beside = downstream.onward.as_ref();
-            opaque::dial(&worker, hop, beside, |lease, n| record.tries(lease, n)).await
+            let client = downstream.peer.ip();
+            opaque::dial(&worker, hop, beside, client, |lease, n| {
+                record.tries(lease, n)
+            })
+            .await
         }
         (None, None, Some(onward)) => {
             record.goes_to(downstream.local);

@@ -2,7 +2,7 @@
 //! an endpoint of their service, there they come in for the application; either way with a permit
 //! and a lease.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::time::sleep;
 
 use crate::accept::{Downstream, ListenerPlan};
-use crate::balance::{self, Endpoint, Lease, Verdict};
+use crate::balance::{self, Asked, Endpoint, Lease, Verdict};
 use crate::error::{Error, ErrorKind, Retry, Side};
 use crate::policy::{Standing, opaque};
 use crate::protocol::io::Io;
@@ -47,16 +47,18 @@ pub async fn dial(
     worker: &Rc<Worker>,
     hop: &Standing,
     beside: Option<&Arc<Endpoint>>,
+    client: IpAddr,
     mut tried: impl FnMut(&Lease, u32),
 ) -> Result<Far, Error> {
     let permit = hop.permit();
     let rule = permit.rule();
     let backend = rule.backend(fastrand::u32(..));
     let service = &backend.ok_or(ErrorKind::NoBackend)?.service;
+    let asked = Asked::of_connection(service.plan(), client);
     let mut avoid = None;
     let mut count = 0;
     loop {
-        let mut lease = balance::pick(&permit, service, beside, avoid, worker.now())?;
+        let mut lease = balance::pick(&permit, service, beside, &asked, avoid, worker.now())?;
         tried(&lease, count);
         let place = pool::wait_for_place(service).await?;
         let connected = connect::connect_for_bytes(worker, &lease).await;

@@ -4,8 +4,9 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use crate::balance::Asked;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Body, Request};
+use crate::message::{Body, Known, Request};
 use crate::policy::Permit;
 use crate::policy::retry::{Next, Tries};
 use crate::respond::Reply;
@@ -38,7 +39,13 @@ pub(super) async fn send<'a>(
     record.pass_trace_on(&mut request.head.fields);
 
     let copies = mirror::drawn(rule, &request.head, worker);
+    let plan = backend.service.plan();
+    let asked = Asked::of(plan, &request.head, client.peer.ip());
     let mut tries = Tries::new(rule, &backend.service, &request.head, record.start);
+    if plan.times() {
+        // What guards have waited for is none of the endpoint's time.
+        tries.renew(worker.now());
+    }
     let body = std::mem::replace(&mut request.body, Body::Empty);
     let limit = permit.body_limit(context.plan().limits.body);
     let mut body = tries.watch(body, limit)?;
@@ -47,6 +54,7 @@ pub(super) async fn send<'a>(
             permit,
             &backend.service,
             client.onward.as_ref(),
+            &asked,
             tries.avoid(),
             tries.now(),
         )?;
@@ -69,6 +77,10 @@ pub(super) async fn send<'a>(
         };
         match tries.judge(sent, lease, worker) {
             Next::Answer(mut answer, lease) => {
+                if let Some(cookie) = lease.cookie(client.is_tls) {
+                    let fields = &mut answer.response.head.fields;
+                    fields.append_known(Known::SetCookie, cookie.as_bytes());
+                }
                 record.lease = Some(lease);
                 let sent = answer.sent.take();
                 if let Some(copies) = copies {

@@ -172,7 +172,7 @@ impl<'a> Tries<'a> {
     ) -> Next {
         // Only what failed needs to be dated exactly.
         let now = match sent {
-            Some(Ok(_)) => worker.recently(),
+            Some(Ok(_)) if !lease.times() => worker.recently(),
             _ => worker.now(),
         };
         self.end_retry();
@@ -198,6 +198,7 @@ impl<'a> Tries<'a> {
                 } else {
                     Verdict::Success
                 };
+                lease.answered(&answer.response.head, now);
                 lease.report(verdict, now);
                 // It has been tried again as often as may be, nearer to the failure than we are.
                 if head.is_failure() && take_mark(&mut answer) && lease.security().is_mesh() {

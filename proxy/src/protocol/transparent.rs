@@ -259,7 +259,7 @@ impl Arrival<'_> {
     /// The far end: an endpoint where that is of the mesh, else where the connection was going.
     async fn dial(&self) -> Result<Far, Error> {
         match &self.hop {
-            Ok(Some(hop)) => opaque::dial(self.worker, hop, None, |_, _| {}).await,
+            Ok(Some(hop)) => opaque::dial(self.worker, hop, None, self.peer.ip(), |_, _| {}).await,
             Ok(None) => onward::dial(self.worker, self.onward, self.to).await,
             Err(kind) => Err((*kind).into()),
         }

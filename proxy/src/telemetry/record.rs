@@ -226,6 +226,9 @@ impl<'a> Record<'a> {
         shard.observe(duration);
         shard.received.add(self.received);
         shard.sent.add(self.sent);
+        if let Some(lease) = &self.lease {
+            lease.carried(self.received + self.sent, now);
+        }
         if self.retries > 0 {
             shard.retries.add(u64::from(self.retries));
         }

@@ -3,6 +3,7 @@
 //! This is the raw form, only what a user typed. The proxy compiles it into a `Snapshot`.
 
 mod acme;
+mod balance;
 mod credentials;
 mod dev;
 mod edge;
@@ -25,6 +26,10 @@ use serde::{Deserialize, Serialize};
 use crate::units::{Duration, Size};
 
 pub use acme::{Acme, AcmeChallenge, ExternalAccount};
+pub use balance::{
+    Balance, BalanceSpec, Balancer, ConsistentHash, HashBy, HashKey, LeastRequest, Scan, Source,
+    Sticky, StickyBy, StickyCookie,
+};
 pub use credentials::{
     BasicPolicy, ClientCertificatePolicy, SignatureForm, SignatureKey, SignaturePolicy,
 };
@@ -52,8 +57,8 @@ pub use route::{
     QueryMatch, Redirect, RetrySpec, Rewrite, Route, RouteTimeouts, Rule,
 };
 pub use service::{
-    Balance, Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, ProxyVersion, Service,
-    ServiceLimits, UpstreamProtocol, UpstreamTls,
+    Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, ProxyVersion, Service, ServiceLimits,
+    UpstreamProtocol, UpstreamTls,
 };
 pub use traffic::{
     BandwidthPolicy, ConcurrencyPolicy, FaultAbort, FaultDelay, FaultPolicy, GrpcCode, MirrorRef,

@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::Duration;
 
-use super::KubernetesService;
+use super::{Balance, KubernetesService, Sticky};
 
 /// What requests are sent to. One of `endpoints`, `dns` and `kubernetes` is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Service {
-    /// Addresses, `10.0.0.5:8080`, or with a weight.
+    /// Addresses, `10.0.0.5:8080`, or with `weight`, `zone` and `priority`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Endpoint>,
     /// A name to resolve (A and AAAA; SRV where it begins with `_`). End it with a dot.
@@ -36,6 +36,22 @@ pub struct Service {
     pub policies: Vec<String>,
     /// How an endpoint is chosen. Default: `leastRequest`.
     pub balance: Balance,
+    /// Who comes back to the endpoint it had: `source`, or `{ cookie: {} }`. Default: nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
+    /// An endpoint that is new or back gets 10 % of its share at first, and all of it after this long.
+    /// 0s: all of it at once. Default: 30s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Duration>,
+    /// Where a smaller share of endpoints than this is available, in percent, all are used. Default: 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub panic_threshold: Option<u32>,
+    /// The zone of this proxy: endpoints in it come first. Default: `kubernetes.zone`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Of more endpoints than this, only so many are used, by each proxy others. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<u32>,
     /// What the endpoints speak. Default: `http1`. Meshed services speak HTTP/2 whatever is here.
     pub protocol: UpstreamProtocol,
     /// TLS to endpoints outside the mesh.
@@ -63,17 +79,17 @@ pub struct Service {
     pub ejection: Ejection,
 }
 
-/// An endpoint, short or with a weight.
+/// An endpoint, short or with more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Endpoint {
     /// `10.0.0.5:8080` or `[2001:db8::5]:8080`.
     Address(String),
-    /// With a weight.
+    /// With a weight, a zone, a level.
     Weighted(EndpointSpec),
 }
 
-/// An endpoint with its weight.
+/// An endpoint with what there is to say about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EndpointSpec {
@@ -82,23 +98,23 @@ pub struct EndpointSpec {
     /// Share, 1 to 65535. Default: 1.
     #[serde(default = "EndpointSpec::default_weight")]
     pub weight: u32,
+    /// Where it stands. Default: unknown, which is no proxy's zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Its level: what the endpoints of 0 cannot carry goes to those of 1, and so on. Default: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: u16,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+const fn is_zero(level: &u16) -> bool {
+    *level == 0
 }
 
 impl EndpointSpec {
     const fn default_weight() -> u32 {
         1
     }
-}
-
-/// How an endpoint is chosen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Balance {
-    /// The less loaded of two at random: (in flight + 1) / weight.
-    #[default]
-    LeastRequest,
-    /// In turn, smoothly by weight.
-    RoundRobin,
 }
 
 /// What an upstream speaks.

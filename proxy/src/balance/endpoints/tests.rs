@@ -1,49 +1,30 @@
 //! Choice and ejection of endpoints.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
-use crate::balance::service::{EjectionSpec, Reached, ServiceSpec, Speaks};
-use crate::upstream::Security;
+use crate::balance::Verdict;
+use crate::balance::plan::Strategy;
+use crate::balance::simulation::planned;
+
+const LEAST_REQUEST: Strategy = Strategy::LeastRequest { full: false };
 
 fn service(strategy: Strategy, weights: &[u32]) -> Service {
-    let spec = ServiceSpec {
-        name: "s".into(),
-        reached: Reached::AtEndpoints,
-        strategy,
-        speaks: Speaks::Http1,
-        security: Security::Plain,
-        announces: None,
-        connect_timeout: Duration::from_secs(1),
-        idle: Duration::from_secs(1),
-        max_requests: 10,
-        max_connections: 10,
-        max_pending: 10,
-        max_retries: 1,
-        ejection: EjectionSpec {
-            consecutive: 2,
-            base: Duration::from_secs(1),
-            max: Duration::from_secs(4),
-            max_share: 50,
-        },
-        breaker: None,
-        dns: None,
-        kubernetes: None,
-    };
-    let endpoints: Vec<_> = weights
-        .iter()
-        .zip(1u16..)
-        .map(|(weight, port)| (SocketAddr::from(([127, 0, 0, 1], port)), *weight))
-        .collect();
-    Service::new(spec, &endpoints)
+    planned(Plan::of(strategy), weights)
+}
+
+fn choose(service: &Service, avoid: Option<u64>) -> Arc<Endpoint> {
+    let set = service.endpoints.load();
+    let chosen = set.choose(service, &Asked::default(), avoid, Instant::now());
+    chosen.unwrap().clone()
 }
 
 fn picks(service: &Service, count: usize) -> HashMap<u16, usize> {
     let mut picks = HashMap::new();
     for _ in 0..count {
-        let set = service.endpoints.load();
-        let endpoint = set.choose(service, None).unwrap();
+        let endpoint = choose(service, None);
         *picks.entry(endpoint.address.port()).or_default() += 1;
     }
     picks
@@ -53,15 +34,7 @@ fn picks(service: &Service, count: usize) -> HashMap<u16, usize> {
 fn round_robin_is_smooth_and_keeps_weights() {
     let service = service(Strategy::RoundRobin, &[5, 1, 1]);
     let order: Vec<u16> = (0..7)
-        .map(|_| {
-            service
-                .endpoints
-                .load()
-                .choose(&service, None)
-                .unwrap()
-                .address
-                .port()
-        })
+        .map(|_| choose(&service, None).address.port())
         .collect();
     assert_eq!(order, [1, 1, 2, 1, 3, 1, 1], "nginx's example");
     assert_eq!(
@@ -72,10 +45,10 @@ fn round_robin_is_smooth_and_keeps_weights() {
 
 #[test]
 fn least_request_prefers_what_is_idle_and_what_has_weight() {
-    let busy = service(Strategy::LeastRequest, &[1, 1]);
+    let busy = service(LEAST_REQUEST, &[1, 1]);
     busy.endpoints.load().all[0].in_flight.store(3, Relaxed);
     assert_eq!(picks(&busy, 100), HashMap::from([(2, 100)]));
-    let weighted = service(Strategy::LeastRequest, &[10, 1]);
+    let weighted = service(LEAST_REQUEST, &[10, 1]);
     assert_eq!(
         picks(&weighted, 100),
         HashMap::from([(1, 100)]),
@@ -93,7 +66,7 @@ fn the_endpoint_that_failed_is_avoided() {
     let service = service(Strategy::RoundRobin, &[1, 1, 1]);
     let set = service.endpoints.load();
     let failed = set.all[1].id;
-    assert!((0..30).all(|_| set.choose(&service, Some(failed)).unwrap().id != failed));
+    assert!((0..30).all(|_| choose(&service, Some(failed)).id != failed));
 }
 
 #[test]
@@ -139,8 +112,8 @@ fn a_new_set_keeps_what_stays() {
     let service = service(Strategy::RoundRobin, &[1, 1]);
     let set = service.endpoints.load();
     let next = set.next(&[
-        (set.all[1].address, 1),
-        (SocketAddr::from(([127, 0, 0, 1], 9)), 1),
+        (set.all[1].address, 1).into(),
+        (SocketAddr::from(([127, 0, 0, 1], 9)), 1).into(),
     ]);
     assert!(Arc::ptr_eq(&next.all[0], &set.all[1]));
     assert_ne!(next.all[1].id, set.all[0].id);

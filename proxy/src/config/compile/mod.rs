@@ -5,6 +5,7 @@ mod access;
 mod acme;
 mod aggregates;
 mod at;
+mod balancing;
 mod callbacks;
 mod cluster;
 mod counts;

@@ -7,16 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
-use selvedge_contract::config::{
-    Balance, Endpoint, ProxyVersion, Service as Spec, UpstreamProtocol,
-};
+use selvedge_contract::config::{Endpoint, ProxyVersion, Service as Spec, UpstreamProtocol};
 use selvedge_contract::defaults::transparent::CONNECT;
 use selvedge_contract::defaults::upstream as defaults;
 use selvedge_contract::identity::SpiffeId;
 
 use crate::balance::breaker::BreakerSpec;
-use crate::balance::service::{ClusterService, DnsName, EjectionSpec, Speaks, Strategy};
-use crate::balance::{Reached, Service, ServiceSpec};
+use crate::balance::plan::Plan;
+use crate::balance::service::{ClusterService, DnsName, EjectionSpec, Speaks};
+use crate::balance::{Reached, Service, ServiceSpec, Wanted};
 use crate::tls;
 use crate::upstream::security::{MeshTls, ServerTls};
 use crate::upstream::{Announce, Security};
@@ -40,11 +39,12 @@ impl Compiler {
             let endpoints = pass.endpoints(&at, spec);
             let security = self.security(pass, &at, spec);
             pass.check_service(&at, spec);
+            let plan = pass.balance(&at, spec);
             let Some(security) = security else { continue };
             let live = match self.services.get(name) {
                 Some((old, live)) if old == spec => live.clone(),
                 _ => Arc::new(Service::new(
-                    full_spec(self.name(name), spec, security, &home),
+                    full_spec(self.name(name), spec, security, plan, &home),
                     &endpoints,
                 )),
             };
@@ -58,7 +58,8 @@ impl Compiler {
             let live = match self.services.get(&name) {
                 Some((old, live)) if old == spec => live.clone(),
                 _ => {
-                    let spec = full_spec(self.name(&name), spec, Security::Plain, "");
+                    let spec =
+                        full_spec(self.name(&name), spec, Security::Plain, Plan::default(), "");
                     Arc::new(Service::new(spec, &[]))
                 }
             };
@@ -144,7 +145,7 @@ impl Compiler {
 }
 
 impl Pass<'_> {
-    fn endpoints(&mut self, at: &At, spec: &Spec) -> Vec<(SocketAddr, u32)> {
+    fn endpoints(&mut self, at: &At, spec: &Spec) -> Vec<Wanted> {
         let sources = [
             !spec.endpoints.is_empty(),
             spec.dns.is_some(),
@@ -165,6 +166,10 @@ impl Pass<'_> {
                 Endpoint::Address(text) => (text, 1, at.clone()),
                 Endpoint::Weighted(spec) => (&spec.address, spec.weight, at.then("address")),
             };
+            let (zone, priority) = match endpoint {
+                Endpoint::Address(_) => (None, 0),
+                Endpoint::Weighted(spec) => (spec.zone.as_deref().map(Arc::from), spec.priority),
+            };
             if weight == 0 || weight > 65_535 {
                 self.error(
                     &at.then("weight"),
@@ -173,7 +178,11 @@ impl Pass<'_> {
                 );
             }
             match text.parse::<SocketAddr>() {
-                Ok(address) if address.port() != 0 => endpoints.push((address, weight)),
+                Ok(address) if address.port() != 0 => endpoints.push(Wanted {
+                    zone,
+                    priority,
+                    ..(address, weight).into()
+                }),
                 _ => {
                     let remedy = "expected an address and a port such as `10.0.0.5:8080`; for a name use `dns`";
                     self.error(&at_address, format!("`{text}` is not an endpoint"), remedy);
@@ -238,7 +247,13 @@ impl Pass<'_> {
 }
 
 /// `home` is the namespace of services of the cluster that name none.
-fn full_spec(name: Arc<str>, spec: &Spec, security: Security, home: &str) -> ServiceSpec {
+fn full_spec(
+    name: Arc<str>,
+    spec: &Spec,
+    security: Security,
+    plan: Plan,
+    home: &str,
+) -> ServiceSpec {
     let meshed = matches!(security, Security::Mesh(_));
     let speaks = match spec.protocol {
         UpstreamProtocol::Http1 if !meshed => Speaks::Http1,
@@ -255,10 +270,7 @@ fn full_spec(name: Arc<str>, spec: &Spec, security: Security, home: &str) -> Ser
     ServiceSpec {
         name,
         reached: Reached::AtEndpoints,
-        strategy: match spec.balance {
-            Balance::LeastRequest => Strategy::LeastRequest,
-            Balance::RoundRobin => Strategy::RoundRobin,
-        },
+        balance: Arc::new(plan),
         speaks,
         security,
         announces: spec.proxy_protocol.map(|version| match version {
@@ -306,13 +318,13 @@ pub(super) fn app_service(
         connect_timeout: Some(selvedge_contract::units::Duration(defaults::CONNECT_APP)),
         ..Spec::default()
     };
-    let mut spec = full_spec(name, &spec, Security::Plain, "");
+    let mut spec = full_spec(name, &spec, Security::Plain, Plan::default(), "");
     if app.is_none() {
         spec.reached = Reached::AsApplication;
         // Nothing could be called in place of a port that fails.
         spec.ejection.consecutive = 0;
     }
-    let endpoints: Vec<_> = app.map(|app| (app, 1)).into_iter().collect();
+    let endpoints: Vec<Wanted> = app.map(|app| (app, 1).into()).into_iter().collect();
     Service::new(spec, &endpoints)
 }
 
@@ -322,7 +334,7 @@ pub(super) fn passed_service(name: Arc<str>) -> Service {
         connect_timeout: Some(selvedge_contract::units::Duration(CONNECT)),
         ..Spec::default()
     };
-    let mut spec = full_spec(name, &spec, Security::Plain, "");
+    let mut spec = full_spec(name, &spec, Security::Plain, Plan::default(), "");
     spec.reached = Reached::WhereItWasGoing;
     Service::new(spec, &[])
 }

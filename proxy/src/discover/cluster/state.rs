@@ -9,8 +9,7 @@ use selvedge_contract::defaults::kubernetes::{PODS, SLICES};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::balance::Service;
-use crate::balance::endpoints::Wanted;
+use crate::balance::{Service, Wanted};
 use crate::upstream::Security;
 
 use super::feed::Told;
@@ -268,9 +267,8 @@ impl Tracked {
             Some(pods) => self.security(name, &found, pods, identities)?,
         };
         Some(Wanted {
-            address: found.address,
-            weight: 1,
             security,
+            ..(found.address, 1).into()
         })
     }
 
