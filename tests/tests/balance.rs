@@ -191,6 +191,32 @@ fn a_source_stays() {
 }
 
 #[test]
+fn behind_trusted_proxies_the_source_is_who_they_saw() {
+    let upstreams = upstreams(3);
+    let list: Vec<_> = upstreams
+        .iter()
+        .map(|u| format!("\"{}\"", u.address()))
+        .collect();
+    let proxy = gateway(&format!(
+        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0, trustedHops: 1 }}]
+routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]
+services: {{ app: {{ endpoints: [{}], balance: {{ ringHash: {{ by: source, boundedLoad: 0 }} }} }} }}",
+        list.join(", ")
+    ));
+    let mut client = Raw::connect(proxy.address("web"));
+    let mut seen: HashMap<String, u32> = HashMap::new();
+    for nth in 0..40 {
+        let user = format!("X-Forwarded-For: 6.6.6.6, 10.0.0.{nth}\r\n");
+        let first = ask(&mut client, "/", &user);
+        // What stands further left is the client's own invention.
+        let again = format!("X-Forwarded-For: 7.7.7.7, 10.0.0.{nth}\r\n");
+        assert_eq!(ask(&mut client, "/", &again), first);
+        *seen.entry(first).or_default() += 1;
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
+}
+
+#[test]
 fn an_endpoint_that_reports_load_gets_less() {
     let reporting = |name: &'static str, load: &'static str| {
         Upstream::scripted(move |connection| {

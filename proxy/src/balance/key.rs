@@ -25,14 +25,14 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// What a request asks of a service that balances so.
+    /// What a request asks of a service that balances so. `client` is the address that it comes from.
     #[must_use]
-    pub fn of(plan: &Plan, head: &RequestHead, client: IpAddr) -> Self {
+    pub fn of(plan: &Plan, head: &RequestHead, client: impl Fn() -> IpAddr) -> Self {
         if !plan.reads_requests() {
             return Self::default();
         }
         let key = plan.key.as_ref().and_then(|key| match key {
-            KeyOf::Source => Some(of_ip(client)),
+            KeyOf::Source => Some(of_ip(client())),
             KeyOf::Header(name) => head.fields.named(name).map(of_bytes),
             KeyOf::Cookie(name) => cookie(head, name).map(of_bytes),
             KeyOf::Query(name) => parameter(head.target.query(), name).map(of_bytes),
@@ -43,7 +43,7 @@ impl Asked {
         };
         Self {
             key,
-            source: sticks_by_source(plan).then(|| of_ip(client)),
+            source: sticks_by_source(plan).then(|| of_ip(client())),
             session,
         }
     }

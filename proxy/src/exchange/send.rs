@@ -4,10 +4,13 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::balance::Asked;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Body, Known, Request};
 use crate::policy::Permit;
+use crate::policy::client::passed_on_for;
 use crate::policy::retry::{Next, Tries};
 use crate::respond::Reply;
 use crate::telemetry::Record;
@@ -15,6 +18,7 @@ use crate::timer::Timer;
 use crate::upstream::Interim;
 use crate::{balance, upstream};
 
+use super::hold::Waited;
 use super::{Context, mirror};
 
 /// Sends a request to one of its rule's backends. The lease of the answer is in the record.
@@ -40,7 +44,8 @@ pub(super) async fn send<'a>(
 
     let copies = mirror::drawn(rule, &request.head, worker);
     let plan = backend.service.plan();
-    let asked = Asked::of(plan, &request.head, client.peer.ip());
+    let source = || passed_on_for(client, &request.head.fields);
+    let asked = Asked::of(plan, &request.head, source);
     let mut tries = Tries::new(rule, &backend.service, &request.head, record.start);
     if plan.times() {
         // What guards have waited for is none of the endpoint's time.
@@ -60,21 +65,9 @@ pub(super) async fn send<'a>(
         )?;
         record.tries(&lease, tries.count());
         tries.mark(&lease, &mut request.head.fields);
-        let sent = {
-            let head = &request.head;
-            let send = upstream::send(worker, &lease, head, body, interim, client);
-            let mut send = pin!(send);
-            let waited = || record.waited.as_ref().map_or(Duration::ZERO, |w| w.get());
-            let mut granted = waited();
-            loop {
-                let until = tries.deadline().map(|at| at + granted);
-                match timer.within(until, send.as_mut()).await {
-                    // Its body was made to wait meanwhile.
-                    None if waited() > granted => granted = waited(),
-                    done => break done,
-                }
-            }
-        };
+        let head = &request.head;
+        let send = upstream::send(worker, &lease, head, body, interim, client);
+        let sent = in_time(timer, tries.deadline(), &record.waited, send).await;
         match tries.judge(sent, lease, worker) {
             Next::Answer(mut answer, lease) => {
                 if let Some(cookie) = lease.cookie(client.is_tls) {
@@ -99,6 +92,28 @@ pub(super) async fn send<'a>(
                 timer.pause(pause).await;
                 tries.renew(worker.now());
             }
+        }
+    }
+}
+
+/// What a try gives, if it does so in time; what its body was made to wait is not counted.
+async fn in_time<F: Future>(
+    timer: &mut Timer,
+    until: Option<Instant>,
+    waited: &Waited,
+    send: F,
+) -> Option<F::Output> {
+    let mut send = pin!(send);
+    let so_far = || waited.as_ref().map_or(Duration::ZERO, |w| w.get());
+    let mut granted = so_far();
+    loop {
+        match timer
+            .within(until.map(|at| at + granted), send.as_mut())
+            .await
+        {
+            // Its body was made to wait meanwhile.
+            None if so_far() > granted => granted = so_far(),
+            done => return done,
         }
     }
 }

@@ -18,6 +18,16 @@ pub fn address(downstream: &Downstream, fields: &Fields) -> IpAddr {
     }
 }
 
+/// The same of a request as it is passed on: its `X-Forwarded-For` is ours, and ends with the peer.
+#[must_use]
+pub fn passed_on_for(downstream: &Downstream, fields: &Fields) -> IpAddr {
+    let peer = downstream.peer.ip().to_canonical();
+    match downstream.listener.trusted_hops {
+        0 => peer,
+        hops => trail(fields, hops + 1).last().copied().unwrap_or(peer),
+    }
+}
+
 /// The last `hops` entries of `X-Forwarded-For`, the nearest first. It ends where an entry is no
 /// address: a trusted proxy writes none such, so the trail is shorter than was thought.
 #[must_use]
