@@ -13,7 +13,7 @@
 //! Beside the path: [`message`] (what the stages hand each other), [`error`] (what can go wrong),
 //! [`config`] (files to snapshot), [`worker`] and [`app`] (threads), [`identity`] (certificates of
 //! one's own), [`workload`] (what the application is given), [`acme`] (public certificates),
-//! [`discover`] (endpoints by DNS and from a cluster), `kubernetes` (its API), `webhook` (new pods),
+//! [`discover`] (endpoints by DNS and from a cluster), [`health`] (whether they are well), `kubernetes` (its API), `webhook` (new pods),
 //! `attest` (whose tokens the CA takes), [`pages`] (memory), [`telemetry`], [`admin`], [`drain`].
 
 pub mod accept;
@@ -31,6 +31,7 @@ pub mod drain;
 pub mod error;
 pub mod exchange;
 pub mod fetch;
+pub mod health;
 pub mod identity;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;

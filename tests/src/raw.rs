@@ -73,6 +73,15 @@ impl Raw {
         self.reply()
     }
 
+    /// Whether something has come, or the peer has closed.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        !self.buffer.is_empty() || peeked.is_ok()
+    }
+
     /// Ends our side.
     pub fn shutdown_write(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);

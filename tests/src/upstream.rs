@@ -46,10 +46,9 @@ pub struct Connection {
 
 /// A port with room for every connection that a test opens at once: a full backlog would show as
 /// time-outs of whoever connects.
-fn listen() -> TcpListener {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&any.into()).unwrap();
+fn listen(address: SocketAddr) -> TcpListener {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.bind(&address.into()).unwrap();
     socket.listen(4096).unwrap();
     socket.into()
 }
@@ -58,7 +57,16 @@ impl Upstream {
     /// Serves every connection with `script`, each in its own thread.
     #[must_use]
     pub fn scripted(script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
-        let listener = listen();
+        Self::scripted_at(SocketAddr::from(([127, 0, 0, 1], 0)), script)
+    }
+
+    /// The same at this address.
+    #[must_use]
+    pub fn scripted_at(
+        address: SocketAddr,
+        script: impl Fn(&mut Connection) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = listen(address);
         let address = listener.local_addr().unwrap();
         let log: Log = Log::default();
         let stop = Arc::new(AtomicBool::new(false));

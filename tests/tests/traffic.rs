@@ -65,7 +65,7 @@ services: {{ app: {{ endpoints: [\"{}\", \"{}\"], balance: roundRobin }} }}",
     // After five failures in a row it is not even tried any more.
     assert_eq!(proxy.metric("selvedge_service_endpoints_ejected", &[]), 1.0);
     let (_, endpoints) = proxy.get("admin", "/endpoints");
-    assert!(endpoints.contains("\"ejected\": true"), "{endpoints}");
+    assert!(endpoints.contains("\"state\": \"ejected\""), "{endpoints}");
 }
 
 #[test]

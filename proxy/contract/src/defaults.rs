@@ -168,6 +168,15 @@ pub mod upstream {
     pub const EJECT_BASE: Duration = Duration::from_secs(1);
     /// Longest ejection.
     pub const EJECT_MAX: Duration = Duration::from_secs(60);
+    /// Percent of an endpoint's requests that have to end well, or it is ejected, ...
+    pub const EJECT_SUCCESS_RATE: u32 = 80;
+    /// ... over this long (up to twice as long, as two parts of it are kept), ...
+    pub const EJECT_WINDOW: Duration = Duration::from_secs(10);
+    /// ... where so many have ended in it.
+    pub const EJECT_MINIMUM: u32 = 5;
+    /// A request that was to try an ejected endpoint and said nothing of it is followed by another after
+    /// this long: each such try costs a new table.
+    pub const TRIAL_AGAIN: Duration = Duration::from_millis(100);
     /// Share of a service's endpoints that may be ejected at a time, in percent.
     pub const EJECT_SHARE: u32 = 50;
     /// Retries of a request that is provably unprocessed.
@@ -200,6 +209,26 @@ pub mod upstream {
     pub const DNS_CEILING: Duration = Duration::from_secs(300);
     /// DNS: endpoints taken from one name.
     pub const DNS_ENDPOINTS: usize = 1000;
+}
+
+/// Active health checks.
+pub mod health {
+    use super::Duration;
+
+    /// Time between two checks of an endpoint.
+    pub const INTERVAL: Duration = Duration::from_secs(5);
+    /// For one check.
+    pub const TIMEOUT: Duration = Duration::from_secs(2);
+    /// Failures in a row that take an endpoint out.
+    pub const UNHEALTHY_AFTER: u32 = 3;
+    /// Successes in a row that bring it back.
+    pub const HEALTHY_AFTER: u32 = 2;
+    /// Percent of its share that a degraded endpoint gets.
+    pub const DEGRADED_SHARE: u32 = 50;
+    /// Bytes of an answer in which a text is looked for.
+    pub const BODY: usize = 64 << 10;
+    /// Checks at a time, over all services: each is a connection.
+    pub const AT_ONCE: usize = 256;
 }
 
 /// Defaults of policies.

@@ -1,6 +1,5 @@
 //! Metrics as text: adds up the shards of the workers when somebody asks.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,7 +15,7 @@ use crate::error::ErrorKind;
 use crate::telemetry::metrics::{BUCKETS, Lone, RouteMetrics, RouteShard, WorkerShard};
 use crate::worker::Shared;
 
-use super::{discovery, mtls, policies, trust};
+use super::{discovery, mtls, policies, services, trust};
 
 /// OpenMetrics text of everything.
 pub(super) fn encode(shared: &Arc<Shared>) -> String {
@@ -69,7 +68,7 @@ impl Collector for Snapshot {
             ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
         }
         connections(&mut encoder, self.0.metrics.workers())?;
-        self.services(&mut encoder)?;
+        services::encode(&self.0.snapshot(), &mut encoder)?;
         let snapshot = self.0.snapshot();
         policies::caches(&mut encoder, &snapshot)?;
         policies::versions(&mut encoder, &snapshot)?;
@@ -254,47 +253,7 @@ pub(super) fn gauge(
     metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
-/// Name, help, and how to read it off a service.
-type ServiceGauge = (
-    &'static str,
-    &'static str,
-    fn(&crate::balance::Service) -> u64,
-);
-
 impl Snapshot {
-    fn services(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let snapshot = self.0.snapshot();
-        let gauges: [ServiceGauge; 4] = [
-            ("service_endpoints", "Endpoints", |s| {
-                s.endpoints.load().all.len() as u64
-            }),
-            (
-                "service_endpoints_ejected",
-                "Endpoints that are ejected",
-                |s| s.endpoints.load().ejected() as u64,
-            ),
-            (
-                "service_breaker",
-                "Breaker: 0 closed, 1 open, 2 half-open",
-                |s| s.breaker.state() as u64,
-            ),
-            (
-                "service_retry_budget",
-                "Retries that the budget allows now",
-                |s| s.budget.left(),
-            ),
-        ];
-        for (name, help, value) in gauges {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (service, live) in &snapshot.services {
-                let labels = [("service", Cow::Borrowed(service.as_str()))];
-                ConstGauge::new(value(live).cast_signed())
-                    .encode(family.encode_family(&labels)?)?;
-            }
-        }
-        Ok(())
-    }
-
     fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let process = &self.0.metrics.process;
         gauge(

@@ -2,12 +2,14 @@
 
 pub(crate) mod callers;
 mod discovery;
+mod endpoints;
 mod exposition;
 pub(crate) mod listen;
 mod mtls;
 mod policies;
 mod probes;
 mod purge;
+mod services;
 mod trust;
 
 use std::io;
@@ -22,13 +24,9 @@ use selvedge_contract::config::Admin;
 use selvedge_contract::ports;
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use listen::{Answer, text, with_type};
 
-use crate::balance::Endpoint;
-use crate::balance::endpoint::millis;
-use crate::balance::plan::{Plan, Strategy};
 use crate::cli::logging::Level;
 use crate::drain::Phase;
 use crate::tls::IdentityStore;
@@ -142,7 +140,7 @@ async fn answer(state: State, request: http::Request<Incoming>) -> Answer {
             let snapshot = state.shared.snapshot();
             object(&json!({ "generation": snapshot.generation, "config": snapshot.source }))
         }
-        (&Method::GET, "/endpoints") => object(&endpoints(&state.shared)),
+        (&Method::GET, "/endpoints") => object(&endpoints::shown(&state.shared.snapshot())),
         (&Method::GET, "/mtls") => object(&json!(mtls::report(&state.shared.snapshot()))),
         (&Method::GET, "/certificates") => object(&certificates(state)),
         (&Method::POST, "/log") => {
@@ -226,51 +224,6 @@ fn ready(state: &State) -> Answer {
         *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     answer
-}
-
-/// What is known of an endpoint; figures that its service does not go by are not kept.
-fn endpoint(e: &Endpoint, plan: &Plan, now: u64) -> serde_json::Value {
-    let ejected = e.is_ejected();
-    let warmth = e.warmth(plan.slow_start, now);
-    let state = match (ejected, warmth < 1.0) {
-        (true, _) => "ejected",
-        (false, true) => "slowStart",
-        (false, false) => "available",
-    };
-    // Three digits: what is behind them was not measured.
-    let rounded = |figure: f32| (f64::from(figure) * 1000.0).round() / 1000.0;
-    let mut shown = json!({
-        "address": e.address.to_string(),
-        "weight": e.weight,
-        "inFlight": e.in_flight.load(std::sync::atomic::Ordering::Relaxed),
-        "ejected": ejected,
-        "state": state,
-        "share": rounded(warmth),
-        "priority": e.priority,
-        "zone": e.zone.as_deref(),
-    });
-    match plan.strategy {
-        Strategy::ResponseTime => shown["ewmaMs"] = json!(rounded(e.latency(now) / 1000.0)),
-        Strategy::Bandwidth => shown["bytesPerSecond"] = json!(rounded(e.bandwidth(now))),
-        Strategy::ReportedLoad => shown["reportedLoad"] = json!(e.reported(now).map(rounded)),
-        _ => {}
-    }
-    shown
-}
-
-fn endpoints(shared: &Shared) -> serde_json::Value {
-    let snapshot = shared.snapshot();
-    let services = snapshot.services.iter().map(|(name, service)| {
-        let set = service.endpoints.load();
-        let (plan, now) = (service.plan(), millis(Instant::now()));
-        let endpoints: Vec<_> = set.all.iter().map(|e| endpoint(e, plan, now)).collect();
-        let breaker = format!("{:?}", service.breaker.state()).to_lowercase();
-        (
-            name.clone(),
-            json!({ "balance": plan.strategy.name(), "breaker": breaker, "inFlight": service.in_flight(), "endpoints": endpoints }),
-        )
-    });
-    services.collect::<serde_json::Map<_, _>>().into()
 }
 
 fn certificates(state: &State) -> serde_json::Value {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http::{Request, StatusCode, Uri};
+use http_body_util::Full;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -18,12 +18,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::health::grpc;
 use crate::tls;
 
 /// What the system waits for a probe, where it says nothing else.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// Bytes of an answer over gRPC.
-const HEALTH: usize = 1024;
 
 /// The probe that a path names: `/app-health/<container>/<probe>`.
 pub(super) fn find<'c>(config: &'c Config, path: &str) -> Option<&'c Probe> {
@@ -53,7 +52,15 @@ async fn once(probe: &Probe) -> Result<StatusCode, String> {
     let stream = stream.map_err(|error| format!("{address}: {error}"))?;
     match &probe.way {
         ProbeWay::Tcp => Ok(StatusCode::OK),
-        ProbeWay::Grpc => grpc(stream, probe.service.as_deref().unwrap_or_default()).await,
+        ProbeWay::Grpc => {
+            let service = probe.service.as_deref().unwrap_or_default();
+            let serving = grpc::check(stream, "127.0.0.1", service).await?;
+            Ok(if serving {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            })
+        }
         ProbeWay::Http => http(stream, probe).await,
         ProbeWay::Https => {
             let name = ServerName::from(address.ip());
@@ -90,46 +97,6 @@ where
     let answer = sender.send_request(request.map_err(|e| told(&e))?).await;
     driver.abort();
     Ok(answer.map_err(|e| told(&e))?.status())
-}
-
-/// `grpc.health.v1.Health/Check`.
-async fn grpc(stream: TcpStream, service: &str) -> Result<StatusCode, String> {
-    let told = |error: &dyn std::fmt::Display| error.to_string();
-    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|e| told(&e))?;
-    let driver = tokio::spawn(connection);
-    let name = u8::try_from(service.len())
-        .ok()
-        .filter(|length| *length < 120);
-    let name = name.ok_or("the name of the service is too long")?;
-    // HealthCheckRequest { service = 1 } behind the prefix of a message.
-    let mut body = vec![0, 0, 0, 0, name + 2, 0x0a, name];
-    body.extend_from_slice(service.as_bytes());
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri("http://127.0.0.1/grpc.health.v1.Health/Check")
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(Full::new(Bytes::from(body)));
-    let answer = sender.send_request(request.map_err(|e| told(&e))?).await;
-    let answer: Response<_> = answer.map_err(|e| told(&e))?;
-    let status = answer.headers().get("grpc-status").cloned();
-    let body = Limited::new(answer.into_body(), HEALTH).collect().await;
-    let body = body.map_err(|error| error.to_string())?;
-    driver.abort();
-    let ended = body
-        .trailers()
-        .and_then(|t| t.get("grpc-status"))
-        .cloned()
-        .or(status);
-    if ended.is_none_or(|status| status != "0") {
-        return Err("the application's health service gives an error".to_owned());
-    }
-    // HealthCheckResponse { status = SERVING }.
-    match body.to_bytes().get(5..) {
-        Some([0x08, 1, ..]) => Ok(StatusCode::OK),
-        _ => Ok(StatusCode::SERVICE_UNAVAILABLE),
-    }
 }
 
 /// TLS that verifies nobody, as the system's own probes do.

@@ -29,7 +29,7 @@ use crate::identity::Source;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::IdentityStore;
 use crate::worker::Shared;
-use crate::{accept, acme, discover, identity};
+use crate::{accept, acme, discover, health, identity};
 
 use discovery::Discovery;
 use federation::Federation;
@@ -263,6 +263,7 @@ impl App {
             .store(snapshot.generation, Relaxed);
         for service in snapshot.services.values() {
             discover::watch(service);
+            health::watch(service);
         }
         let issuers = &snapshot.issuers.0;
         for gone in &self.issuers {

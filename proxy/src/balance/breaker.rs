@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::error::ErrorKind;
 
 use super::endpoint::millis;
+use super::outcomes::Failing;
 
 /// How a try ended, as breaker and ejection see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub enum Verdict {
     /// The endpoint did its work.
     Success,
     /// The endpoint failed: no connection, no answer, 502, 503, 504.
-    Failure,
+    Failure(Failing),
     /// Says nothing about the endpoint: the client went away, a limit of ours.
     Neutral,
 }
@@ -117,7 +118,7 @@ impl Breaker {
             }
             return;
         }
-        let failed = verdict == Verdict::Failure;
+        let failed = matches!(verdict, Verdict::Failure(_));
         let now = millis(now);
         if probe {
             let next = if failed { now + open_ms(spec) } else { CLOSED };
@@ -157,6 +158,7 @@ fn window_ms() -> u64 {
 mod tests {
     use super::*;
 
+    const FAILURE: Verdict = Verdict::Failure(Failing::Status(503));
     const SPEC: BreakerSpec = BreakerSpec {
         error_rate: 50,
         min_requests: 4,
@@ -170,21 +172,17 @@ mod tests {
         let breaker = Breaker::new(Some(SPEC));
         for failed in [false, true, false] {
             assert_eq!(breaker.admit(at(0)), Ok(false));
-            let verdict = if failed {
-                Verdict::Failure
-            } else {
-                Verdict::Success
-            };
+            let verdict = if failed { FAILURE } else { Verdict::Success };
             breaker.observe(verdict, false, at(0));
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
-        breaker.observe(Verdict::Failure, false, at(0));
+        breaker.observe(FAILURE, false, at(0));
         assert_eq!(breaker.admit(at(1)), Err(ErrorKind::BreakerOpen));
         // One probe, and only one.
         assert_eq!(breaker.admit(at(6)), Ok(true));
         assert_eq!(breaker.admit(at(6)), Err(ErrorKind::BreakerOpen));
         // A failed probe opens again, a good one closes.
-        breaker.observe(Verdict::Failure, true, at(6));
+        breaker.observe(FAILURE, true, at(6));
         assert_eq!(breaker.admit(at(10)), Err(ErrorKind::BreakerOpen));
         assert_eq!(breaker.admit(at(12)), Ok(true));
         breaker.observe(Verdict::Success, true, at(12));
@@ -196,7 +194,7 @@ mod tests {
         let start = Instant::now();
         let breaker = Breaker::new(Some(SPEC));
         for _ in 0..4 {
-            breaker.observe(Verdict::Failure, false, start);
+            breaker.observe(FAILURE, false, start);
         }
         let later = start + Duration::from_secs(6);
         for _ in 0..10_000 {
@@ -210,9 +208,9 @@ mod tests {
         let start = Instant::now();
         let breaker = Breaker::new(Some(SPEC));
         for _ in 0..3 {
-            breaker.observe(Verdict::Failure, false, start);
+            breaker.observe(FAILURE, false, start);
         }
-        breaker.observe(Verdict::Failure, false, start + Duration::from_secs(11));
+        breaker.observe(FAILURE, false, start + Duration::from_secs(11));
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 }

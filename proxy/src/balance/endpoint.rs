@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use selvedge_contract::defaults::balance::{
@@ -13,10 +13,9 @@ use tokio::time::Instant;
 
 use crate::upstream::Security;
 
-use super::breaker::Verdict;
+use super::checked::{Checked, Finding};
 use super::decayed::Decayed;
-use super::endpoints::EndpointSet;
-use super::service::Service;
+use super::outcomes::{Failing, Outcomes};
 
 /// One endpoint. Lives as long as its address is part of the service.
 #[derive(Debug)]
@@ -33,14 +32,12 @@ pub struct Endpoint {
     pub zone: Option<Arc<str>>,
     /// Its level: lower ones are used first.
     pub priority: u16,
-    /// Requests in flight, over all workers.
-    pub in_flight: AtomicU32,
-    /// Gateway errors in a row.
-    pub(super) consecutive: AtomicU32,
-    /// Ejections in a row.
-    pub(super) ejections: AtomicU32,
-    /// Milliseconds of the process clock until which it is ejected; 0 = available.
-    pub(super) ejected_until: AtomicU64,
+    /// Requests over all workers: the upper half counts those that began, the lower those in flight.
+    calls: AtomicU64,
+    /// What requests have shown of it.
+    pub(super) outcomes: Outcomes,
+    /// What checks have shown of it.
+    pub(super) checked: Checked,
     /// When its slow start began, by the same clock; 0 = it has none.
     pub(super) warm_from: AtomicU64,
     /// Response times in microseconds.
@@ -143,10 +140,9 @@ impl Endpoint {
             security: wanted.security.clone(),
             zone: wanted.zone.clone(),
             priority: wanted.priority,
-            in_flight: AtomicU32::new(0),
-            consecutive: AtomicU32::new(0),
-            ejections: AtomicU32::new(0),
-            ejected_until: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            outcomes: Outcomes::default(),
+            checked: Checked::default(),
             warm_from: AtomicU64::new(0),
             latency,
             carried: Decayed::default(),
@@ -154,31 +150,74 @@ impl Endpoint {
         }
     }
 
-    /// Whether it is ejected.
+    /// Whether it is left alone for its failures, or on trial after them.
     #[must_use]
     pub fn is_ejected(&self) -> bool {
-        self.ejected_until.load(Relaxed) != 0
+        self.outcomes.is_out()
     }
 
-    /// Takes note of how a try ended.
-    pub(super) fn observe(&self, service: &Service, verdict: Verdict, now: Instant) {
-        match verdict {
-            Verdict::Success => {
-                // Written only where it changes: a healthy endpoint's line is not fought over.
-                if self.consecutive.load(Relaxed) != 0 {
-                    self.consecutive.store(0, Relaxed);
-                    self.ejections.store(0, Relaxed);
-                }
-            }
-            Verdict::Neutral => {}
-            Verdict::Failure => {
-                let limit = service.spec.ejection.consecutive;
-                let count = self.consecutive.fetch_add(1, Relaxed) + 1;
-                if limit != 0 && count >= limit && !self.is_ejected() {
-                    EndpointSet::eject(service, self.id, now);
-                }
-            }
-        }
+    /// Whether active checks have found it failing.
+    #[must_use]
+    pub fn is_unhealthy(&self) -> bool {
+        self.checked.is_unhealthy()
+    }
+
+    /// Whether it gets requests as a matter of course.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        !self.is_ejected() && !self.is_unhealthy()
+    }
+
+    /// Whether it says of itself that it can do less than it should.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.checked.part() < 1.0
+    }
+
+    /// What the last active check has found.
+    #[must_use]
+    pub fn last_check(&self) -> Option<Arc<Finding>> {
+        self.checked.last()
+    }
+
+    /// Whether a request is trying it.
+    #[must_use]
+    pub fn is_on_trial(&self) -> bool {
+        self.outcomes.is_on_trial()
+    }
+
+    /// Its last failure, and when that was in milliseconds of the process clock.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<(Failing, u64)> {
+        self.outcomes.last_failure()
+    }
+
+    /// One more request is in flight.
+    pub(super) fn begin(&self) {
+        self.calls.fetch_add((1 << 32) + 1, Relaxed);
+    }
+
+    /// One has ended.
+    pub(super) fn end(&self) {
+        self.calls.fetch_sub(1, Relaxed);
+    }
+
+    /// Requests that have begun, a count that wraps, and those that have not ended.
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of a word")]
+    pub(super) fn calls(&self) -> (u32, u32) {
+        let calls = self.calls.load(Relaxed);
+        ((calls >> 32) as u32, calls as u32)
+    }
+
+    /// Requests in flight, over all workers.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.calls().1
+    }
+
+    /// It gets less than its share from now on, for a while.
+    pub(super) fn starts_slowly(&self, now: u64) {
+        self.warm_from.store(now, Relaxed);
     }
 
     /// Takes note of how long it took to answer. An answer that is none ("not now", an error of a
@@ -222,24 +261,24 @@ impl Endpoint {
         self.load.fresh(now, most)
     }
 
-    /// How much of its share it gets: 1, or less while its slow start lasts.
+    /// How much of its share it gets: 1, or less while its slow start lasts or it is degraded.
     #[must_use]
     pub fn warmth(&self, slow_start: Duration, now: u64) -> f32 {
+        let part = self.checked.part();
         let from = self.warm_from.load(Relaxed);
         if from == 0 || slow_start.is_zero() {
-            return 1.0;
+            return part;
         }
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of a few seconds")]
         let passed = now.saturating_sub(from) as f32 / milliseconds(slow_start);
-        (1.0 - SLOW_START_FROM)
-            .mul_add(passed, SLOW_START_FROM)
-            .min(1.0)
+        let warm = (1.0 - SLOW_START_FROM).mul_add(passed, SLOW_START_FROM);
+        part * warm.min(1.0)
     }
 
     /// In flight, as a figure to compare.
     #[expect(clippy::cast_precision_loss, reason = "a count of requests")]
     pub(super) fn busy(&self) -> f32 {
-        self.in_flight.load(Relaxed) as f32
+        self.in_flight() as f32
     }
 
     /// Its weight, as a figure to divide by.

@@ -27,11 +27,13 @@ pub struct EndpointSet {
     plan: Arc<Plan>,
     /// Those that are used, and which share of requests goes where.
     groups: Vec<(u32, Group)>,
-    available: usize,
-    /// When the first ejected one comes back; 0 = none is out.
-    next_readmission: u64,
+    ejected: usize,
+    /// When the first of those that are left alone may be tried; 0 = there is none.
+    next_trial: u64,
     /// When the last slow start ends; 0 = there is none.
     warm_until: u64,
+    /// One says of itself that it is degraded.
+    degraded: bool,
     /// Of every endpoint, sorted.
     ids: Vec<u64>,
     /// By what cookies call them, sorted; empty where no cookie does.
@@ -100,8 +102,8 @@ impl EndpointSet {
     }
 
     fn build(plan: Arc<Plan>, all: Vec<Arc<Endpoint>>) -> Self {
-        let out = all.iter().map(|e| e.ejected_until.load(Relaxed));
-        let out: Vec<u64> = out.filter(|until| *until != 0).collect();
+        let due = all.iter().filter(|e| !e.is_unhealthy());
+        let next_trial = due.filter_map(|e| e.outcomes.due()).min();
         let groups = levels::groups(&all, &plan);
         let mut ids: Vec<u64> = all.iter().map(|e| e.id).collect();
         ids.sort_unstable();
@@ -112,8 +114,9 @@ impl EndpointSet {
             meshed: all
                 .iter()
                 .any(|e| e.security.as_deref().is_some_and(Security::is_mesh)),
-            available: all.len() - out.len(),
-            next_readmission: out.into_iter().min().unwrap_or(0),
+            ejected: all.iter().filter(|e| e.is_ejected()).count(),
+            degraded: all.iter().any(|e| e.is_degraded()),
+            next_trial: next_trial.unwrap_or(0),
             warm_until: began
                 .filter(|_| warms && slow > 0)
                 .map_or(0, |began| began + slow),
@@ -128,8 +131,7 @@ impl EndpointSet {
         }
     }
 
-    /// The same endpoints, looked at again.
-    #[cfg(test)]
+    /// The same endpoints, looked at again: one of them is used now and was not, or the other way round.
     pub(super) fn again(&self) -> Self {
         Self::build(self.plan.clone(), self.all.clone())
     }
@@ -143,7 +145,12 @@ impl EndpointSet {
     /// How many are ejected.
     #[must_use]
     pub const fn ejected(&self) -> usize {
-        self.all.len() - self.available
+        self.ejected
+    }
+
+    /// When one may be tried; 0 = there is none to try.
+    pub(super) const fn next_trial(&self) -> u64 {
+        self.next_trial
     }
 
     /// The endpoint that a cookie names, while it is there and available.
@@ -153,7 +160,7 @@ impl EndpointSet {
             .binary_search_by_key(&session, |(s, _)| *s)
             .ok()?;
         let (_, endpoint) = self.sessions.get(at)?;
-        (!endpoint.is_ejected()).then_some(endpoint)
+        endpoint.is_available().then_some(endpoint)
     }
 
     /// Chooses an endpoint; another than `avoid` where there is one.
@@ -170,7 +177,7 @@ impl EndpointSet {
             asked,
             avoid,
             now,
-            warm: now < self.warm_until,
+            warm: now < self.warm_until || self.degraded,
         };
         match self.groups.as_slice() {
             [] => None,
@@ -184,52 +191,6 @@ impl EndpointSet {
                 group.choose(&moment)
             }
         }
-    }
-
-    /// Brings back what has been out long enough. One comparison where nothing is out.
-    pub(super) fn readmit_due(&self, service: &Service, now: Instant) {
-        if self.next_readmission == 0 || millis(now) < self.next_readmission {
-            return;
-        }
-        let now = millis(now);
-        for endpoint in &self.all {
-            let until = endpoint.ejected_until.load(Relaxed);
-            if until != 0 && until <= now {
-                endpoint.ejected_until.store(0, Relaxed);
-                endpoint.warm_from.store(now, Relaxed);
-                // One more error sends it out again, for longer; one success clears it.
-                let limit = service.spec.ejection.consecutive;
-                endpoint.consecutive.store(limit.saturating_sub(1), Relaxed);
-                tracing::info!(service = %service.name(), endpoint = %endpoint.address, "endpoint is back");
-            }
-        }
-        service
-            .endpoints
-            .rcu(|set| Self::build(set.plan.clone(), set.all.clone()));
-    }
-
-    /// Takes an endpoint out, unless too many are out already.
-    pub(super) fn eject(service: &Service, id: u64, now: Instant) {
-        let set = service.endpoints.load();
-        let spec = &service.spec.ejection;
-        let out = set.ejected() + 1;
-        let share = out * 100 > set.all.len() * spec.max_share as usize;
-        let Some(endpoint) = set.all.iter().find(|e| e.id == id) else {
-            return;
-        };
-        if share || set.available <= 1 {
-            return;
-        }
-        let nth = endpoint.ejections.fetch_add(1, Relaxed).min(16);
-        let length = spec.base.saturating_mul(1 << nth).min(spec.max);
-        // Up to a tenth longer, so that endpoints that failed together do not return together.
-        let length = length + length.mul_f64(fastrand::f64() / 10.0);
-        let until = millis(now) + u64::try_from(length.as_millis()).unwrap_or(u64::MAX / 2);
-        endpoint.ejected_until.store(until, Relaxed);
-        tracing::warn!(service = %service.name(), endpoint = %endpoint.address, ?length, "endpoint ejected");
-        service
-            .endpoints
-            .rcu(|set| Self::build(set.plan.clone(), set.all.clone()));
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn groups(all: &[Arc<Endpoint>], plan: &Plan) -> Vec<(u32, Group)> {
                 share: 0,
             });
         level.all.push(endpoint.clone());
-        if !endpoint.is_ejected() {
+        if endpoint.is_available() {
             level.available.push(endpoint.clone());
         }
     }

@@ -2,13 +2,16 @@
 
 pub mod breaker;
 pub mod budget;
+mod checked;
 mod choose;
 mod decayed;
+mod ejection;
 pub mod endpoint;
 pub mod endpoints;
 pub mod key;
 mod levels;
 pub mod orca;
+pub mod outcomes;
 pub mod plan;
 pub mod service;
 #[cfg(test)]
@@ -17,7 +20,6 @@ mod sticky;
 pub mod storm;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -28,9 +30,11 @@ use crate::policy::Permit;
 use crate::upstream::Security;
 
 pub use breaker::Verdict;
+pub use checked::{CheckResult, Finding};
 pub use endpoint::{Endpoint, Wanted};
 pub use endpoints::EndpointSet;
 pub use key::Asked;
+pub use outcomes::Failing;
 use plan::{Sticky, Strategy};
 use service::Speaks;
 pub use service::{Reached, Service, ServiceSpec};
@@ -41,6 +45,8 @@ pub struct Lease {
     service: Arc<Service>,
     endpoint: Arc<Endpoint>,
     probe: bool,
+    /// The endpoint was left alone; this request tries whether it is back.
+    trial: bool,
     reported: bool,
     /// The endpoint is the one that the request's cookie names.
     stayed: bool,
@@ -64,15 +70,26 @@ pub fn pick(
     now: Instant,
 ) -> Result<Lease, ErrorKind> {
     let set = service.endpoints.load();
-    set.readmit_due(service, now);
     let probe = service.breaker.admit(now)?;
     let own = asked.session.and_then(|session| set.of_session(session));
     let own = own.filter(|endpoint| avoid != Some(endpoint.id));
+    let mut trial = false;
     let lease = service.enter().and_then(|()| {
         let endpoint = match service.spec.reached {
-            Reached::AtEndpoints => own
-                .or_else(|| set.choose(service, asked, avoid, now))
-                .cloned(),
+            Reached::AtEndpoints => {
+                // Who failed once already is not sent to an endpoint that may fail again, and who
+                // comes back to his own stays there.
+                let tried = if avoid.is_none() && own.is_none() {
+                    set.on_trial(service, now)
+                } else {
+                    None
+                };
+                trial = tried.is_some();
+                tried
+                    .or(own)
+                    .or_else(|| set.choose(service, asked, avoid, now))
+                    .cloned()
+            }
             Reached::WhereItWasGoing | Reached::AsApplication => onward.cloned(),
         };
         let endpoint = endpoint.ok_or_else(|| service.why_none());
@@ -83,11 +100,12 @@ pub fn pick(
     });
     match lease {
         Ok(endpoint) => {
-            endpoint.in_flight.fetch_add(1, Relaxed);
+            endpoint.begin();
             Ok(Lease {
                 service: service.clone(),
                 endpoint,
                 probe,
+                trial,
                 reported: false,
                 stayed: own.is_some(),
                 timed: false,
@@ -196,19 +214,29 @@ impl Lease {
             return;
         }
         if verdict != Verdict::Neutral {
-            self.time(verdict == Verdict::Failure, now);
+            self.time(matches!(verdict, Verdict::Failure(_)), now);
         }
-        self.endpoint.observe(&self.service, verdict, now);
+        if self.trial {
+            self.endpoint.decide(&self.service, verdict, now);
+        } else {
+            self.endpoint.observe(&self.service, verdict, now);
+        }
         self.service.breaker.observe(verdict, self.probe, now);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.endpoint.in_flight.fetch_sub(1, Relaxed);
+        self.endpoint.end();
         self.service.leave();
-        if self.probe && !self.reported {
+        if self.reported {
+            return;
+        }
+        if self.probe {
             self.service.breaker.cancel_probe();
+        }
+        if self.trial {
+            self.endpoint.cancel_trial(&self.service, Instant::now());
         }
     }
 }

@@ -3,21 +3,25 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use selvedge_contract::config::PortRef;
 use selvedge_contract::defaults::transparent::PORTS;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::error::ErrorKind;
+use crate::health::plan as health;
 use crate::upstream::{Announce, Security};
 
 use super::breaker::{Breaker, BreakerSpec};
 use super::budget::Budget;
+use super::checked::{CheckResult, Finding};
 use super::endpoint::{Endpoint, Wanted};
 use super::endpoints::EndpointSet;
+use super::outcomes::Ejected;
 use super::plan::Plan;
 
 /// What the endpoints speak.
@@ -34,6 +38,10 @@ pub enum Speaks {
 pub struct EjectionSpec {
     /// Consecutive gateway errors; 0 = never.
     pub consecutive: u32,
+    /// Percent of requests that have to end well; 0 = any.
+    pub success_rate: u32,
+    /// Requests before that share counts.
+    pub min_requests: u32,
     /// First ejection.
     pub base: Duration,
     /// Longest ejection.
@@ -82,6 +90,8 @@ pub struct ServiceSpec {
     pub max_retries: u32,
     /// Ejection.
     pub ejection: EjectionSpec,
+    /// Active checks.
+    pub health: Option<Arc<health::Plan>>,
     /// Error-rate breaker.
     pub breaker: Option<BreakerSpec>,
     /// Where the endpoints come from when not from the configuration.
@@ -110,6 +120,35 @@ pub struct ClusterService {
     pub port: Option<PortRef>,
 }
 
+/// How often each of a few things has happened.
+#[derive(Debug)]
+pub struct Tally<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Default for Tally<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl<const N: usize> Tally<N> {
+    pub(super) fn note(&self, which: usize) {
+        if let Some(count) = self.0.get(which) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Each with its name.
+    #[must_use]
+    pub fn counts<T: Copy>(
+        &self,
+        all: [T; N],
+        name: impl Fn(T) -> &'static str,
+    ) -> Vec<(&'static str, u64)> {
+        let counts = self.0.iter().map(|count| count.load(Relaxed));
+        all.into_iter().map(name).zip(counts).collect()
+    }
+}
+
 /// A running service.
 #[derive(Debug)]
 pub struct Service {
@@ -129,8 +168,15 @@ pub struct Service {
     pub retries: AtomicU32,
     /// Turn of round robin.
     pub turn: AtomicUsize,
+    /// Ejections so far, by [`Ejected`].
+    pub ejections: Tally<{ Ejected::ALL.len() }>,
+    /// Active checks so far, by [`CheckResult`].
+    pub checks: Tally<{ CheckResult::ALL.len() }>,
     requests: AtomicU32,
     discovering: AtomicBool,
+    checking: AtomicBool,
+    /// Told when endpoints come or go.
+    replaced: watch::Sender<()>,
     /// It is only another name for something outside.
     external: AtomicBool,
 }
@@ -148,8 +194,12 @@ impl Service {
             pending: AtomicU32::new(0),
             retries: AtomicU32::new(0),
             turn: AtomicUsize::new(0),
+            ejections: Tally::default(),
+            checks: Tally::default(),
             requests: AtomicU32::new(0),
             discovering: AtomicBool::new(false),
+            checking: AtomicBool::new(false),
+            replaced: watch::Sender::new(()),
             external: AtomicBool::new(false),
             spec,
         }
@@ -195,7 +245,43 @@ impl Service {
             return false;
         }
         self.endpoints.rcu(|set| set.next(wanted));
+        self.replaced.send_replace(());
         true
+    }
+
+    /// Changes when endpoints come or go; closed when the service is gone.
+    #[must_use]
+    pub fn replaced(&self) -> watch::Receiver<()> {
+        self.replaced.subscribe()
+    }
+
+    /// Takes note of an active check. Who has failed checks and passes them is back, whatever requests
+    /// have shown before.
+    pub fn checked(
+        &self,
+        endpoint: &Endpoint,
+        finding: Finding,
+        unhealthy: bool,
+        withheld: u32,
+        now: Instant,
+    ) {
+        self.checks.note(finding.result as usize);
+        let turned = endpoint.is_unhealthy() != unhealthy;
+        if turned && unhealthy {
+            tracing::warn!(service = %self.name(), endpoint = %endpoint.address, why = finding.text, "endpoint unhealthy");
+        } else if turned {
+            tracing::info!(service = %self.name(), endpoint = %endpoint.address, "endpoint healthy");
+            endpoint.returns(now);
+        }
+        endpoint.checked.note(finding);
+        if endpoint.checked.set(unhealthy, withheld) {
+            self.endpoints_changed();
+        }
+    }
+
+    /// Works out anew which endpoints are used: one has come back, or is left alone from now on.
+    pub(super) fn endpoints_changed(&self) {
+        self.endpoints.rcu(|set| set.again());
     }
 
     /// Whether anything but plaintext is spoken to all or some of its endpoints.
@@ -222,6 +308,12 @@ impl Service {
     #[must_use]
     pub fn begin_discovery(&self) -> bool {
         self.discovering.swap(true, Relaxed)
+    }
+
+    /// Marks active checks as begun; says whether they were already.
+    #[must_use]
+    pub fn begin_checks(&self) -> bool {
+        self.checking.swap(true, Relaxed)
     }
 
     pub(super) fn enter(&self) -> Result<(), ErrorKind> {

@@ -5,7 +5,6 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -37,10 +36,13 @@ pub(super) fn planned(plan: Plan, weights: &[u32]) -> Service {
         max_retries: 1,
         ejection: EjectionSpec {
             consecutive: 2,
+            success_rate: 0,
+            min_requests: 5,
             base: Duration::from_secs(1),
             max: Duration::from_secs(4),
             max_share: 50,
         },
+        health: None,
         breaker: None,
         dns: None,
         kubernetes: None,
@@ -104,7 +106,7 @@ fn run(service: &Service, count: u32, gap: Duration, work: impl Fn(usize) -> Dur
             return;
         };
         let (endpoint, since) = out.remove(&id).unwrap();
-        endpoint.in_flight.fetch_sub(1, Relaxed);
+        endpoint.end();
         service.leave();
         endpoint.took(at - since, false, millis(at));
         endpoint.carries(1000, millis(at));
@@ -118,7 +120,7 @@ fn run(service: &Service, count: u32, gap: Duration, work: impl Fn(usize) -> Dur
         }
         service.enter().unwrap();
         let endpoint = chosen(service, &keyed(id.into()), now);
-        endpoint.in_flight.fetch_add(1, Relaxed);
+        endpoint.begin();
         *counts.entry(endpoint.address).or_insert(0) += 1;
         let index = usize::from(endpoint.address.port()) - 1;
         let begun = free.get(&endpoint.address).copied().unwrap_or(now).max(now);

@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::time::sleep;
 
 use crate::accept::{Downstream, ListenerPlan};
-use crate::balance::{self, Asked, Endpoint, Lease, Verdict};
+use crate::balance::{self, Asked, Endpoint, Failing, Lease, Verdict};
 use crate::error::{Error, ErrorKind, Retry, Side};
 use crate::policy::{Standing, opaque};
 use crate::protocol::io::Io;
@@ -74,7 +74,7 @@ pub async fn dial(
             Err(error) => error,
         };
         let verdict = match error.kind.side() {
-            Side::Upstream => Verdict::Failure,
+            Side::Upstream => Verdict::Failure(Failing::Error(error.kind)),
             Side::Downstream | Side::Local => Verdict::Neutral,
         };
         lease.report(verdict, worker.now());

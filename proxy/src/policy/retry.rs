@@ -8,7 +8,7 @@ use http::Method;
 use selvedge_contract::defaults::upstream::REPLAY;
 use tokio::time::Instant;
 
-use crate::balance::{Lease, Service, Verdict};
+use crate::balance::{Failing, Lease, Service, Verdict};
 use crate::error::{Error, ErrorKind, Retry, Side};
 use crate::message::{Body, BodyLength, Fields, Known, RequestHead, ResponseHead};
 use crate::route::Rule;
@@ -193,10 +193,9 @@ impl<'a> Tries<'a> {
         match sent {
             Some(Ok(mut answer)) => {
                 let head = &answer.response.head;
-                let verdict = if matches!(head.status.as_u16(), 502..=504) {
-                    Verdict::Failure
-                } else {
-                    Verdict::Success
+                let verdict = match head.status.as_u16() {
+                    status @ 502..=504 => Verdict::Failure(Failing::Status(status)),
+                    _ => Verdict::Success,
                 };
                 lease.answered(&answer.response.head, now);
                 lease.report(verdict, now);
@@ -233,10 +232,15 @@ impl<'a> Tries<'a> {
             }
             None => {
                 let whole = self.deadline.is_some_and(|at| at <= now);
+                let kind = if whole {
+                    ErrorKind::RequestTimeout
+                } else {
+                    ErrorKind::UpstreamTimeout
+                };
                 let verdict = if whole && self.impatient {
                     Verdict::Neutral
                 } else {
-                    Verdict::Failure
+                    Verdict::Failure(Failing::Error(kind))
                 };
                 lease.report(verdict, now);
                 // Its body went with it.
@@ -248,11 +252,7 @@ impl<'a> Tries<'a> {
                     self.failed_on = Some(lease.endpoint().id);
                     return Next::Again(Body::Empty, pause);
                 }
-                Next::Fail(if whole {
-                    ErrorKind::RequestTimeout.into()
-                } else {
-                    ErrorKind::UpstreamTimeout.into()
-                })
+                Next::Fail(kind.into())
             }
         }
     }
@@ -319,7 +319,9 @@ impl Drop for Tries<'_> {
 const fn verdict_of(kind: ErrorKind) -> Verdict {
     match kind.side() {
         // A stale connection says that the endpoint closes idle connections, no more.
-        Side::Upstream if !matches!(kind, ErrorKind::UpstreamStale) => Verdict::Failure,
+        Side::Upstream if !matches!(kind, ErrorKind::UpstreamStale) => {
+            Verdict::Failure(Failing::Error(kind))
+        }
         _ => Verdict::Neutral,
     }
 }

@@ -22,6 +22,15 @@ impl Announce {
         self.encode(client.peer, client.local)
     }
 
+    /// The bytes before everything else on a connection that is for no client: a health check.
+    #[must_use]
+    pub const fn for_nobody(self) -> &'static [u8] {
+        match self {
+            Self::V1 => b"PROXY UNKNOWN\r\n",
+            Self::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        }
+    }
+
     fn encode(self, source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
         let (source, destination) = alike(source, destination);
         let header = ProxyHeader::with_address(ProxiedAddress::stream(source, destination));

@@ -8,6 +8,7 @@ mod credentials;
 mod dev;
 mod edge;
 mod federation;
+mod health;
 mod kubernetes;
 mod listener;
 mod login;
@@ -40,6 +41,7 @@ pub use edge::{
     VersionPolicy,
 };
 pub use federation::{Federated, Profile};
+pub use health::{DegradedAnswer, HealthCheck, HealthWay, StatusRange};
 pub use kubernetes::{Kubernetes, KubernetesService, PortRef};
 pub use listener::{
     CertificateFiles, ClientCertificateMode, ClientCertificates, Listener, ListenerProtocol,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::Duration;
 
-use super::{Balance, KubernetesService, Sticky};
+use super::{Balance, HealthCheck, KubernetesService, Sticky};
 
 /// What requests are sent to. One of `endpoints`, `dns` and `kubernetes` is set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -77,6 +77,9 @@ pub struct Service {
     pub breaker: Option<Breaker>,
     /// When an endpoint is left alone for a while.
     pub ejection: Ejection,
+    /// Endpoints are asked whether they are well. Default: they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
 }
 
 /// An endpoint, short or with more.
@@ -200,7 +203,13 @@ pub struct Ejection {
     /// Consecutive gateway errors (502, 503, 504, no answer); 0 = never. Default: 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consecutive: Option<u32>,
-    /// First ejection; doubles with each that follows. Default: 1s.
+    /// Percent of the requests of about ten seconds that have to end well; 0 = any. Default: 80.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub success_rate: Option<u32>,
+    /// Requests that have to have ended in that time before their share counts. Default: 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_requests: Option<u32>,
+    /// First ejection; doubles with each that follows. After it one request tries the endpoint. Default: 1s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<Duration>,
     /// Longest ejection. Default: 60s.

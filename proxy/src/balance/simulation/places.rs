@@ -38,10 +38,10 @@ fn a_bounded_load_is_bounded() {
         for _ in 0..1000 {
             service.enter().unwrap();
             let endpoint = chosen(&service, &keyed(1), now);
-            endpoint.in_flight.fetch_add(1, Relaxed);
+            endpoint.begin();
         }
         let set = service.endpoints.load();
-        let most = set.all.iter().map(|e| e.in_flight.load(Relaxed)).max();
+        let most = set.all.iter().map(|e| e.in_flight()).max();
         assert!(most <= Some(126), "{strategy:?}: {most:?}");
     }
 }
@@ -81,11 +81,9 @@ fn levels_zones_and_panic() {
     let shares = |out: usize| {
         let set = service.endpoints.load_full();
         for (index, endpoint) in set.all.iter().enumerate() {
-            endpoint
-                .ejected_until
-                .store(u64::from(index < out) * u64::MAX, Relaxed);
+            endpoint.checked.set(index < out, 0);
         }
-        service.endpoints.rcu(|set| set.again());
+        service.endpoints_changed();
         let run = run(&service, 12_000, MS, |_| Duration::ZERO);
         let sum = |from: usize| (from..from + 4).map(|i| run.share(i)).sum::<f64>();
         [sum(0), sum(4), sum(8)].map(|share| (share * 100.0).round())

@@ -14,6 +14,7 @@ mod ext_authz;
 mod faults;
 mod geo;
 mod guards;
+mod health;
 mod listeners;
 mod logins;
 mod manners;

@@ -40,13 +40,15 @@ impl Compiler {
             let security = self.security(pass, &at, spec);
             pass.check_service(&at, spec);
             let plan = pass.balance(&at, spec);
+            let health = pass.health(&at, spec);
             let Some(security) = security else { continue };
             let live = match self.services.get(name) {
                 Some((old, live)) if old == spec => live.clone(),
-                _ => Arc::new(Service::new(
-                    full_spec(self.name(name), spec, security, plan, &home),
-                    &endpoints,
-                )),
+                _ => {
+                    let mut full = full_spec(self.name(name), spec, security, plan, &home);
+                    full.health = health.map(Arc::new);
+                    Arc::new(Service::new(full, &endpoints))
+                }
             };
             services.insert(name.clone(), (spec.clone(), live));
         }
@@ -231,13 +233,15 @@ impl Pass<'_> {
                 remedy,
             );
         }
-        if spec.ejection.max_share.is_some_and(|share| share > 100) {
-            let remedy = "expected a share in percent, 0 to 100";
-            self.error(
-                &at.then("ejection").then("maxShare"),
-                "out of range",
-                remedy,
-            );
+        let ejection = &spec.ejection;
+        for (key, share) in [
+            ("maxShare", ejection.max_share),
+            ("successRate", ejection.success_rate),
+        ] {
+            if share.is_some_and(|share| share > 100) {
+                let remedy = "expected a share in percent, 0 to 100";
+                self.error(&at.then("ejection").then(key), "out of range", remedy);
+            }
         }
         for (index, host) in spec.hostnames.iter().enumerate() {
             let at = at.then("hostnames").nth(index);
@@ -285,10 +289,15 @@ fn full_spec(
         max_retries: spec.limits.retries.unwrap_or(defaults::RETRIES),
         ejection: EjectionSpec {
             consecutive: ejection.consecutive.unwrap_or(defaults::EJECT_AFTER),
+            success_rate: ejection
+                .success_rate
+                .unwrap_or(defaults::EJECT_SUCCESS_RATE),
+            min_requests: ejection.min_requests.unwrap_or(defaults::EJECT_MINIMUM),
             base: time(ejection.base, defaults::EJECT_BASE),
             max: time(ejection.max, defaults::EJECT_MAX),
             max_share: ejection.max_share.unwrap_or(defaults::EJECT_SHARE),
         },
+        health: None,
         breaker: spec.breaker.as_ref().map(|breaker| BreakerSpec {
             error_rate: breaker.error_rate,
             min_requests: breaker.min_requests.unwrap_or(defaults::BREAKER_MINIMUM),
@@ -323,6 +332,7 @@ pub(super) fn app_service(
         spec.reached = Reached::AsApplication;
         // Nothing could be called in place of a port that fails.
         spec.ejection.consecutive = 0;
+        spec.ejection.success_rate = 0;
     }
     let endpoints: Vec<Wanted> = app.map(|app| (app, 1).into()).into_iter().collect();
     Service::new(spec, &endpoints)
