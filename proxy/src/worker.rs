@@ -42,6 +42,8 @@ pub struct Shared {
     pub peers: Peers,
     /// Told when some of them are not trusted any more.
     pub distrusted: watch::Sender<()>,
+    /// Told when requests wait for the right to make a connection.
+    pub places_wanted: watch::Sender<()>,
     /// Whether retries are to be left to others.
     pub storm: Storm,
     /// Who is asked for what no snapshot knows; set once, where there is discovery.
@@ -63,6 +65,7 @@ impl Shared {
             dials: Dials::default(),
             peers: Peers::default(),
             distrusted: watch::Sender::new(()),
+            places_wanted: watch::Sender::new(()),
             storm: Storm::default(),
             demand: OnceLock::new(),
         })
@@ -187,6 +190,12 @@ impl Worker {
     #[must_use]
     pub const fn recently(&self) -> Instant {
         self.clock.get()
+    }
+
+    /// Has idle connections closed, here and on other workers, where requests wait for their places.
+    pub fn ask_for_places(&self) {
+        self.pools.give_way();
+        self.shared.places_wanted.send_replace(());
     }
 
     /// A place among those that are woken when the drain begins.

@@ -59,61 +59,72 @@ fn nft(place: &Namespace, rules: &str) {
     run(place.command("nft").arg(rules));
 }
 
+/// An endpoint that answers with its name, in a namespace of its own.
+fn serve(there: &Namespace, name: &'static str) -> Upstream {
+    there.inside(0, move || {
+        Upstream::scripted_at("10.7.0.2:0".parse().unwrap(), move |connection| {
+            while connection.request().is_some() {
+                connection.send(format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{name}"
+                ));
+            }
+        })
+    })
+}
+
+/// What clients have seen, who ask until they are told to stop.
+#[derive(Default)]
+struct Clients {
+    answers: Mutex<Vec<Answer>>,
+    done: AtomicBool,
+}
+
+impl Clients {
+    fn ask(&self, web: SocketAddr) {
+        let mut client = Raw::connect(web);
+        while !self.done.load(Relaxed) {
+            let began = Instant::now();
+            let reply = client.get("/");
+            self.answers.lock().unwrap().push(Answer {
+                at: began,
+                took: began.elapsed(),
+                status: reply.status,
+                by: reply.text(),
+            });
+            if reply.header("connection").is_some() {
+                client = Raw::connect(web);
+            }
+        }
+    }
+
+    /// When the first request after a moment was sent that this endpoint answered.
+    fn first(&self, by: &str, moment: Instant) -> Option<Instant> {
+        let answers = self.answers.lock().unwrap();
+        let first = answers.iter().find(|one| one.by == by && one.at > moment);
+        first.map(|one| one.at)
+    }
+}
+
+fn wait_until(what: &str, fits: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !fits() {
+        assert!(Instant::now() < deadline, "{what}");
+    }
+}
+
 #[test]
 fn a_blackholed_endpoint_costs_a_second_and_is_back_within_two() {
     let (here, there) = Namespace::pair();
-    let serve = |name: &'static str| {
-        there.inside(0, move || {
-            Upstream::scripted_at("10.7.0.2:0".parse().unwrap(), move |connection| {
-                while connection.request().is_some() {
-                    connection.send(format!(
-                        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{name}"
-                    ));
-                }
-            })
-        })
-    };
-    let (a, b) = (serve("a"), serve("b"));
+    let (a, b) = (serve(&there, "a"), serve(&there, "b"));
     let proxy = start(&here, [&a, &b]);
     let (web, admin) = (proxy.address("web"), proxy.address("admin"));
-    let (answers, done) = (Mutex::new(Vec::new()), AtomicBool::new(false));
-    let ask = || {
-        here.inside(0, || {
-            let mut client = Raw::connect(web);
-            while !done.load(Relaxed) {
-                let began = Instant::now();
-                let reply = client.get("/");
-                let answer = Answer {
-                    at: began,
-                    took: began.elapsed(),
-                    status: reply.status,
-                    by: reply.text(),
-                };
-                answers.lock().unwrap().push(answer);
-                if reply.header("connection").is_some() {
-                    client = Raw::connect(web);
-                }
-            }
-        });
-    };
-    let wait_until = |fits: &dyn Fn() -> bool, what: &str| {
-        let deadline = Instant::now() + PATIENCE;
-        while !fits() {
-            assert!(Instant::now() < deadline, "{what}");
-        }
-    };
-    let by_a_after = |moment: Instant| {
-        let answers = answers.lock().unwrap();
-        let first = answers.iter().find(|one| one.by == "a" && one.at > moment);
-        first.map(|one| one.at)
-    };
+    let clients = Clients::default();
     let (mut gone, mut back) = (Instant::now(), Instant::now());
-    let mut returned = None;
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(ask);
+            scope.spawn(|| here.inside(0, || clients.ask(web)));
         }
-        wait_until(&|| by_a_after(gone).is_some(), "both answer");
+        wait_until("both answer", || clients.first("a", gone).is_some());
         nft(&there, "add table inet hole");
         nft(
             &there,
@@ -125,28 +136,24 @@ fn a_blackholed_endpoint_costs_a_second_and_is_back_within_two() {
             &format!("add rule inet hole in tcp dport {port} drop"),
         );
         gone = Instant::now();
-        wait_until(&|| is(admin, &here, "unhealthy"), "checks notice it");
+        wait_until("checks notice it", || is(admin, &here, "unhealthy"));
         // For as long again, with requests on their way: nobody tries it.
-        let noticed = gone.elapsed();
-        wait_until(
-            &|| gone.elapsed() > noticed + Duration::from_secs(3),
-            "time passes",
-        );
+        let long = gone.elapsed() + Duration::from_secs(3);
+        wait_until("time passes", || gone.elapsed() > long);
         nft(&there, "delete table inet hole");
         back = Instant::now();
-        wait_until(&|| by_a_after(back).is_some(), "it is back");
-        returned = by_a_after(back);
-        done.store(true, Relaxed);
+        wait_until("it is back", || clients.first("a", back).is_some());
+        clients.done.store(true, Relaxed);
     });
-    let answers = answers.into_inner().unwrap();
+    let returned = clients.first("a", back).unwrap() - back;
+    let answers = clients.answers.into_inner().unwrap();
     let failed = answers.iter().filter(|one| one.status != 200).count();
     let slow = Duration::from_millis(150);
     let late = answers
         .iter()
-        .filter(|one| one.took > slow && one.at > gone);
+        .filter(|one| one.took > slow && one.at + one.took > gone);
     let last = late.map(|one| one.at + one.took).max();
     let round = last.map_or(Duration::ZERO, |last| last - gone);
-    let returned = returned.unwrap() - back;
     println!(
         "{} requests, {failed} failed; routed round after {round:?}, back after {returned:?}",
         answers.len()

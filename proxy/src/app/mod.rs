@@ -29,7 +29,7 @@ use crate::identity::Source;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::IdentityStore;
 use crate::worker::Shared;
-use crate::{accept, acme, discover, health, identity};
+use crate::{accept, acme, balance, discover, health, identity};
 
 use discovery::Discovery;
 use federation::Federation;
@@ -262,8 +262,10 @@ impl App {
             .generation
             .store(snapshot.generation, Relaxed);
         for service in snapshot.services.values() {
+            service.caps.resize(service.spec.max_connections);
             discover::watch(service);
             health::watch(service);
+            balance::service::tend(service);
         }
         let issuers = &snapshot.issuers.0;
         for gone in &self.issuers {

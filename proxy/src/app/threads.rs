@@ -50,6 +50,7 @@ async fn run_worker(index: usize, shared: Arc<Shared>, mut commands: mpsc::Recei
     let worker = Worker::new(index, shared.clone());
     let mut drain = shared.drain.subscribe();
     let mut distrusted = shared.distrusted.subscribe();
+    let mut places_wanted = shared.places_wanted.subscribe();
     // When the next connection whose peer is not trusted any more is cut off.
     let mut cut_at = None;
     tokio::task::spawn_local(upstream::pool::reap_forever(worker.clone()));
@@ -74,6 +75,7 @@ async fn run_worker(index: usize, shared: Arc<Shared>, mut commands: mpsc::Recei
                 worker.pools.leave_distrusted();
                 cut_at = worker.bonds.cut(Instant::now());
             }
+            Ok(()) = places_wanted.changed() => worker.pools.give_way(),
             () = until(cut_at) => cut_at = worker.bonds.cut(Instant::now()),
         }
     }

@@ -2,7 +2,7 @@
 //! request tries whether they are back, and what comes of it decides.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::fence;
 use std::time::Duration;
 
@@ -90,15 +90,24 @@ impl EndpointSet {
 
     /// The endpoint that this request is to try, if there is one whose time is over. One comparison where
     /// none is out.
-    pub(super) fn on_trial(&self, service: &Service, now: Instant) -> Option<&Arc<Endpoint>> {
-        let next = self.next_trial();
-        if next == 0 || millis(now) < next {
+    pub(super) fn on_trial(&self, now: Instant) -> Option<&Arc<Endpoint>> {
+        let next = self.next_trial().load(Relaxed);
+        if millis(now) < next {
             return None;
         }
         let now = millis(now);
-        let usable = |e: &&Arc<Endpoint>| !e.is_unhealthy() && e.outcomes.begin_trial(now);
-        let endpoint = self.all.iter().find(usable)?;
-        service.endpoints_changed();
-        Some(endpoint)
+        let (mut tried, mut later) = (None, u64::MAX);
+        for endpoint in self.all.iter().filter(|e| !e.is_unhealthy()) {
+            if tried.is_none() && endpoint.outcomes.begin_trial(now) {
+                tried = Some(endpoint);
+            } else if let Some(due) = endpoint.outcomes.due() {
+                later = later.min(due);
+            }
+        }
+        // Nobody else's table is any other for it. Whoever leaves one alone meanwhile makes a new one.
+        let _ = self
+            .next_trial()
+            .compare_exchange(next, later, Relaxed, Relaxed);
+        tried
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::time::Instant;
 
@@ -28,8 +28,8 @@ pub struct EndpointSet {
     /// Those that are used, and which share of requests goes where.
     groups: Vec<(u32, Group)>,
     ejected: usize,
-    /// When the first of those that are left alone may be tried; 0 = there is none.
-    next_trial: u64,
+    /// When the first of those that are left alone may be tried; `u64::MAX` = there is none.
+    next_trial: AtomicU64,
     /// When the last slow start ends; 0 = there is none.
     warm_until: u64,
     /// One says of itself that it is degraded.
@@ -116,7 +116,7 @@ impl EndpointSet {
                 .any(|e| e.security.as_deref().is_some_and(Security::is_mesh)),
             ejected: all.iter().filter(|e| e.is_ejected()).count(),
             degraded: all.iter().any(|e| e.is_degraded()),
-            next_trial: next_trial.unwrap_or(0),
+            next_trial: AtomicU64::new(next_trial.unwrap_or(u64::MAX)),
             warm_until: began
                 .filter(|_| warms && slow > 0)
                 .map_or(0, |began| began + slow),
@@ -148,9 +148,9 @@ impl EndpointSet {
         self.ejected
     }
 
-    /// When one may be tried; 0 = there is none to try.
-    pub(super) const fn next_trial(&self) -> u64 {
-        self.next_trial
+    /// When one may be tried.
+    pub(super) const fn next_trial(&self) -> &AtomicU64 {
+        &self.next_trial
     }
 
     /// The endpoint that a cookie names, while it is there and available.
@@ -179,7 +179,7 @@ impl EndpointSet {
             now,
             warm: now < self.warm_until || self.degraded,
         };
-        match self.groups.as_slice() {
+        let chosen = match self.groups.as_slice() {
             [] => None,
             [(_, only)] => only.choose(&moment),
             groups => {
@@ -190,7 +190,19 @@ impl EndpointSet {
                 let (_, group) = groups.iter().find(|(last, _)| drawn <= *last)?;
                 group.choose(&moment)
             }
+        }?;
+        if avoid == Some(chosen.id) {
+            return Some(self.of_another_level(chosen));
         }
+        Some(chosen)
+    }
+
+    /// Where a level has nothing but the endpoint that has just failed: one of the next, though nothing
+    /// would go there as long as the first is well. Rare, and a look at all.
+    fn of_another_level<'a>(&'a self, failed: &'a Arc<Endpoint>) -> &'a Arc<Endpoint> {
+        let others = self.all.iter().filter(|e| e.address != failed.address);
+        let others = others.filter(|e| e.is_available());
+        others.min_by_key(|e| e.priority).unwrap_or(failed)
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod breaker;
 pub mod budget;
+pub mod caps;
 mod checked;
 mod choose;
 mod decayed;
@@ -80,7 +81,7 @@ pub fn pick(
                 // Who failed once already is not sent to an endpoint that may fail again, and who
                 // comes back to his own stays there.
                 let tried = if avoid.is_none() && own.is_none() {
-                    set.on_trial(service, now)
+                    set.on_trial(now)
                 } else {
                     None
                 };
@@ -190,6 +191,19 @@ impl Lease {
         }
     }
 
+    /// Nobody waits for it any more. It would have taken as long at least: else an endpoint that never
+    /// answers those who give up would draw them all.
+    fn given_up(&mut self, now: Instant) {
+        if self.times() && !self.timed {
+            let so_far = endpoint::micros(now).wrapping_sub(self.since);
+            let so_far = Duration::from_micros(so_far.into());
+            let millis = endpoint::millis(now);
+            if so_far.as_secs_f32() * 1e6 > self.endpoint.latency(millis) {
+                self.time(false, now);
+            }
+        }
+    }
+
     /// Takes note of the bytes that went through it, as far as the strategy goes by them.
     pub fn carried(&self, bytes: u64, now: Instant) {
         if self.service.plan().strategy == Strategy::Bandwidth {
@@ -213,7 +227,9 @@ impl Lease {
         if std::mem::replace(&mut self.reported, true) {
             return;
         }
-        if verdict != Verdict::Neutral {
+        if verdict == Verdict::Neutral {
+            self.given_up(now);
+        } else {
             self.time(matches!(verdict, Verdict::Failure(_)), now);
         }
         if self.trial {
@@ -231,6 +247,9 @@ impl Drop for Lease {
         self.service.leave();
         if self.reported {
             return;
+        }
+        if self.times() {
+            self.given_up(Instant::now());
         }
         if self.probe {
             self.service.breaker.cancel_probe();

@@ -137,6 +137,16 @@ impl Plan {
         self.key.is_some() || self.sticky.is_some()
     }
 
+    /// Whether its tables are large.
+    #[must_use]
+    pub const fn is_hashed(&self) -> bool {
+        let hashed = matches!(
+            self.strategy,
+            Strategy::Ring { .. } | Strategy::Maglev { .. }
+        );
+        hashed || matches!(self.sticky, Some(Sticky::Source))
+    }
+
     /// Whether it wants to know exactly how long an answer took.
     #[must_use]
     pub const fn times(&self) -> bool {

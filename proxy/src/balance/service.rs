@@ -3,13 +3,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use selvedge_contract::config::PortRef;
 use selvedge_contract::defaults::transparent::PORTS;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::ErrorKind;
@@ -18,6 +18,7 @@ use crate::upstream::{Announce, Security};
 
 use super::breaker::{Breaker, BreakerSpec};
 use super::budget::Budget;
+use super::caps::Caps;
 use super::checked::{CheckResult, Finding};
 use super::endpoint::{Endpoint, Wanted};
 use super::endpoints::EndpointSet;
@@ -160,21 +161,20 @@ pub struct Service {
     pub breaker: Breaker,
     /// Its retry budget.
     pub budget: Budget,
-    /// Permits for new connections.
-    pub connections: Arc<Semaphore>,
-    /// Requests waiting for a connection.
-    pub pending: AtomicU32,
-    /// Concurrent retries.
-    pub retries: AtomicU32,
+    /// How much it is asked at a time.
+    pub caps: Arc<Caps>,
     /// Turn of round robin.
     pub turn: AtomicUsize,
     /// Ejections so far, by [`Ejected`].
     pub ejections: Tally<{ Ejected::ALL.len() }>,
     /// Active checks so far, by [`CheckResult`].
     pub checks: Tally<{ CheckResult::ALL.len() }>,
-    requests: AtomicU32,
     discovering: AtomicBool,
     checking: AtomicBool,
+    /// Somebody else makes its tables anew.
+    tended: AtomicBool,
+    /// Told when they have to be.
+    stale: watch::Sender<()>,
     /// Told when endpoints come or go.
     replaced: watch::Sender<()>,
     /// It is only another name for something outside.
@@ -190,15 +190,14 @@ impl Service {
             endpoints: ArcSwap::from_pointee(set),
             breaker: Breaker::new(spec.breaker),
             budget: Budget::default(),
-            connections: Arc::new(Semaphore::new(spec.max_connections as usize)),
-            pending: AtomicU32::new(0),
-            retries: AtomicU32::new(0),
+            caps: Caps::new(spec.max_connections),
             turn: AtomicUsize::new(0),
             ejections: Tally::default(),
             checks: Tally::default(),
-            requests: AtomicU32::new(0),
             discovering: AtomicBool::new(false),
             checking: AtomicBool::new(false),
+            tended: AtomicBool::new(false),
+            stale: watch::Sender::new(()),
             replaced: watch::Sender::new(()),
             external: AtomicBool::new(false),
             spec,
@@ -220,7 +219,7 @@ impl Service {
     /// Requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.requests.load(Relaxed)
+        self.caps.in_flight()
     }
 
     /// The endpoint at an address that callers were going to. The first few keep their connections
@@ -279,8 +278,17 @@ impl Service {
         }
     }
 
-    /// Works out anew which endpoints are used: one has come back, or is left alone from now on.
+    /// Works out anew which endpoints are used: one has come back, or is left alone from now on. Where that
+    /// takes long it is done beside the path, soon.
     pub(super) fn endpoints_changed(&self) {
+        if self.tended.load(Relaxed) {
+            self.stale.send_replace(());
+        } else {
+            self.tables_anew();
+        }
+    }
+
+    fn tables_anew(&self) {
         self.endpoints.rcu(|set| set.again());
     }
 
@@ -316,15 +324,43 @@ impl Service {
         self.checking.swap(true, Relaxed)
     }
 
+    /// The same service as it is after a reload: what runs there counts against its caps. They are
+    /// [resized](Caps::resize) once it is in force.
+    #[must_use]
+    pub fn in_place_of(mut self, before: &Self) -> Self {
+        self.caps = before.caps.clone();
+        self
+    }
+
     pub(super) fn enter(&self) -> Result<(), ErrorKind> {
-        if self.requests.fetch_add(1, Relaxed) >= self.spec.max_requests {
-            self.requests.fetch_sub(1, Relaxed);
-            return Err(ErrorKind::TooManyRequests);
-        }
-        Ok(())
+        self.caps.enter(self.spec.max_requests)
     }
 
     pub(super) fn leave(&self) {
-        self.requests.fetch_sub(1, Relaxed);
+        self.caps.leave();
     }
+}
+
+/// Has a service's tables made beside the path, where they take milliseconds: those of consistent hashing.
+/// Until they are there, requests go by the ones before. Must run inside the control runtime; ends with the
+/// service.
+pub fn tend(service: &Arc<Service>) {
+    if !service.plan().is_hashed() || service.tended.swap(true, Relaxed) {
+        return;
+    }
+    let (mut stale, service) = (service.stale.subscribe(), Arc::downgrade(service));
+    tokio::spawn(async move {
+        while stale.changed().await.is_ok() {
+            let Some(live) = service.upgrade() else {
+                return;
+            };
+            let began = Instant::now();
+            let made = tokio::task::spawn_blocking(move || live.tables_anew());
+            if made.await.is_err() {
+                return;
+            }
+            // A quarter of one processor at most, however often endpoints come and go.
+            tokio::time::sleep(began.elapsed() * 3).await;
+        }
+    });
 }

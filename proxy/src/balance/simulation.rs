@@ -50,7 +50,7 @@ pub(super) fn planned(plan: Plan, weights: &[u32]) -> Service {
     Service::new(spec, &wanted(weights))
 }
 
-fn wanted(weights: &[u32]) -> Vec<Wanted> {
+pub(super) fn wanted(weights: &[u32]) -> Vec<Wanted> {
     let weighted = weights.iter().zip(1u16..);
     weighted
         .map(|(weight, port)| (at(port), *weight).into())

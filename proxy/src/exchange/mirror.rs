@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use crate::message::body::read_whole;
 use crate::message::{Body, Request, RequestHead};
 use crate::policy::Permit;
 use crate::route::Rule;
-use crate::route::mirror::UnderWay;
+use crate::route::mirror::{Mirror, UnderWay};
 use crate::telemetry::Record;
 use crate::timer::{Timer, deadline};
 use crate::worker::Worker;
@@ -29,21 +30,16 @@ const ANSWER: usize = 256 << 10;
 /// The copies of one request, which go out when it has been answered: then its body has passed by whole.
 pub(super) struct Copies {
     head: RequestHead,
-    to: Vec<UnderWay>,
+    to: Vec<Arc<Mirror>>,
 }
 
 /// Draws who gets a copy. Nothing is done for rules without mirrors.
-pub(super) fn drawn(rule: &Rule, head: &RequestHead, worker: &Worker) -> Option<Copies> {
+pub(super) fn drawn(rule: &Rule, head: &RequestHead) -> Option<Copies> {
     if rule.mirrors.is_empty() || head.upgrade.is_some() {
         return None;
     }
-    let mut to = Vec::new();
-    for mirror in rule.mirrors.iter().filter(|mirror| mirror.wants()) {
-        match mirror.admit() {
-            Some(place) => to.push(place),
-            None => lost(worker),
-        }
-    }
+    let drawn = rule.mirrors.iter().filter(|mirror| mirror.wants());
+    let to: Vec<_> = drawn.cloned().collect();
     let head = head.clone();
     (!to.is_empty()).then_some(Copies { head, to })
 }
@@ -64,7 +60,12 @@ impl Copies {
             let Ok(body) = read_whole(body, REPLAY, ErrorKind::BodyTooLarge).await else {
                 return;
             };
-            for place in self.to {
+            for mirror in self.to {
+                // Taken now that it goes: a request that waits for its own answer holds none.
+                let Some(place) = mirror.admit() else {
+                    lost(&worker);
+                    continue;
+                };
                 let (worker, client) = (worker.clone(), client.clone());
                 let (head, body) = (self.head.clone(), body.clone());
                 tokio::task::spawn_local(copy(worker, client, place, head, body));

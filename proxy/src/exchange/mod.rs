@@ -15,6 +15,8 @@ mod send;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::accept::{Downstream, ListenerPlan};
 use crate::cache::Site;
 use crate::config::Snapshot;
@@ -127,6 +129,17 @@ async fn forward<'a>(
     Box::pin(way.fulfil(passed, record, request, timer, interim)).await
 }
 
+/// What a guard waits for, if it comes within the request's deadline.
+async fn in_time<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Result<T, ErrorKind> {
+    match until {
+        None => Ok(work.await),
+        Some(until) => {
+            let work = tokio::time::timeout_at(until, work);
+            work.await.map_err(|_| ErrorKind::RequestTimeout)
+        }
+    }
+}
+
 /// What the guards of a rule came to.
 enum Gate {
     Open(Passed),
@@ -166,7 +179,10 @@ async fn gate(
                 record.fail_with(kind);
                 return Ok(Gate::Answered(response));
             }
-            Err(Stop::Wait(work)) => seen.found = Some(work.await),
+            Err(Stop::Wait(work)) => {
+                let until = policy::deadline::whole(rule, seen.head, record.start);
+                seen.found = Some(in_time(until, work).await?);
+            }
             Err(Stop::Body(most)) => {
                 if let Some(paced) = notes.paced_request.take() {
                     record.waited = Some(paced.waited());

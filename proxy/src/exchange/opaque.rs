@@ -60,7 +60,7 @@ pub async fn dial(
     loop {
         let mut lease = balance::pick(&permit, service, beside, &asked, avoid, worker.now())?;
         tried(&lease, count);
-        let place = pool::wait_for_place(service).await?;
+        let place = pool::wait_for_place(worker, service).await?;
         let connected = connect::connect_for_bytes(worker, &lease).await;
         let error = match connected {
             Ok(io) => {

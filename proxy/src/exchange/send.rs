@@ -39,10 +39,11 @@ pub(super) async fn send<'a>(
         .backend(fastrand::u32(..))
         .ok_or(ErrorKind::NoBackend)?;
     record.counts_for(&backend.metrics);
-    backend.request_edits.apply(&mut request.head.fields);
     record.pass_trace_on(&mut request.head.fields);
+    // Before the backend's own edits, which may hold what is for that backend only.
+    let copies = mirror::drawn(rule, &request.head);
+    backend.request_edits.apply(&mut request.head.fields);
 
-    let copies = mirror::drawn(rule, &request.head, worker);
     let plan = backend.service.plan();
     let source = || passed_on_for(client, &request.head.fields);
     let asked = Asked::of(plan, &request.head, source);
@@ -66,11 +67,14 @@ pub(super) async fn send<'a>(
         record.tries(&lease, tries.count());
         tries.mark(&lease, &mut request.head.fields);
         let head = &request.head;
-        let send = upstream::send(worker, &lease, head, body, interim, client);
+        let send = upstream::send(worker, &lease, head, body, interim, client, tries.reuse());
         let sent = in_time(timer, tries.deadline(), &record.waited, send).await;
         match tries.judge(sent, lease, worker) {
             Next::Answer(mut answer, lease) => {
-                if let Some(cookie) = lease.cookie(client.is_tls) {
+                // Nobody is to come back to an endpoint that has just failed him.
+                if !answer.response.head.is_failure()
+                    && let Some(cookie) = lease.cookie(client.is_tls)
+                {
                     let fields = &mut answer.response.head.fields;
                     fields.append_known(Known::SetCookie, cookie.as_bytes());
                 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::error::ErrorKind;
 
@@ -24,9 +24,32 @@ pub struct Watched {
     ended: Option<Option<Fields>>,
 }
 
+/// A part of at least this size is kept as it is; smaller ones are copied together. A slice keeps the whole
+/// buffer that it was read into.
+const LARGE: usize = 4 << 10;
+
 struct Kept {
     parts: Vec<Bytes>,
+    /// The last of it, copied.
+    small: BytesMut,
     room: usize,
+}
+
+impl Kept {
+    fn push(&mut self, part: &Bytes) {
+        if part.len() < LARGE {
+            self.small.extend_from_slice(part);
+            return;
+        }
+        self.close();
+        self.parts.push(part.clone());
+    }
+
+    fn close(&mut self) {
+        if !self.small.is_empty() {
+            self.parts.push(std::mem::take(&mut self.small).freeze());
+        }
+    }
 }
 
 impl Watched {
@@ -39,6 +62,7 @@ impl Watched {
             allowed: if max == 0 { u64::MAX } else { max },
             kept: Some(Kept {
                 parts: Vec::new(),
+                small: BytesMut::new(),
                 room: keep,
             }),
             replay: VecDeque::new(),
@@ -89,7 +113,7 @@ impl Watched {
         match kept.room.checked_sub(part.len()) {
             Some(room) => {
                 kept.room = room;
-                kept.parts.push(part.clone());
+                kept.push(part);
             }
             None => self.kept = None,
         }
@@ -99,6 +123,7 @@ impl Watched {
     #[must_use]
     pub fn rewind(mut self) -> Option<Self> {
         let kept = self.kept.as_mut()?;
+        kept.close();
         let mut parts: VecDeque<Bytes> = kept.parts.drain(..).collect();
         kept.room += parts.iter().map(Bytes::len).sum::<usize>();
         parts.append(&mut self.replay);
@@ -129,6 +154,22 @@ mod tests {
             assert_eq!(data(&mut body), Ok(None));
             body = body.rewind().unwrap();
         }
+    }
+
+    #[test]
+    fn many_small_parts_are_kept_as_one() {
+        let mut body = Watched::new(Body::Empty, 0, 64 << 10);
+        let (small, large) = (Bytes::from_static(b"x"), Bytes::from(vec![b'y'; LARGE]));
+        for _ in 0..3 {
+            (0..1000).for_each(|_| body.keep(&small));
+            body.keep(&large);
+        }
+        let mut body = body.rewind().unwrap();
+        let mut lengths = Vec::new();
+        while let Some(part) = body.replay.pop_front() {
+            lengths.push(part.len());
+        }
+        assert_eq!(lengths, [1000, LARGE, 1000, LARGE, 1000, LARGE]);
     }
 
     #[test]

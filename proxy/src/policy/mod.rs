@@ -12,6 +12,7 @@ pub mod client;
 pub mod client_certificate;
 pub mod concurrency;
 pub mod cors;
+pub mod deadline;
 pub mod decisions;
 pub mod document;
 pub mod ext_authz;

@@ -8,12 +8,14 @@ use http::Method;
 use selvedge_contract::defaults::upstream::REPLAY;
 use tokio::time::Instant;
 
+use super::deadline;
+use crate::balance::breaker::BreakerState;
 use crate::balance::{Failing, Lease, Service, Verdict};
 use crate::error::{Error, ErrorKind, Retry, Side};
-use crate::message::{Body, BodyLength, Fields, Known, RequestHead, ResponseHead};
+use crate::message::{Body, BodyLength, Fields, Known, RequestHead};
 use crate::route::Rule;
 use crate::timer;
-use crate::upstream::{Answer, Failure};
+use crate::upstream::{Answer, Failure, Reuse};
 use crate::worker::Worker;
 
 /// The tries of one request.
@@ -27,6 +29,10 @@ pub struct Tries<'a> {
     layered: bool,
     /// The request has no body.
     bodiless: bool,
+    /// It is a call of gRPC.
+    grpc: bool,
+    /// The last try met a connection that the endpoint was closing.
+    stale: bool,
     /// The deadline is the caller's own: that it passed says nothing about the endpoint.
     impatient: bool,
     count: u32,
@@ -69,17 +75,16 @@ impl<'a> Tries<'a> {
                 | Method::DELETE
                 | Method::TRACE
         );
-        // A caller may ask for less than the rule gives, never for more.
-        let asked = asked_timeout(&head.fields)
-            .filter(|asked| rule.request_timeout.is_zero() || *asked < rule.request_timeout);
-        let deadline = timer::deadline(now, asked.unwrap_or(rule.request_timeout));
+        let (deadline, impatient) = deadline::of(rule, head, now);
         Self {
             rule,
             service,
             repeatable: idempotent || head.fields.known(Known::IdempotencyKey).is_some(),
             layered: head.fields.known(Known::XSelvedgeAttempt).is_some(),
             bodiless: true,
-            impatient: asked.is_some(),
+            grpc: head.is_grpc(),
+            stale: false,
+            impatient,
             count: 0,
             now,
             deadline: if head.upgrade.is_some() {
@@ -123,6 +128,18 @@ impl<'a> Tries<'a> {
     #[must_use]
     pub const fn avoid(&self) -> Option<u64> {
         self.failed_on
+    }
+
+    /// Which idle connections this try may use.
+    #[must_use]
+    pub const fn reuse(&self) -> Reuse {
+        if self.stale {
+            Reuse::Never
+        } else if self.repeatable && self.bodiless {
+            Reuse::Any
+        } else {
+            Reuse::Young
+        }
     }
 
     /// Time of this try.
@@ -200,11 +217,12 @@ impl<'a> Tries<'a> {
                 lease.answered(&answer.response.head, now);
                 lease.report(verdict, now);
                 // It has been tried again as often as may be, nearer to the failure than we are.
-                if head.is_failure() && take_mark(&mut answer) && lease.security().is_mesh() {
+                let failure = head.is_failure();
+                if take_mark(&mut answer) && failure && lease.security().is_mesh() {
                     worker.shared.storm.note(now);
                     return Next::Answer(answer, lease);
                 }
-                if let Some(least) = self.wants_another(&answer.response.head)
+                if let Some(least) = self.wants_another(&answer)
                     && let Some(body) = answer.sent.take().and_then(Body::rewind)
                 {
                     if let Some(pause) = self.may(least, now) {
@@ -217,6 +235,7 @@ impl<'a> Tries<'a> {
             }
             Some(Err(failure)) => {
                 lease.report(verdict_of(failure.error.kind), now);
+                self.stale |= failure.error.kind == ErrorKind::UpstreamStale;
                 let safe = match failure.error.kind.retry() {
                     Retry::Safe => true,
                     Retry::Idempotent => self.repeatable,
@@ -259,10 +278,14 @@ impl<'a> Tries<'a> {
 
     /// Whether the rule has such an answer tried again, and how long the endpoint wants to be left alone first
     /// (RFC 9110 section 10.2.3). Not for longer than the longest pause: the caller can wait better than we.
-    fn wants_another(&self, head: &ResponseHead) -> Option<Duration> {
+    fn wants_another(&self, answer: &Answer) -> Option<Duration> {
+        let head = &answer.response.head;
         let retry = &self.rule.retry;
         let by_code = self.repeatable && retry.codes.contains(&head.status.as_u16());
-        let by_grpc = || retry.grpc != 0 && is_one_of(retry.grpc, &head.fields);
+        let by_grpc = || {
+            let bare = self.grpc && answer.response.body.is_empty();
+            retry.grpc != 0 && bare && is_one_of(retry.grpc, &head.fields)
+        };
         if !by_code && !by_grpc() {
             return None;
         }
@@ -275,14 +298,17 @@ impl<'a> Tries<'a> {
     /// longer.
     fn may(&mut self, least: Duration, now: Instant) -> Option<Duration> {
         let pause = self.pause().max(least);
+        // The next would be refused here, and what the endpoint has said is worth more than that.
+        let open = self.service.breaker.state() != BreakerState::Closed;
         if self.layered
+            || open
             || self.count >= self.rule.retry.attempts
             || self.deadline.is_some_and(|at| at <= now + pause)
         {
             return None;
         }
-        if self.service.retries.fetch_add(1, Relaxed) >= self.service.spec.max_retries {
-            self.service.retries.fetch_sub(1, Relaxed);
+        if self.service.caps.retries.fetch_add(1, Relaxed) >= self.service.spec.max_retries {
+            self.service.caps.retries.fetch_sub(1, Relaxed);
             return None;
         }
         self.counted = true;
@@ -304,7 +330,7 @@ impl<'a> Tries<'a> {
 
     fn end_retry(&mut self) {
         if std::mem::take(&mut self.counted) {
-            self.service.retries.fetch_sub(1, Relaxed);
+            self.service.caps.retries.fetch_sub(1, Relaxed);
         }
     }
 }
@@ -353,68 +379,4 @@ fn asked_pause(value: &[u8]) -> Option<Duration> {
     }
     let date = httpdate::parse_http_date(text).ok()?;
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-}
-
-/// What the caller gives us: `grpc-timeout` (`<digits><H|M|S|m|u|n>`) or `X-Request-Timeout`
-/// (seconds, or with a unit).
-fn asked_timeout(fields: &Fields) -> Option<Duration> {
-    // Nothing can be done in no time; and zero means "no limit" further on.
-    told_timeout(fields).filter(|asked| !asked.is_zero())
-}
-
-fn told_timeout(fields: &Fields) -> Option<Duration> {
-    if let Some(value) = fields.known(Known::GrpcTimeout) {
-        let (unit, digits) = value.split_last()?;
-        if digits.len() > 8 {
-            return None;
-        }
-        let amount: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-        return match unit {
-            b'H' => Some(Duration::from_secs(amount * 3600)),
-            b'M' => Some(Duration::from_secs(amount * 60)),
-            b'S' => Some(Duration::from_secs(amount)),
-            b'm' => Some(Duration::from_millis(amount)),
-            b'u' => Some(Duration::from_micros(amount)),
-            b'n' => Some(Duration::from_nanos(amount)),
-            _ => None,
-        };
-    }
-    let text = std::str::from_utf8(fields.known(Known::XRequestTimeout)?).ok()?;
-    if let Ok(seconds) = text.parse::<u32>() {
-        return Some(Duration::from_secs(u64::from(seconds)));
-    }
-    let parsed: Result<selvedge_contract::units::Duration, _> = text.parse();
-    parsed.ok().map(|duration| duration.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_that_callers_ask_for() {
-        let ask = |name: &[u8], value: &[u8]| {
-            let mut fields = Fields::new();
-            fields.append(name, value);
-            asked_timeout(&fields)
-        };
-        assert_eq!(
-            ask(b"grpc-timeout", b"250m"),
-            Some(Duration::from_millis(250))
-        );
-        assert_eq!(ask(b"grpc-timeout", b"2S"), Some(Duration::from_secs(2)));
-        assert_eq!(ask(b"grpc-timeout", b"123456789S"), None);
-        assert_eq!(ask(b"grpc-timeout", b"S"), None);
-        assert_eq!(
-            ask(b"x-request-timeout", b"3"),
-            Some(Duration::from_secs(3))
-        );
-        assert_eq!(
-            ask(b"x-request-timeout", b"500ms"),
-            Some(Duration::from_millis(500))
-        );
-        assert_eq!(ask(b"x-request-timeout", b"soon"), None);
-        assert_eq!(ask(b"x-request-timeout", b"0"), None);
-        assert_eq!(ask(b"grpc-timeout", b"0n"), None);
-    }
 }

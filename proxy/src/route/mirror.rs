@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::Rule;
 
-/// Copies on their way at a time: a service that is slow to take them must not hold the memory of those that
+/// Copies on their way to a service at a time: a service that is slow to take them must not hold the memory of those that
 /// are not its callers.
 const AT_ONCE: u32 = 64;
 
@@ -16,7 +16,6 @@ pub struct Mirror {
     pub rule: Arc<Rule>,
     /// Of so many requests in a hundred.
     pub percent: f64,
-    under_way: AtomicU32,
 }
 
 /// One copy that is under way.
@@ -24,27 +23,24 @@ pub struct Mirror {
 pub struct UnderWay(Arc<Mirror>);
 
 impl Mirror {
-    /// One to which nothing is under way.
-    #[must_use]
-    pub const fn new(rule: Arc<Rule>, percent: f64) -> Self {
-        Self {
-            rule,
-            percent,
-            under_way: AtomicU32::new(0),
-        }
-    }
-
     /// Whether this request is to be copied.
     #[must_use]
     pub fn wants(&self) -> bool {
         fastrand::f64() * 100.0 < self.percent
     }
 
+    /// Copies on their way to the service, from all rules that mirror to it.
+    fn count(&self) -> Option<&AtomicU32> {
+        let backend = self.rule.backends.first()?;
+        Some(&backend.service.caps.copies)
+    }
+
     /// The right to send one more copy; `None`: too many are under way.
     #[must_use]
     pub fn admit(self: &Arc<Self>) -> Option<UnderWay> {
-        if self.under_way.fetch_add(1, Relaxed) >= AT_ONCE {
-            self.under_way.fetch_sub(1, Relaxed);
+        let count = self.count()?;
+        if count.fetch_add(1, Relaxed) >= AT_ONCE {
+            count.fetch_sub(1, Relaxed);
             return None;
         }
         Some(UnderWay(self.clone()))
@@ -61,6 +57,8 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Relaxed);
+        if let Some(count) = self.0.count() {
+            count.fetch_sub(1, Relaxed);
+        }
     }
 }

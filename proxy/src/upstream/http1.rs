@@ -22,6 +22,7 @@ use crate::protocol::tunnel::TunnelEnd;
 use crate::protocol::websocket;
 use crate::worker::Worker;
 
+use super::habit::Reuse;
 use super::pool::{self, Permit, Pool, Turn};
 use super::{Answer, Failure, Interim, connect};
 
@@ -44,11 +45,11 @@ pub async fn send(
     head: &RequestHead,
     body: Body,
     interim: &dyn Interim,
-    client: &Downstream,
+    (client, reuse): (&Downstream, Reuse),
 ) -> Result<Answer, Failure> {
     let pool = worker.pools.of(lease);
     let once = lease.service().spec.announces.is_some();
-    let (conn, permit, reused) = match checkout(worker, lease, &pool, client).await {
+    let (conn, permit, reused) = match checkout(worker, lease, &pool, client, reuse).await {
         Ok(found) => found,
         Err(error) => return Err(Failure::untouched(error, body)),
     };
@@ -97,13 +98,14 @@ async fn checkout(
     lease: &Lease,
     pool: &Rc<Pool>,
     client: &Downstream,
+    reuse: Reuse,
 ) -> Result<(SharedConn, Permit, bool), Error> {
-    if let Some((conn, permit)) = pool.take_idle() {
+    if let Some((conn, permit)) = pool.take_idle(reuse, worker.recently()) {
         conn.borrow_mut().received = 0;
         return Ok((conn, permit, true));
     }
     // Boxed, both: a new connection is rare, and its future large.
-    match Box::pin(pool::wait_for_turn(pool, lease.service())).await? {
+    match Box::pin(pool::wait_for_turn(worker, pool, lease.service(), reuse)).await? {
         Turn::Idle(conn, permit) => {
             conn.borrow_mut().received = 0;
             Ok((conn, permit, true))
@@ -313,7 +315,7 @@ fn accept(
             conn.input.is_empty() && !conn.io().is_leaving() && !worker.is_stopping()
         };
         if clean && persists {
-            pool.put_idle(conn, permit, worker.recently());
+            pool.put_idle(conn, permit, worker.now());
         }
     };
     let body = if empty {

@@ -76,6 +76,12 @@ impl Shared {
         self.conn.borrow().is_leaving()
     }
 
+    /// Whether it carries no stream.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.conn.borrow().live() == 0
+    }
+
     /// Since when it has carried no stream, as far as the pool has looked.
     #[must_use]
     pub fn idle_since(&self, now: Instant) -> Option<Instant> {
@@ -176,7 +182,9 @@ async fn exchange(handle: Handle, body: Body, interim: &dyn Interim) -> Result<A
         Ok(head) => {
             let (upload, sent) = match upload {
                 Some(upload) if !upload_done => (Some(upload), None),
-                done => (None, Some(done.map_or(Body::Empty, Writer::into_body))),
+                // Of one that the endpoint did not want whole, the rest has not been read.
+                Some(done) => (None, done.is_whole().then(|| done.into_body())),
+                None => (None, Some(Body::Empty)),
             };
             let answer = accept(head, upload, handle);
             Ok(Answer { sent, ..answer })

@@ -18,7 +18,7 @@ use crate::worker::Worker;
 
 use super::connect;
 use super::http2::{OWN, Shared};
-use super::pool::{Permit, Pool, Waiting};
+use super::pool::{Permit, Pool, Waiting, WaitingHere};
 use super::setbacks::Setbacks;
 
 /// A connection with room for a stream: one that is there, or the one being made, or a new one.
@@ -78,14 +78,15 @@ async fn wait_for_place(
             return Err(ErrorKind::UpstreamRefused.into());
         }
         if !pool.connecting.get() && !is_fresh(pool) {
-            let permit = match service.connections.clone().try_acquire_owned() {
+            let permit = match service.caps.connections.clone().try_acquire_owned() {
                 Ok(permit) => permit,
                 Err(_) if waiting.is_none() => {
-                    waiting = Some(Waiting::begin(service)?);
+                    waiting = Some((Waiting::begin(service)?, WaitingHere::begin(pool)));
+                    worker.ask_for_places();
                     continue;
                 }
                 Err(_) => {
-                    let freed = service.connections.clone().acquire_owned();
+                    let freed = service.caps.connections.clone().acquire_owned();
                     let permit = tokio::select! {
                         permit = freed => permit.map_err(|_| ErrorKind::PendingTimeout)?,
                         () = changed => continue,

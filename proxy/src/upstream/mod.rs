@@ -5,6 +5,7 @@
 pub mod announce;
 pub mod connect;
 pub mod dials;
+mod habit;
 pub mod http1;
 pub mod http2;
 mod http2_places;
@@ -25,6 +26,7 @@ use crate::worker::Worker;
 
 pub use announce::Announce;
 pub use dials::Dials;
+pub use habit::Reuse;
 pub use pool::Pools;
 pub use security::Security;
 
@@ -55,7 +57,8 @@ pub trait Interim {
     fn interim(&self, head: ResponseHead);
 }
 
-/// Sends a request of this client and waits for the head of the response.
+/// Sends a request of this client and waits for the head of the response. Over HTTP/1 it goes on an idle
+/// connection as far as `reuse` lets it.
 ///
 /// Dropping the future gives the request up: an HTTP/1 connection is closed, an HTTP/2 stream
 /// reset.
@@ -69,9 +72,10 @@ pub async fn send(
     body: Body,
     interim: &dyn Interim,
     client: &Downstream,
+    reuse: Reuse,
 ) -> Result<Answer, Failure> {
     match lease.speaks() {
-        Speaks::Http1 => http1::send(worker, lease, head, body, interim, client).await,
+        Speaks::Http1 => http1::send(worker, lease, head, body, interim, (client, reuse)).await,
         Speaks::Http2 => http2::send(worker, lease, head, body, interim).await,
     }
 }

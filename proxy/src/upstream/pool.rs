@@ -3,21 +3,25 @@
 //! Last in, first out: the warmest connection is used again, the others age and are closed.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::future::poll_fn;
+use std::rc::{Rc, Weak as WeakRc};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use selvedge_contract::defaults::upstream::{IDLE_HTTP1, IDLE_HTTP2, PENDING_WAIT};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
+use crate::balance::caps::Caps;
 use crate::balance::{Endpoint, Lease, Service};
 use crate::error::{Error, ErrorKind};
 use crate::message::hash::Table;
 use crate::protocol::http1::SharedConn;
 use crate::worker::Worker;
 
+use super::habit::{Habit, Reuse};
 use super::http2::Shared;
 use super::setbacks::Setbacks;
 
@@ -32,8 +36,14 @@ pub struct Pools {
 pub struct Pool {
     endpoint: Arc<Endpoint>,
     service: Weak<Service>,
+    caps: Arc<Caps>,
     life: Duration,
     idle: RefCell<Vec<Idle>>,
+    habit: Habit,
+    /// Of the task that looks after idle connections.
+    tended_by: RefCell<Option<Waker>>,
+    /// Requests that wait for a connection of this very pool.
+    waiting: Cell<u32>,
     /// HTTP/2 connections in use.
     pub shared: RefCell<Vec<Rc<Shared>>>,
     /// An HTTP/2 connection is being made: others wait for it instead of making one each.
@@ -65,17 +75,34 @@ impl Pools {
         let pool = Rc::new(Pool {
             endpoint: endpoint.clone(),
             service: Arc::downgrade(lease.service()),
+            caps: lease.service().caps.clone(),
             life: life(lease),
             idle: RefCell::default(),
+            habit: Habit::default(),
+            tended_by: RefCell::default(),
+            waiting: Cell::new(0),
             shared: RefCell::default(),
             connecting: Cell::new(false),
             setbacks: Setbacks::default(),
             changed: Rc::new(Notify::new()),
         });
+        // Ends with the pool, and with the worker.
+        tokio::task::spawn_local(tend(Rc::downgrade(&pool)));
         self.by_endpoint
             .borrow_mut()
             .insert(endpoint.id, pool.clone());
         pool
+    }
+
+    /// Closes idle connections where requests wait for the right to make one elsewhere: for another
+    /// endpoint of their service, or on another worker.
+    pub fn give_way(&self) {
+        for pool in self.by_endpoint.borrow().values() {
+            let waiting = pool.caps.pending.load(Relaxed);
+            if waiting > 0 && pool.waiting.get() == 0 {
+                pool.close_oldest(waiting as usize);
+            }
+        }
     }
 
     /// Closes what has been idle too long, and forgets endpoints that are gone. Called once a
@@ -140,20 +167,37 @@ impl Pool {
             .retain(|conn| !conn.is_closed() && !conn.idle_since(now).is_some_and(old));
     }
 
-    /// An idle HTTP/1 connection that is still open and silent.
+    /// An idle HTTP/1 connection that is still open and silent, and that the request may use.
     #[must_use]
-    pub fn take_idle(&self) -> Option<(SharedConn, Permit)> {
+    pub fn take_idle(&self, reuse: Reuse, now: Instant) -> Option<(SharedConn, Permit)> {
         loop {
-            let Idle { conn, permit, .. } = self.idle.borrow_mut().pop()?;
+            let mut idle = self.idle.borrow_mut();
+            // The youngest: those below it are older still.
+            let since = idle.last()?.since;
+            let age = now.saturating_duration_since(since);
+            if age > self.habit.limit(reuse, self.life, now) || reuse == Reuse::Never {
+                return None;
+            }
+            let Idle { conn, permit, .. } = idle.pop()?;
+            drop(idle);
             let reusable = conn.borrow_mut().is_reusable();
             if reusable {
                 return Some((conn, permit));
             }
+            self.habit.note(now, age);
         }
     }
 
-    /// Takes a connection back.
+    /// Takes a connection back, or closes it where its place is wanted elsewhere.
     pub fn put_idle(&self, conn: SharedConn, permit: Permit, now: Instant) {
+        if self.waiting.get() == 0 && self.caps.pending.load(Relaxed) > 0 {
+            return;
+        }
+        if let Some(waker) = &*self.tended_by.borrow() {
+            let mut cx = Context::from_waker(waker);
+            // Ready is no matter: it is looked at before it is used.
+            let _ = conn.borrow().io().socket().poll_read_ready(&mut cx);
+        }
         self.idle.borrow_mut().push(Idle {
             conn,
             permit,
@@ -161,6 +205,58 @@ impl Pool {
         });
         self.changed.notify_one();
     }
+
+    fn close_oldest(&self, count: usize) {
+        let mut idle = self.idle.borrow_mut();
+        let closed = count.min(idle.len());
+        idle.drain(..closed);
+        drop(idle);
+        let mut left = count - closed;
+        self.shared.borrow_mut().retain(|shared| {
+            let close = left > 0 && shared.is_idle();
+            left -= usize::from(close);
+            !close
+        });
+    }
+
+    /// Takes out what the endpoint has closed, and learns from when it did.
+    fn sweep(&self, cx: &mut Context<'_>) {
+        let now = Instant::now();
+        self.idle.borrow_mut().retain(|idle| {
+            let open = idle.conn.borrow_mut().is_open_and_silent(cx);
+            if !open {
+                self.habit
+                    .note(now, now.saturating_duration_since(idle.since));
+            }
+            open
+        });
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(waker) = self.tended_by.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Looks after a pool's idle connections: woken when one of them is closed by its endpoint, or has
+/// something to say, it is taken out before a request meets it.
+async fn tend(pool: WeakRc<Pool>) {
+    let tending = poll_fn(|cx| {
+        let Some(pool) = pool.upgrade() else {
+            return Poll::Ready(());
+        };
+        let known = pool.tended_by.borrow().is_some();
+        if !known {
+            pool.tended_by.replace(Some(cx.waker().clone()));
+        }
+        pool.sweep(cx);
+        Poll::Pending
+    });
+    // Without the runtime's budget, which would have it see nothing where there is something.
+    tokio::task::coop::unconstrained(tending).await;
 }
 
 /// What waiting for a connection brought.
@@ -176,21 +272,39 @@ pub enum Turn {
 ///
 /// # Errors
 /// [`ErrorKind::TooManyPending`], [`ErrorKind::PendingTimeout`].
-pub async fn wait_for_turn(pool: &Pool, service: &Arc<Service>) -> Result<Turn, Error> {
-    if let Ok(permit) = service.connections.clone().try_acquire_owned() {
+pub async fn wait_for_turn(
+    worker: &Worker,
+    pool: &Pool,
+    service: &Arc<Service>,
+    reuse: Reuse,
+) -> Result<Turn, Error> {
+    let caps = &service.caps;
+    // Its own are too old for this request, and would only keep it from a new one.
+    if caps.connections.available_permits() == 0 {
+        pool.close_oldest(1);
+    }
+    if let Ok(permit) = caps.connections.clone().try_acquire_owned() {
         return Ok(Turn::New(permit));
     }
     let _waiting = Waiting::begin(service)?;
+    let _here = WaitingHere::begin(pool);
+    worker.ask_for_places();
+    // One that has come back to the pool just now was in use just now.
+    let reuse = if reuse == Reuse::Never {
+        Reuse::Young
+    } else {
+        reuse
+    };
     // Cancelled by the time-out or with the request; neither branch holds anything then.
     let wait = async {
         loop {
             tokio::select! {
-                permit = service.connections.clone().acquire_owned() => {
+                permit = caps.connections.clone().acquire_owned() => {
                     let permit = permit.map_err(|_| ErrorKind::PendingTimeout)?;
                     return Ok(Turn::New(permit));
                 }
                 () = pool.changed.notified() => {
-                    if let Some((conn, permit)) = pool.take_idle() {
+                    if let Some((conn, permit)) = pool.take_idle(reuse, worker.now()) {
                         return Ok(Turn::Idle(conn, permit));
                     }
                 }
@@ -202,17 +316,36 @@ pub async fn wait_for_turn(pool: &Pool, service: &Arc<Service>) -> Result<Turn, 
         .unwrap_or_else(|_| Err(ErrorKind::PendingTimeout.into()))
 }
 
+/// Counts a request that waits for a connection of this pool, until it is dropped.
+pub(super) struct WaitingHere<'a>(&'a Pool);
+
+impl<'a> WaitingHere<'a> {
+    /// One more.
+    pub(super) fn begin(pool: &'a Pool) -> Self {
+        pool.waiting.set(pool.waiting.get() + 1);
+        Self(pool)
+    }
+}
+
+impl Drop for WaitingHere<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
 /// The right to make a connection that belongs to no pool; at the cap, within [`PENDING_WAIT`].
 ///
 /// # Errors
 /// [`ErrorKind::TooManyPending`], [`ErrorKind::PendingTimeout`].
-pub async fn wait_for_place(service: &Arc<Service>) -> Result<Permit, Error> {
-    if let Ok(permit) = service.connections.clone().try_acquire_owned() {
+pub async fn wait_for_place(worker: &Worker, service: &Arc<Service>) -> Result<Permit, Error> {
+    let connections = &service.caps.connections;
+    if let Ok(permit) = connections.clone().try_acquire_owned() {
         return Ok(permit);
     }
     let _waiting = Waiting::begin(service)?;
+    worker.ask_for_places();
     // Cancelled by the time-out or with the connection that it is for; it holds nothing then.
-    let wait = service.connections.clone().acquire_owned();
+    let wait = connections.clone().acquire_owned();
     match tokio::time::timeout(PENDING_WAIT, wait).await {
         Ok(Ok(permit)) => Ok(permit),
         _ => Err(ErrorKind::PendingTimeout.into()),
@@ -228,8 +361,9 @@ impl<'a> Waiting<'a> {
     /// # Errors
     /// [`ErrorKind::TooManyPending`].
     pub fn begin(service: &'a Service) -> Result<Self, Error> {
-        if service.pending.fetch_add(1, Relaxed) >= service.spec.max_pending {
-            service.pending.fetch_sub(1, Relaxed);
+        let pending = &service.caps.pending;
+        if pending.fetch_add(1, Relaxed) >= service.spec.max_pending {
+            pending.fetch_sub(1, Relaxed);
             return Err(ErrorKind::TooManyPending.into());
         }
         Ok(Self(service))
@@ -238,7 +372,7 @@ impl<'a> Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.pending.fetch_sub(1, Relaxed);
+        self.0.caps.pending.fetch_sub(1, Relaxed);
     }
 }
 

@@ -186,7 +186,7 @@ pub struct ServiceLimits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Breaker {
-    /// Share of failed requests (5xx, no answer) within 10s, in percent, 1 to 100.
+    /// Share of failed requests (502, 503, 504, no answer) within 10s, in percent, 1 to 100.
     pub error_rate: u32,
     /// Requests in the window before the rate counts. Default: 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,6 +13,9 @@ pub const EWMA_FAILURE: Duration = Duration::from_secs(1);
 pub const BANDWIDTH_DECAY: Duration = Duration::from_secs(10);
 /// What an endpoint says of its load counts for so long; gRPC's A58.
 pub const LOAD_STALE: Duration = Duration::from_mins(3);
+/// What an endpoint says of itself counts as this load at least: one that says it has nothing to do must not
+/// draw everything.
+pub const LOAD_FLOOR: f32 = 0.1;
 /// Points on the ring for each endpoint of weight 1: spread is within some 10 %.
 pub const VIRTUAL_NODES: u64 = 150;
 /// Most that an endpoint carries of what is in flight, in percent of its fair share; HAProxy and the

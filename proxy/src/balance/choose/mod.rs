@@ -9,6 +9,8 @@ mod turn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use selvedge_contract::defaults::balance::LOAD_FLOOR;
+
 use super::Endpoint;
 use super::key::{Asked, mixed, of_address};
 use super::plan::{Plan, Sticky, Strategy};
@@ -191,7 +193,10 @@ impl Group {
                 }
             }
             Strategy::ReportedLoad => match (a.reported(at.now), b.reported(at.now)) {
-                (Some(x), Some(y)) => (x * requests(a, at), y * requests(b, at)),
+                (Some(x), Some(y)) => {
+                    let (x, y) = (x.max(LOAD_FLOOR), y.max(LOAD_FLOOR));
+                    (x * requests(a, at), y * requests(b, at))
+                }
                 // Of one that says nothing, or no longer, nothing is assumed.
                 _ => (requests(a, at), requests(b, at)),
             },

@@ -92,7 +92,18 @@ fn eject_first(service: &Service, now: Instant) -> Arc<Endpoint> {
 /// The endpoint that is tried at this moment, if one is.
 fn tried(service: &Service, now: Instant) -> Option<u64> {
     let set = service.endpoints.load_full();
-    set.on_trial(service, now).map(|e| e.id)
+    set.on_trial(now).map(|e| e.id)
+}
+
+#[test]
+fn a_retry_leaves_a_level_that_has_nobody_else() {
+    let service = service(LEAST_REQUEST, &[]);
+    let mut list = crate::balance::simulation::wanted(&[1, 1]);
+    list[1].priority = 1;
+    service.replace_endpoints(&list);
+    let first = service.endpoints.load().all[0].clone();
+    assert!((0..20).all(|_| choose(&service, None).id == first.id));
+    assert!((0..20).all(|_| choose(&service, Some(first.id)).id != first.id));
 }
 
 #[test]

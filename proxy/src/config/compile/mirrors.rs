@@ -57,7 +57,8 @@ impl Compiler {
             };
             let (plain, off) = (Policies::default(), Duration::ZERO);
             let rule = self.simple_rule((&name, &name), service, plain, off, once);
-            mirrors.push(Arc::new(Mirror::new(rule, to.percent)));
+            let percent = to.percent;
+            mirrors.push(Arc::new(Mirror { rule, percent }));
         }
         mirrors
     }

@@ -107,6 +107,14 @@ impl Compiler {
             rewrite_host,
             rewrite_path,
         } = pass.filters(at, spec, &mut request_edits, &mut response_edits);
+        if redirect.is_some() && spec.filters.iter().any(is_mirror) {
+            let remedy = "remove `requestMirror` or the redirect";
+            pass.error(
+                at,
+                "what is redirected goes nowhere, nor do copies of it",
+                remedy,
+            );
+        }
         if redirect.is_some() && !spec.backend_refs.is_empty() {
             pass.error(
                 at,
@@ -392,4 +400,8 @@ pub(super) fn fill(
             }
         }
     }
+}
+
+const fn is_mirror(filter: &Filter) -> bool {
+    matches!(filter, Filter::RequestMirror { .. })
 }

@@ -42,12 +42,13 @@ impl Compiler {
             let plan = pass.balance(&at, spec);
             let health = pass.health(&at, spec);
             let Some(security) = security else { continue };
+            let own_name = self.name(name);
             let live = match self.services.get(name) {
                 Some((old, live)) if old == spec => live.clone(),
-                _ => {
-                    let mut full = full_spec(self.name(name), spec, security, plan, &home);
+                before => {
+                    let mut full = full_spec(own_name, spec, security, plan, &home);
                     full.health = health.map(Arc::new);
-                    Arc::new(Service::new(full, &endpoints))
+                    Arc::new(succeed(Service::new(full, &endpoints), before))
                 }
             };
             services.insert(name.clone(), (spec.clone(), live));
@@ -57,12 +58,12 @@ impl Compiler {
                 continue;
             }
             let spec = &found.spec;
+            let own_name = self.name(&name);
             let live = match self.services.get(&name) {
                 Some((old, live)) if old == spec => live.clone(),
-                _ => {
-                    let spec =
-                        full_spec(self.name(&name), spec, Security::Plain, Plan::default(), "");
-                    Arc::new(Service::new(spec, &[]))
+                before => {
+                    let spec = full_spec(own_name, spec, Security::Plain, Plan::default(), "");
+                    Arc::new(succeed(Service::new(spec, &[]), before))
                 }
             };
             services.insert(name, (found.spec, live));
@@ -180,11 +181,18 @@ impl Pass<'_> {
                 );
             }
             match text.parse::<SocketAddr>() {
-                Ok(address) if address.port() != 0 => endpoints.push(Wanted {
-                    zone,
-                    priority,
-                    ..(address, weight).into()
-                }),
+                Ok(address) if address.port() != 0 => {
+                    if endpoints.iter().any(|e: &Wanted| e.address == address) {
+                        let message = format!("`{address}` is there already");
+                        let remedy = "give the endpoint a `weight` instead";
+                        self.warning(&at_address, message, remedy);
+                    }
+                    endpoints.push(Wanted {
+                        zone,
+                        priority,
+                        ..(address, weight).into()
+                    });
+                }
                 _ => {
                     let remedy = "expected an address and a port such as `10.0.0.5:8080`; for a name use `dns`";
                     self.error(&at_address, format!("`{text}` is not an endpoint"), remedy);
@@ -223,6 +231,16 @@ impl Pass<'_> {
             let remedy = "set `protocol: http1`, without `mesh`";
             self.error(&at.then("proxyProtocol"), message, remedy);
         }
+        for (key, cap) in [
+            ("connections", spec.limits.connections),
+            ("requests", spec.limits.requests),
+        ] {
+            if cap == Some(0) {
+                let remedy = "expected 1 or more, or nothing for the default";
+                let at = at.then("limits").then(key);
+                self.error(&at, "with 0 nothing could ever be sent", remedy);
+            }
+        }
         if let Some(breaker) = &spec.breaker
             && !(1..=100).contains(&breaker.error_rate)
         {
@@ -247,6 +265,13 @@ impl Pass<'_> {
             let at = at.then("hostnames").nth(index);
             let _: Option<selvedge_gateway::hostname::Pattern> = self.parse(&at, host);
         }
+    }
+}
+
+fn succeed(service: Service, before: Option<&(Spec, Arc<Service>)>) -> Service {
+    match before {
+        Some((_, before)) => service.in_place_of(before),
+        None => service,
     }
 }
 

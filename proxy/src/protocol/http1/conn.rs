@@ -204,7 +204,11 @@ impl Conn {
         {
             return false;
         }
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        self.poll_read(&mut cx).is_pending()
+        self.is_open_and_silent(&mut Context::from_waker(std::task::Waker::noop()))
+    }
+
+    /// Whether the peer neither closes nor says anything; who asks is woken when that changes.
+    pub fn is_open_and_silent(&mut self, cx: &mut Context<'_>) -> bool {
+        !self.eof && self.input.is_empty() && self.poll_read(cx).is_pending()
     }
 }

@@ -1,7 +1,7 @@
 //! Writing a response to an HTTP/1 client: head and body in as few writes as they arrive in.
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BufMut;
@@ -100,6 +100,14 @@ fn write_head(conn: &mut Conn, outgoing: &mut Outgoing<'_>, reply: Reply) -> Opt
     encoder
 }
 
+/// Sends what came before a body broke off, as far as that takes no time, and without its end.
+fn say_what_came(conn: &SharedConn, encoder: Encoder, cx: &mut Context<'_>) {
+    // Nobody could tell that one from a whole one.
+    if encoder != Encoder::UntilClose {
+        let _ = conn.borrow_mut().poll_flush(cx);
+    }
+}
+
 /// Writes a response to its end. The record of the exchange ends here.
 pub(super) async fn write(
     conn: &SharedConn,
@@ -139,7 +147,10 @@ pub(super) async fn write(
                         }
                         encoder = None;
                     }
-                    Poll::Ready(Err(kind)) => return Poll::Ready(Err(kind)),
+                    Poll::Ready(Err(kind)) => {
+                        say_what_came(conn, *writing, cx);
+                        return Poll::Ready(Err(kind));
+                    }
                     Poll::Pending => waits_for_body = true,
                 }
             }

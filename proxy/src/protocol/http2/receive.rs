@@ -212,8 +212,12 @@ impl Conn {
             self.settle(key);
             return Ok(());
         }
-        let unread = stream.discard();
-        self.credit(unread);
+        // What an endpoint said before it broke off was said: an answer that has begun is no answer
+        // that never came.
+        if end == End::Server {
+            let unread = stream.discard();
+            self.credit(unread);
+        }
         self.cut(
             key,
             Cut {

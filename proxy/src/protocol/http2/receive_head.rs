@@ -129,6 +129,7 @@ impl Conn {
         stream.has_head = !interim;
         stream.expected = length;
         stream.recv_ended = end_stream;
+        stream.answered = true;
         stream.heads.extend(head.into_response());
         stream.wake();
         self.settle(key);

@@ -54,6 +54,8 @@ pub struct Stream {
     pub expected: Option<u64>,
     /// The final head came.
     pub has_head: bool,
+    /// A head came, interim or final.
+    pub answered: bool,
     /// The request was HEAD: the answer has no body, whatever its head says.
     pub head_only: bool,
     /// The peer ended its side.

@@ -32,7 +32,9 @@ impl Conn {
             return;
         };
         if !stream.is_over() {
-            stream.cut = Some(cut);
+            // Who has begun to answer cannot say that the request never reached him.
+            let refused = cut.refused && !stream.answered;
+            stream.cut = Some(Cut { refused, ..cut });
             stream.wake();
         }
         self.settle(key);

@@ -25,6 +25,8 @@ pub struct Writer {
     gone: ErrorKind,
     waits_for_body: bool,
     trailers: bool,
+    /// All of the body was handed over.
+    whole: bool,
 }
 
 impl Writer {
@@ -45,6 +47,7 @@ impl Writer {
             gone,
             waits_for_body: false,
             trailers,
+            whole: false,
         }
     }
 
@@ -52,6 +55,12 @@ impl Writer {
     #[must_use]
     pub fn into_body(self) -> Body {
         self.body
+    }
+
+    /// Whether all of the body was handed over, rather than as much as the peer wanted.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Whether it waits for the body rather than for the peer.
@@ -75,6 +84,7 @@ impl Writer {
     fn send_last(&mut self, part: &[u8], cx: &mut Context<'_>) -> Poll<Result<(), ErrorKind>> {
         if !self.trailers {
             self.stream.send_data(part, true);
+            self.whole = true;
             return Poll::Ready(Ok(()));
         }
         let next = self.body.poll_chunk(cx);
@@ -85,9 +95,13 @@ impl Writer {
             Some(Chunk::Data(_)) => Poll::Ready(Err(ErrorKind::BadBody)),
             Some(Chunk::Trailers(trailers)) => {
                 self.stream.send_trailers(&trailers);
+                self.whole = true;
                 Poll::Ready(Ok(()))
             }
-            None => Poll::Ready(Ok(())),
+            None => {
+                self.whole = true;
+                Poll::Ready(Ok(()))
+            }
         }
     }
 
@@ -124,6 +138,7 @@ impl Writer {
                 }
                 Some(Chunk::Trailers(trailers)) if self.trailers => {
                     self.stream.send_trailers(&trailers);
+                    self.whole = true;
                     return Poll::Ready(Ok(()));
                 }
                 Some(Chunk::Trailers(_)) | None => {
@@ -131,6 +146,7 @@ impl Writer {
                         return Poll::Ready(Err(ErrorKind::BadBody));
                     }
                     self.stream.send_data(&[], true);
+                    self.whole = true;
                     return Poll::Ready(Ok(()));
                 }
             }
