@@ -3,7 +3,7 @@
 //! Atomics only. Two counters fill a window; when it is full they start over, so the rate is that
 //! of the present window, as soon as it has enough requests to mean something.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use selvedge_contract::defaults::upstream::BREAKER_WINDOW;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::error::ErrorKind;
 
+use super::atomic::{AtomicU32, AtomicU64};
 use super::endpoint::millis;
 use super::outcomes::Failing;
 

@@ -1,11 +1,12 @@
 //! The retry budget of a service: retries may add a share of the live requests, and a few a second
 //! on top, so that a failing service is not buried under its own retries.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use selvedge_contract::defaults::upstream::{BUDGET_RATE, BUDGET_SHARE};
 use tokio::time::Instant;
 
+use super::atomic::AtomicU64;
 use super::endpoint::millis;
 
 /// What one request earns and one retry costs, in hundredths of a retry.
@@ -23,10 +24,9 @@ pub struct Budget {
 impl Budget {
     /// A request begins: it earns its share of a retry.
     pub fn earn(&self) {
-        let have = self.tokens.load(Relaxed);
-        if have < CEILING {
-            // A lost update under contention costs a fifth of a retry, no more.
-            self.tokens.store(have + u64::from(BUDGET_SHARE), Relaxed);
+        // In one step: a store of what was read would undo what others have put in or taken out.
+        if self.tokens.load(Relaxed) < CEILING {
+            self.tokens.fetch_add(u64::from(BUDGET_SHARE), Relaxed);
         }
     }
 

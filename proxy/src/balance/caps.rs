@@ -3,11 +3,13 @@
 //! the latter has ended, so that its endpoints never see more than the cap.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::Semaphore;
 
 use crate::error::ErrorKind;
+
+use super::atomic::AtomicU32;
 
 /// See the module.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ pub struct Caps {
     /// Concurrent retries.
     pub retries: AtomicU32,
     /// Copies of requests on their way there.
-    pub copies: AtomicU32,
+    copies: AtomicU32,
     requests: AtomicU32,
     /// Permits that there are.
     most: AtomicU32,
@@ -60,6 +62,21 @@ impl Caps {
                 }
             });
         }
+    }
+
+    /// One more copy, of so many at most; says whether there is room for it.
+    #[must_use]
+    pub fn begin_copy(&self, most: u32) -> bool {
+        let room = self.copies.fetch_add(1, Relaxed) < most;
+        if !room {
+            self.end_copy();
+        }
+        room
+    }
+
+    /// One has ended.
+    pub fn end_copy(&self) {
+        self.copies.fetch_sub(1, Relaxed);
     }
 
     /// Requests in flight.

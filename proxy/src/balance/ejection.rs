@@ -73,6 +73,8 @@ fn leave_alone(service: &Service, endpoint: &Endpoint, why: Ejected, now: Instan
     fence(SeqCst);
     if !trial && !service.endpoints.load().spares_those(service) {
         endpoint.outcomes.spare();
+        // A table that was made meanwhile has it out.
+        service.endpoints_changed();
         return;
     }
     service.ejections.note(why as usize);

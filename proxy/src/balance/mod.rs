@@ -1,5 +1,6 @@
 //! Stage 7, balance: which endpoint gets a request, and whether the service takes one more.
 
+mod atomic;
 pub mod breaker;
 pub mod budget;
 pub mod caps;
@@ -11,6 +12,8 @@ pub mod endpoint;
 pub mod endpoints;
 pub mod key;
 mod levels;
+#[cfg(all(test, feature = "model-check"))]
+mod model;
 pub mod orca;
 pub mod outcomes;
 pub mod plan;

@@ -1,13 +1,14 @@
 //! Part of stage 7, balance: what requests have shown of an endpoint, and for how long it is left alone
 //! for it. A success writes nothing unless there was a failure before it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use selvedge_contract::defaults::upstream::EJECT_WINDOW;
 
 use crate::error::ErrorKind;
 
+use super::atomic::{AtomicU32, AtomicU64};
 use super::service::EjectionSpec;
 
 /// What an endpoint did instead of its work.

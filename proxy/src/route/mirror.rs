@@ -1,7 +1,8 @@
 //! Where copies of a rule's requests go.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::balance::caps::Caps;
 
 use super::Rule;
 
@@ -29,21 +30,17 @@ impl Mirror {
         fastrand::f64() * 100.0 < self.percent
     }
 
-    /// Copies on their way to the service, from all rules that mirror to it.
-    fn count(&self) -> Option<&AtomicU32> {
+    /// Of the service, where copies from all rules that mirror to it are counted.
+    fn caps(&self) -> Option<&Caps> {
         let backend = self.rule.backends.first()?;
-        Some(&backend.service.caps.copies)
+        Some(&backend.service.caps)
     }
 
     /// The right to send one more copy; `None`: too many are under way.
     #[must_use]
     pub fn admit(self: &Arc<Self>) -> Option<UnderWay> {
-        let count = self.count()?;
-        if count.fetch_add(1, Relaxed) >= AT_ONCE {
-            count.fetch_sub(1, Relaxed);
-            return None;
-        }
-        Some(UnderWay(self.clone()))
+        let room = self.caps()?.begin_copy(AT_ONCE);
+        room.then(|| UnderWay(self.clone()))
     }
 }
 
@@ -57,8 +54,8 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        if let Some(count) = self.0.count() {
-            count.fetch_sub(1, Relaxed);
+        if let Some(caps) = self.0.caps() {
+            caps.end_copy();
         }
     }
 }
