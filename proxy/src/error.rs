@@ -150,6 +150,8 @@ pub enum ErrorKind {
     Draining,
     /// The peer was not trusted any more before the connection ended.
     Distrusted,
+    /// Nothing has passed on a connection without requests for too long.
+    Silent,
 }
 
 /// A kind's row in the table.
@@ -193,7 +195,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 59] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -252,6 +254,7 @@ impl ErrorKind {
         Self::Overloaded,
         Self::Draining,
         Self::Distrusted,
+        Self::Silent,
     ];
 
     /// The table. gRPC codes follow gRPC's own mapping from HTTP statuses.
@@ -319,6 +322,7 @@ impl ErrorKind {
             Self::Overloaded => row(Local, 503, 14, "proxy_internal_error", "LO", Never, "this proxy is at its limit"),
             Self::Draining => row(Local, 503, 14, "proxy_internal_error", "LD", Never, "this proxy is shutting down"),
             Self::Distrusted => row(Local, 503, 14, "connection_terminated", "LT", Never, "the peer is not trusted any more"),
+            Self::Silent => row(Local, 504, 4, "connection_read_timeout", "LI", Never, "nothing has passed for too long"),
         }
     }
 

@@ -18,6 +18,7 @@ pub mod hostile;
 pub mod http2;
 pub mod http2_upstream;
 pub mod kube;
+pub mod l4;
 pub mod least;
 pub mod mesh;
 pub mod mmdb;

@@ -18,7 +18,7 @@ use crate::balance::Endpoint;
 use crate::message::Host;
 use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
-use crate::route::{Named, Onward, Rule, Table};
+use crate::route::{Named, Onward, Rule, Streams, Table};
 use crate::tls::ServerTls;
 use crate::tls::client::ClientCertificate;
 
@@ -80,6 +80,8 @@ pub struct ListenerPlan {
     pub opaque: Option<Arc<Rule>>,
     /// Where rules of the kernel send it connections that were going elsewhere.
     pub onward: Option<Box<Onward>>,
+    /// Where its connections go, if they are not looked into.
+    pub streams: Option<Streams>,
     /// Services that were found because they are called, where it gets requests by their hosts.
     pub named: Named,
 }

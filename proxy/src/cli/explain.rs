@@ -114,7 +114,7 @@ fn named<'c>(config: &'c Config, lists: &[(&'static str, &'c [String])]) -> Vec<
 /// application may call by its name, and for each port behind which an application is.
 pub(super) fn explain(config: &Config) -> String {
     let mut out = String::new();
-    for listener in &config.listeners {
+    for listener in config.listeners.iter().filter(|l| l.protocol.is_http()) {
         routes(config, &listener.name, &listener.policies, &mut out);
     }
     if config.outbound.is_some() {

@@ -4,21 +4,22 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use selvedge_contract::defaults::transparent::IDLE;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 
 use crate::accept::Downstream;
-use crate::balance::Lease;
+use crate::balance::{Lease, Service};
 use crate::error::{Error, ErrorKind, Side};
 use crate::policy::Standing;
 use crate::protocol::http1::Conn;
 use crate::protocol::io::Io;
-use crate::protocol::tunnel::{self, TunnelEnd};
+use crate::protocol::tunnel::{self, Moved, TunnelEnd};
 use crate::route::Onward;
+use crate::route::Rule;
 use crate::telemetry::Record;
 use crate::timer::Timer;
 use crate::upstream::{connect, pool};
@@ -74,42 +75,39 @@ pub async fn dial(worker: &Worker, onward: &Onward, to: SocketAddr) -> Result<Fa
 }
 
 /// Carries a connection on, over `far` where that is connected already: by the hop that there is a
-/// permit for, else to where it was going. Its line in the access log counts the bytes of both
-/// directions.
+/// permit for, else to where it was going; until it is silent for `idle`. Its line in the access log
+/// counts the bytes of both directions.
 pub async fn carry(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
     client: Io,
     hop: Option<Standing>,
     far: Option<Far>,
+    idle: Duration,
 ) {
     let snapshot = worker.snapshot();
     let mut record = Record::unread(&snapshot, &worker, &downstream);
     let onward = downstream.listener.onward.as_deref();
+    if let Some(policy) = hop.as_ref().and_then(Standing::audited) {
+        record.audited_by(policy);
+    }
     let dialled = match (far, &hop, onward) {
-        (Some(far), ..) => Ok(far),
-        (None, Some(hop), _) => {
-            let beside = downstream.onward.as_ref();
-            let client = downstream.peer.ip();
-            opaque::dial(&worker, hop, beside, client, |lease, n| {
-                record.tries(lease, n)
-            })
-            .await
+        (Some(far), hop, _) => {
+            if let (Some(hop), Some((lease, _))) = (hop, &far.held) {
+                count(&mut record, hop.rule(), lease.service());
+            } else if let Some(onward) = onward {
+                record.counts_for(&onward.rule.metrics);
+            }
+            Ok(far)
         }
+        (None, Some(hop), _) => by_hop(&worker, &downstream, hop, &mut record).await,
         (None, None, Some(onward)) => {
+            record.counts_for(&onward.rule.metrics);
             record.goes_to(downstream.local);
             dial(&worker, onward, downstream.local).await
         }
         (None, None, None) => Err(ErrorKind::NoBackend.into()),
     };
-    if let Some(hop) = &hop {
-        if let Some(policy) = hop.audited() {
-            record.audited_by(policy);
-        }
-        record.counts_for(&hop.permit().rule().metrics);
-    } else if let Some(onward) = onward {
-        record.counts_for(&onward.rule.metrics);
-    }
     let far = match dialled {
         Ok(far) => far,
         Err(error) => {
@@ -121,7 +119,8 @@ pub async fn carry(
     };
     record.goes_to(far.address);
     // In flight, and counted, until the end.
-    let (_lease, place) = far.held.unzip();
+    let (lease, place) = far.held.unzip();
+    record.lease = lease;
     let room = downstream.listener.limits.buffer;
     let end = |io, place| {
         let conn = Conn::new(io, room);
@@ -131,13 +130,62 @@ pub async fn carry(
     };
     let (mut client, mut far) = (end(client, None), end(far.io, place));
     let mut timer = Timer::new();
-    let carried = tunnel::run(&mut client, &mut far, IDLE, &mut timer).await;
-    record.received += carried.there;
-    record.sent += carried.back;
+    let mut told = Telling {
+        record: &mut record,
+        stopping: &|| worker.is_stopping(),
+        moved: Moved::default(),
+        ended: false,
+    };
+    let carried = tunnel::run(&mut client, &mut far, idle, &mut timer, &told.moved).await;
+    told.ended = true;
     match carried.broken {
-        Some(_) if carried.distrusted => record.fail_with(ErrorKind::Distrusted),
-        None => record.complete(),
-        Some(Side::Downstream) => record.fail_with(ErrorKind::ClientGone),
-        Some(_) => record.fail_with(ErrorKind::UpstreamReset),
+        Some(_) if carried.distrusted => told.record.fail_with(ErrorKind::Distrusted),
+        None if carried.silent => told.record.fail_with(ErrorKind::Silent),
+        None => told.record.complete(),
+        Some(Side::Downstream) => told.record.fail_with(ErrorKind::ClientGone),
+        Some(_) => told.record.fail_with(ErrorKind::UpstreamReset),
+    }
+}
+
+/// Connects to an endpoint of one of the services that there is a permit for.
+async fn by_hop<'a>(
+    worker: &Rc<Worker>,
+    downstream: &Downstream,
+    hop: &'a Standing,
+    record: &mut Record<'a>,
+) -> Result<Far, Error> {
+    record.counts_for(&hop.rule().metrics);
+    let service = hop.service()?;
+    count(record, hop.rule(), &service);
+    let beside = downstream.onward.as_ref();
+    opaque::dial(worker, hop, &service, beside, downstream, |lease, n| {
+        record.tries(lease, n);
+    })
+    .await
+}
+
+/// Counts a connection for its service.
+fn count<'a>(record: &mut Record<'a>, rule: &'a Rule, service: &Arc<Service>) {
+    let mut backends = rule.backends.iter();
+    if let Some(its) = backends.find(|b| Arc::ptr_eq(&b.service, service)) {
+        record.counts_for(&its.metrics);
+    }
+}
+
+/// Tells what has passed, also where the end of the drain drops a connection in the midst of it.
+struct Telling<'r, 'a> {
+    record: &'r mut Record<'a>,
+    stopping: &'r dyn Fn() -> bool,
+    moved: Moved,
+    ended: bool,
+}
+
+impl Drop for Telling<'_, '_> {
+    fn drop(&mut self) {
+        self.record.received += self.moved.there.get();
+        self.record.sent += self.moved.back.get();
+        if !self.ended && (self.stopping)() {
+            self.record.fail_with(ErrorKind::Draining);
+        }
     }
 }

@@ -2,19 +2,21 @@
 //! an endpoint of their service, there they come in for the application; either way with a permit
 //! and a lease.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use selvedge_contract::defaults::transparent::IDLE;
 use socket2::SockRef;
 use tokio::time::sleep;
 
 use crate::accept::{Downstream, ListenerPlan};
-use crate::balance::{self, Asked, Endpoint, Failing, Lease, Verdict};
+use crate::balance::{self, Asked, Endpoint, Failing, Lease, Service, Verdict};
 use crate::error::{Error, ErrorKind, Retry, Side};
 use crate::policy::{Standing, opaque};
 use crate::protocol::io::Io;
+use crate::route::Rule;
 use crate::telemetry::Record;
 use crate::upstream::{connect, pool};
 use crate::worker::Worker;
@@ -37,31 +39,42 @@ pub fn outward(plan: &ListenerPlan, to: SocketAddr) -> Result<Option<Standing>, 
     opaque::outward(rule, plan).map(Some)
 }
 
+/// The permit for what comes to a listener that looks into nothing: its services have no policies.
+///
+/// # Errors
+/// [`ErrorKind::Denied`]: they have some all the same.
+pub fn streamed(rule: &Arc<Rule>, plan: &ListenerPlan) -> Result<Standing, ErrorKind> {
+    opaque::outward(rule, plan)
+}
+
 /// Connects to an endpoint of the service, or to the application, which is `beside` where callers say
 /// its port. Nothing has been sent yet: what fails is tried again, at another endpoint where there is
-/// one, as often as the service's requests are. Each try is told.
+/// one, as often as the service's requests are, and within its budget. Each try is told. An endpoint that
+/// wants to know is told of the client.
 ///
 /// # Errors
 /// Those of `balance::pick` and `upstream::connect`.
 pub async fn dial(
     worker: &Rc<Worker>,
     hop: &Standing,
+    service: &Arc<Service>,
     beside: Option<&Arc<Endpoint>>,
-    client: IpAddr,
+    client: &Downstream,
     mut tried: impl FnMut(&Lease, u32),
 ) -> Result<Far, Error> {
     let permit = hop.permit();
     let rule = permit.rule();
-    let backend = rule.backend(fastrand::u32(..));
-    let service = &backend.ok_or(ErrorKind::NoBackend)?.service;
-    let asked = Asked::of_connection(service.plan(), client);
+    let asked = Asked::of_connection(service.plan(), client.peer.ip());
+    service.budget.earn();
     let mut avoid = None;
     let mut count = 0;
     loop {
         let mut lease = balance::pick(&permit, service, beside, &asked, avoid, worker.now())?;
         tried(&lease, count);
         let place = pool::wait_for_place(worker, service).await?;
-        let connected = connect::connect_for_bytes(worker, &lease).await;
+        let announces = service.spec.announces;
+        let first = announces.map(|announce| announce.header(client));
+        let connected = connect::connect_for_bytes(worker, &lease, first).await;
         let error = match connected {
             Ok(io) => {
                 lease.report(Verdict::Success, worker.now());
@@ -78,7 +91,8 @@ pub async fn dial(
             Side::Downstream | Side::Local => Verdict::Neutral,
         };
         lease.report(verdict, worker.now());
-        if count >= rule.retry.attempts || error.kind.retry() != Retry::Safe {
+        let again = count < rule.retry.attempts && error.kind.retry() == Retry::Safe;
+        if !again || !service.budget.spend(worker.now()) {
             return Err(error);
         }
         avoid = Some(lease.endpoint().id);
@@ -95,7 +109,7 @@ pub async fn receive(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Io) {
     let rule = rule.ok_or_else(|| Error::from(ErrorKind::NoBackend));
     let permit = rule.and_then(|rule| opaque::inward(rule, plan, &downstream));
     match permit {
-        Ok(permit) => onward::carry(worker, downstream, io, Some(permit), None).await,
+        Ok(permit) => onward::carry(worker, downstream, io, Some(permit), None, IDLE).await,
         Err(error) => {
             let snapshot = worker.snapshot();
             let mut record = Record::unread(&snapshot, &worker, &downstream);

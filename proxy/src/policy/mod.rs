@@ -41,6 +41,7 @@ use selvedge_gateway::apikey::Consumer;
 use selvedge_gateway::jwt::Verified;
 
 use crate::accept::{Downstream, ListenerPlan};
+use crate::balance::Service;
 use crate::error::ErrorKind;
 use crate::message::{Known, RequestHead};
 use crate::route::Rule;
@@ -125,6 +126,21 @@ impl Standing {
             rule: &self.rule,
             own: false,
         }
+    }
+
+    /// The rule.
+    #[must_use]
+    pub const fn rule(&self) -> &Arc<Rule> {
+        &self.rule
+    }
+
+    /// One of its services, by their shares.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoBackend`].
+    pub fn service(&self) -> Result<Arc<Service>, ErrorKind> {
+        let backend = self.rule.backend(fastrand::u32(..));
+        Ok(backend.ok_or(ErrorKind::NoBackend)?.service.clone())
     }
 
     /// The policy on trial that would have refused it.

@@ -7,6 +7,7 @@ pub mod http2;
 pub mod io;
 pub mod serve;
 pub mod socket;
+mod stream;
 mod transparent;
 pub mod tunnel;
 pub mod websocket;

@@ -28,7 +28,7 @@ use crate::worker::Worker;
 use super::detect::TLS_HANDSHAKE;
 use super::io::Io;
 use super::socket::Socket;
-use super::{http1, http2, transparent};
+use super::{http1, http2, stream, transparent};
 
 /// The client's connection preface (RFC 9113 section 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -76,6 +76,9 @@ pub async fn serve(
     }
     let here = stream.local_addr().unwrap_or(listener.address);
     let downstream = facts(listener, peer, here, local);
+    if downstream.listener.streams.is_some() {
+        return Box::pin(stream::arrive(worker, downstream, stream)).await;
+    }
     hand_over(worker, downstream, stream, deadline).await;
 }
 

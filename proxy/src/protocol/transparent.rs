@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use selvedge_contract::defaults::transparent::{HELLO, MOMENT};
+use selvedge_contract::defaults::transparent::{HELLO, IDLE, MOMENT};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -82,7 +82,7 @@ pub(super) async fn arrive(
             serve::plaintext(&downstream);
             let hop = arrival.hop.ok().flatten();
             let (downstream, client) = (Rc::new(downstream), Io::plain(stream));
-            Box::pin(onward::carry(worker, downstream, client, hop, far)).await;
+            Box::pin(onward::carry(worker, downstream, client, hop, far, IDLE)).await;
         }
         Way::Refused(error) => refuse(&worker, &downstream, &error),
     }
@@ -259,7 +259,10 @@ impl Arrival<'_> {
     /// The far end: an endpoint where that is of the mesh, else where the connection was going.
     async fn dial(&self) -> Result<Far, Error> {
         match &self.hop {
-            Ok(Some(hop)) => opaque::dial(self.worker, hop, None, self.peer.ip(), |_, _| {}).await,
+            Ok(Some(hop)) => {
+                let service = hop.service()?;
+                opaque::dial(self.worker, hop, &service, None, self.downstream, |_, _| {}).await
+            }
             Ok(None) => onward::dial(self.worker, self.onward, self.to).await,
             Err(kind) => Err((*kind).into()),
         }

@@ -1,5 +1,6 @@
 //! Bytes after a switch of protocols: copied both ways until both sides have ended.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -116,14 +117,22 @@ impl TunnelEnd {
 }
 
 /// One direction of a tunnel.
-#[derive(Debug, Default)]
-struct Direction {
+#[derive(Debug)]
+struct Direction<'a> {
     ended: bool,
     finished: bool,
-    bytes: u64,
+    bytes: &'a Cell<u64>,
 }
 
-impl Direction {
+impl<'a> Direction<'a> {
+    const fn new(bytes: &'a Cell<u64>) -> Self {
+        Self {
+            ended: false,
+            finished: false,
+            bytes,
+        }
+    }
+
     /// Moves what can be moved; says whether anything did.
     fn advance(
         &mut self,
@@ -131,14 +140,14 @@ impl Direction {
         from: &mut TunnelEnd,
         to: &mut TunnelEnd,
     ) -> Result<bool, Broke> {
-        let before = self.bytes;
+        let before = self.bytes.get();
         while !self.finished {
             // Only a side that said "not yet" wakes this task when it has more.
             let mut waits = false;
             if !self.ended && to.has_room() {
                 match from.poll_take(cx).map_err(|_| Broke::From)? {
                     Poll::Ready(Some(bytes)) => {
-                        self.bytes += bytes.len() as u64;
+                        self.bytes.set(self.bytes.get() + bytes.len() as u64);
                         to.put(bytes);
                         continue;
                     }
@@ -156,7 +165,7 @@ impl Direction {
                 Poll::Ready(()) => {}
             }
         }
-        Ok(self.bytes != before)
+        Ok(self.bytes.get() != before)
     }
 }
 
@@ -167,17 +176,24 @@ enum Broke {
     To,
 }
 
+/// Bytes that have passed so far; whoever holds it knows them also where the tunnel is dropped.
+#[derive(Debug, Default)]
+pub struct Moved {
+    /// From the first end to the second.
+    pub there: Cell<u64>,
+    /// From the second to the first.
+    pub back: Cell<u64>,
+}
+
 /// What has become of a tunnel.
 #[derive(Debug)]
 pub struct Carried {
-    /// Bytes that went from the first end to the second.
-    pub there: u64,
-    /// Bytes that went from the second to the first.
-    pub back: u64,
     /// Who has broken off, if the bytes did not come to their end.
     pub broken: Option<Side>,
     /// One of them was cut off, as it is not trusted any more.
     pub distrusted: bool,
+    /// Nothing has passed for too long.
+    pub silent: bool,
 }
 
 /// Copies both ways until both sides have ended, one breaks, or nothing moves for `idle`.
@@ -188,8 +204,9 @@ pub async fn run(
     b: &mut TunnelEnd,
     idle: Duration,
     timer: &mut Timer,
+    moved: &Moved,
 ) -> Carried {
-    let (mut there, mut back) = (Direction::default(), Direction::default());
+    let (mut there, mut back) = (Direction::new(&moved.there), Direction::new(&moved.back));
     let mut silent_until = timer::deadline(Instant::now(), idle);
     let mut broken = None;
     poll_fn(|cx| {
@@ -223,8 +240,7 @@ pub async fn run(
     })
     .await;
     Carried {
-        there: there.bytes,
-        back: back.bytes,
+        silent: broken.is_none() && !(there.finished && back.finished),
         broken,
         distrusted: a.is_cut() || b.is_cut(),
     }

@@ -5,6 +5,7 @@ pub mod edit;
 pub mod matcher;
 pub mod mirror;
 pub mod onward;
+pub mod stream;
 pub mod table;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use aggregate::Aggregate;
 pub use edit::Edits;
 pub use matcher::Matcher;
 pub use onward::{Named, Onward};
+pub use stream::{StreamRule, Streams};
 pub use table::Table;
 
 /// A compiled rule: what happens to the requests that match it.

@@ -278,15 +278,16 @@ impl Drop for Record<'_> {
 
 impl Detail {
     fn unread(downstream: &Downstream) -> Self {
+        let streams = downstream.listener.streams.as_ref();
         Self {
             time: SystemTime::now(),
             peer: downstream.peer,
             peer_id: downstream.identity.clone(),
             listener: downstream.listener.name.clone(),
             method: None,
-            host: String::new(),
+            host: downstream.server_name.as_deref().unwrap_or_default().into(),
             target: String::new(),
-            version: "-",
+            version: streams.map_or("-", |streams| streams.protocol),
             request_id: None,
             upstream: None,
             reason: None,

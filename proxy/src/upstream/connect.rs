@@ -43,19 +43,24 @@ pub async fn connect(
 }
 
 /// A connection to the lease's endpoint for bytes that are no requests. In the mesh the endpoint
-/// must agree to carry them ([`MESH_TCP`]).
+/// must agree to carry them ([`MESH_TCP`]). It begins with these bytes, before TLS.
 ///
 /// # Errors
 /// As [`connect`].
-pub async fn connect_for_bytes(worker: &Rc<Worker>, lease: &Lease) -> Result<Io, Error> {
-    within(worker, lease, establish(worker, lease, For::Bytes)).await
+pub async fn connect_for_bytes(
+    worker: &Rc<Worker>,
+    lease: &Lease,
+    first: Option<Vec<u8>>,
+) -> Result<Io, Error> {
+    within(worker, lease, establish(worker, lease, For::Bytes(first))).await
 }
 
 /// What a connection is for.
 enum For {
     /// Requests; it begins with these bytes.
     Requests(Option<Vec<u8>>),
-    Bytes,
+    /// The same.
+    Bytes(Option<Vec<u8>>),
 }
 
 async fn within(
@@ -130,7 +135,7 @@ async fn establish(worker: &Worker, lease: &Lease, what_for: For) -> Result<Io, 
         }
         io
     };
-    if let For::Requests(Some(first)) = &what_for {
+    if let For::Requests(Some(first)) | For::Bytes(Some(first)) = &what_for {
         stream.write_all(first).await.map_err(failed)?;
     }
     let mut trusted = None;
@@ -151,7 +156,7 @@ async fn establish(worker: &Worker, lease: &Lease, what_for: For) -> Result<Io, 
     let meshed = lease.security().is_mesh();
     let tls = match what_for {
         For::Requests(_) => connector.connect(name, socket).await,
-        For::Bytes => {
+        For::Bytes(_) => {
             let offered = meshed.then(|| MESH_TCP.to_vec());
             let connector = connector.with_alpn(offered.into_iter().collect());
             connector.connect(name, socket).await
@@ -164,7 +169,7 @@ async fn establish(worker: &Worker, lease: &Lease, what_for: For) -> Result<Io, 
             let chosen = matches!(alpn, Some(b"h2" | MESH_HTTP));
             (!chosen).then_some("the endpoint did not choose HTTP/2")
         }
-        For::Bytes if meshed && alpn != Some(MESH_TCP) => {
+        For::Bytes(_) if meshed && alpn != Some(MESH_TCP) => {
             Some("the endpoint did not agree to carry bytes (selvedge-tcp)")
         }
         _ => None,

@@ -14,7 +14,8 @@ pub struct Listener {
     pub bind: Option<String>,
     /// Port to bind; `0` lets the system choose.
     pub port: u16,
-    /// `HTTP` (HTTP/1.1 and HTTP/2 with prior knowledge) or `HTTPS` (TLS, ALPN). Default: `HTTP`.
+    /// `HTTP` (HTTP/1.1 and HTTP/2 with prior knowledge), `HTTPS` (TLS, ALPN), or `TCP` (bytes that are
+    /// not looked into, by `tcpRoutes`). Default: `HTTP`.
     #[serde(default)]
     pub protocol: ListenerProtocol,
     /// Only requests for this host: exact, or `*.` and a suffix. Default: all.
@@ -55,6 +56,27 @@ pub enum ListenerProtocol {
     /// The same over TLS; HTTP/2 by ALPN.
     #[serde(rename = "HTTPS")]
     Https,
+    /// Bytes that are not looked into; see `tcpRoutes`.
+    #[serde(rename = "TCP")]
+    Tcp,
+}
+
+impl ListenerProtocol {
+    /// Whether what it brings are requests.
+    #[must_use]
+    pub const fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Https => "HTTPS",
+            Self::Tcp => "TCP",
+        }
+    }
 }
 
 /// TLS termination.

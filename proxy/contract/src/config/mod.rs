@@ -16,6 +16,7 @@ mod policy;
 mod probe;
 mod route;
 mod service;
+mod stream;
 mod traffic;
 mod workload;
 
@@ -62,6 +63,7 @@ pub use service::{
     Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, ProxyVersion, Service, ServiceLimits,
     UpstreamProtocol, UpstreamTls,
 };
+pub use stream::{ConnectRetry, StreamBackend, TcpRoute};
 pub use traffic::{
     BandwidthPolicy, ConcurrencyPolicy, FaultAbort, FaultDelay, FaultPolicy, GrpcCode, MirrorRef,
     RequestMirror,
@@ -79,6 +81,9 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Which request goes where: each entry is an HTTPRoute `spec`.
     pub routes: Vec<Route>,
+    /// Which connection of a `TCP` listener goes where.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tcp_routes: Vec<TcpRoute>,
     /// What requests are sent to, by name.
     pub services: BTreeMap<String, Service>,
     /// Named rules that routes and inbound ports refer to.

@@ -43,6 +43,7 @@ impl Compiler {
         self.check_policies(pass, services);
         pass.check_service_policies();
         let rules = self.rules(pass, services, &limits);
+        let streams = self.streams(pass, services);
         pass.check_parents();
         let mut compiled = Compiled {
             listeners: Vec::new(),
@@ -50,6 +51,11 @@ impl Compiler {
         };
         for (index, spec) in pass.config.listeners.iter().enumerate() {
             let at = At::key("listeners").nth(index);
+            if !spec.protocol.is_http() {
+                let plan = self.stream_listener(pass, &at, spec, &streams, &limits);
+                compiled.listeners.extend(plan.map(Arc::new));
+                continue;
+            }
             if let Some((plan, files)) = self.gateway_listener(pass, &at, spec, &rules, &limits) {
                 compiled.files.extend(files);
                 compiled.listeners.push(Arc::new(plan));
@@ -84,9 +90,10 @@ impl Compiler {
         };
         let mut table = Table::default();
         routes::fill(pass, &mut table, &spec.name, own.as_ref(), rules);
-        let (security, files) = match (spec.protocol, &spec.tls) {
-            (ListenerProtocol::Http, None) => (ListenerSecurity::Plain, None),
-            (ListenerProtocol::Http, Some(_)) => {
+        let https = spec.protocol == ListenerProtocol::Https;
+        let (security, files) = match (https, &spec.tls) {
+            (false, None) => (ListenerSecurity::Plain, None),
+            (false, Some(_)) => {
                 pass.error(
                     &at.then("tls"),
                     "`tls` on an HTTP listener",
@@ -94,7 +101,7 @@ impl Compiler {
                 );
                 return None;
             }
-            (ListenerProtocol::Https, None) => {
+            (true, None) => {
                 pass.error(
                     at,
                     "an HTTPS listener needs `tls`",
@@ -102,7 +109,7 @@ impl Compiler {
                 );
                 return None;
             }
-            (ListenerProtocol::Https, Some(tls)) => {
+            (true, Some(tls)) => {
                 let (tls, files) = pass.gateway_tls(&at.then("tls"), tls)?;
                 (ListenerSecurity::Tls(tls), Some(files))
             }
@@ -125,6 +132,7 @@ impl Compiler {
             treatment,
             opaque: None,
             onward: None,
+            streams: None,
             named: Named::default(),
         };
         Some((plan, files))
@@ -205,6 +213,7 @@ impl Compiler {
             treatment: Treatment::default(),
             opaque: Some(rule),
             onward,
+            streams: None,
             named: Named::default(),
         })
     }
@@ -338,6 +347,7 @@ impl Compiler {
             treatment: Treatment::default(),
             opaque: None,
             onward,
+            streams: None,
             named,
         })
     }

@@ -136,6 +136,7 @@ impl Pass<'_> {
             .config
             .listeners
             .iter()
+            .filter(|l| l.protocol.is_http())
             .map(|l| l.name.as_str())
             .collect();
         names.push("outbound");

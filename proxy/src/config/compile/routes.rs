@@ -20,7 +20,7 @@ use super::services::Services;
 use super::{At, Compiler, Pass};
 
 /// Weights of Gateway API.
-const MAX_WEIGHT: u32 = 1_000_000;
+pub(super) const MAX_WEIGHT: u32 = 1_000_000;
 
 /// A rule with everything the tables need to know.
 pub(super) struct CompiledRule {

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::exchange::{self, demand};
 use crate::message::{Body, BodyLength, Request, ResponseHead, Version};
 use crate::protocol::io::Io;
-use crate::protocol::tunnel::{self, TunnelEnd};
+use crate::protocol::tunnel::{self, Moved, TunnelEnd};
 use crate::respond::{self, Outgoing};
 use crate::telemetry::Record;
 use crate::timer::{self, Timer};
@@ -336,9 +336,10 @@ async fn switch(
     let mut client = TunnelEnd::Http1(conn.clone(), None);
     client.detach();
     upstream.detach();
-    let carried = tunnel::run(&mut client, &mut upstream, idle, timer).await;
-    outgoing.record.received += carried.there;
-    outgoing.record.sent += carried.back;
+    let moved = Moved::default();
+    let carried = tunnel::run(&mut client, &mut upstream, idle, timer, &moved).await;
+    outgoing.record.received += moved.there.get();
+    outgoing.record.sent += moved.back.get();
     match carried.distrusted {
         true => outgoing.record.fail_with(ErrorKind::Distrusted),
         false => outgoing.record.complete(),

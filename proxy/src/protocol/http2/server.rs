@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::exchange::{self, demand};
 use crate::message::{Body, BodyLength, Request, ResponseHead};
 use crate::protocol::io::Io;
-use crate::protocol::tunnel::{self, TunnelEnd};
+use crate::protocol::tunnel::{self, Moved, TunnelEnd};
 use crate::respond::{self, Outgoing};
 use crate::telemetry::Record;
 use crate::timer::{self, Timer};
@@ -373,9 +373,10 @@ async fn switch(
     let mut client = TunnelEnd::Http2(Stream::new(handle));
     upstream.detach();
     let idle = downstream.listener.limits.stream_idle;
-    let carried = tunnel::run(&mut client, &mut upstream, idle, timer).await;
-    outgoing.record.received += carried.there;
-    outgoing.record.sent += carried.back;
+    let moved = Moved::default();
+    let carried = tunnel::run(&mut client, &mut upstream, idle, timer, &moved).await;
+    outgoing.record.received += moved.there.get();
+    outgoing.record.sent += moved.back.get();
     match carried.distrusted {
         true => outgoing.record.fail_with(ErrorKind::Distrusted),
         false => outgoing.record.complete(),

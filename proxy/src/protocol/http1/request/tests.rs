@@ -21,6 +21,7 @@ fn listener() -> ListenerPlan {
         treatment: crate::policy::treatment::Treatment::default(),
         opaque: None,
         onward: None,
+        streams: None,
         named: Default::default(),
     }
 }

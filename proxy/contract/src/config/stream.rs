@@ -1,0 +1,58 @@
+//! Routes for connections and datagrams that are not looked into: which service those of a listener go to.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::Duration;
+
+/// Where the connections of `TCP` listeners go: a TCPRoute of Gateway API without the level of `rules`, of
+/// which a connection could only ever take the first. It names its listeners, as it has all of their
+/// connections: two routes for one listener would contradict each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TcpRoute {
+    /// Name in logs and metrics. Default: `tcp-` and its place in the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Names of listeners with `protocol: TCP`.
+    pub listeners: Vec<String>,
+    /// Services with their shares of the connections.
+    pub backend_refs: Vec<StreamBackend>,
+    /// A connection ends when nothing has passed either way for so long; `0s` = never. Default: 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
+    /// When another endpoint is tried. Default: once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<ConnectRetry>,
+}
+
+/// A service and its share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StreamBackend {
+    /// Name of a service.
+    #[serde(alias = "name")]
+    pub service: String,
+    /// Share of the connections or sessions, 0 to 1000000. Default: 1.
+    #[serde(default = "StreamBackend::default_weight")]
+    pub weight: u32,
+}
+
+impl StreamBackend {
+    const fn default_weight() -> u32 {
+        1
+    }
+}
+
+/// When a connection that could not be made to one endpoint is tried at another. Nothing has been sent by
+/// then, so it is always safe; it counts against the retry budget of the service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ConnectRetry {
+    /// Tries after the first. Default: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// Pause before each. Default: 25ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Duration>,
+}

@@ -1,0 +1,292 @@
+//! Listeners that look into nothing, and the routes of what comes to them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use selvedge_contract::config::{ConnectRetry, Listener, ListenerProtocol, StreamBackend};
+use selvedge_contract::defaults::upstream as defaults;
+use selvedge_contract::defaults::{Limits, transparent::IDLE};
+use selvedge_contract::units;
+use selvedge_gateway::hostname::Pattern;
+
+use crate::accept::{ListenerPlan, ListenerRole, ListenerSecurity};
+use crate::policy::treatment::Treatment;
+use crate::route::{Backend, Edits, Named, RetryPolicy, StreamRule, Streams, Table};
+
+use super::policies::Policies;
+use super::routes::MAX_WEIGHT;
+use super::services::Services;
+use super::{At, Compiler, Pass};
+
+/// A route with everything its listeners need to know.
+pub(super) struct CompiledStream {
+    at: At,
+    protocol: ListenerProtocol,
+    listeners: Vec<String>,
+    hosts: Vec<Pattern>,
+    /// Missing where it has errors.
+    rule: Option<Arc<StreamRule>>,
+}
+
+/// What routes of all kinds have.
+struct Spec<'a> {
+    key: &'static str,
+    index: usize,
+    protocol: ListenerProtocol,
+    name: Option<&'a String>,
+    listeners: &'a [String],
+    backends: &'a [StreamBackend],
+    idle: Duration,
+    retry: Option<&'a ConnectRetry>,
+}
+
+impl Compiler {
+    /// Every route for what is not looked into.
+    pub(super) fn streams(
+        &mut self,
+        pass: &mut Pass<'_>,
+        services: &Services,
+    ) -> Vec<CompiledStream> {
+        let mut streams = Vec::new();
+        let config = pass.config;
+        for (index, route) in config.tcp_routes.iter().enumerate() {
+            let spec = Spec {
+                key: "tcpRoutes",
+                index,
+                protocol: ListenerProtocol::Tcp,
+                name: route.name.as_ref(),
+                listeners: &route.listeners,
+                backends: &route.backend_refs,
+                idle: or(route.idle_timeout, IDLE),
+                retry: route.retry.as_ref(),
+            };
+            streams.push(self.stream(pass, services, &spec));
+        }
+        streams
+    }
+
+    fn stream(
+        &mut self,
+        pass: &mut Pass<'_>,
+        services: &Services,
+        spec: &Spec<'_>,
+    ) -> CompiledStream {
+        let at = At::key(spec.key).nth(spec.index);
+        pass.check_listeners_of(&at, spec);
+        let kind = spec.protocol.as_str().to_ascii_lowercase();
+        let name = spec.name.cloned();
+        let name = name.unwrap_or_else(|| format!("{kind}-{}", spec.index));
+        let backends = self.stream_backends(pass, &at, &name, spec.backends, services);
+        let retry = spec.retry.cloned().unwrap_or_default();
+        let backoff = or(retry.backoff, defaults::BACKOFF);
+        let retry = RetryPolicy {
+            attempts: retry.attempts.unwrap_or(defaults::ATTEMPTS).min(10),
+            codes: Vec::new(),
+            grpc: 0,
+            backoff,
+            backoff_max: backoff,
+        };
+        let rule = backends.first().map(|b| b.service.clone());
+        let rule = rule.and_then(|service| {
+            let tag = (name.as_str(), name.as_str());
+            let policies = Policies::default();
+            let simple = self.simple_rule(tag, &service, policies, Duration::ZERO, retry);
+            let mut rule = Arc::into_inner(simple)?;
+            rule.backends = backends;
+            rule.metrics = self.metrics.route(&name, "");
+            Some(Arc::new(StreamRule {
+                rule: Arc::new(rule),
+                idle: spec.idle,
+            }))
+        });
+        CompiledStream {
+            at,
+            protocol: spec.protocol,
+            listeners: spec.listeners.to_vec(),
+            hosts: Vec::new(),
+            rule,
+        }
+    }
+
+    fn stream_backends(
+        &mut self,
+        pass: &mut Pass<'_>,
+        at: &At,
+        name: &str,
+        specs: &[StreamBackend],
+        services: &Services,
+    ) -> Vec<Backend> {
+        let mut backends = Vec::new();
+        let mut cumulated: u32 = 0;
+        for (index, reference) in specs.iter().enumerate() {
+            let at = at.then("backendRefs").nth(index);
+            if reference.weight > MAX_WEIGHT {
+                let remedy = format!("expected 0 to {MAX_WEIGHT}");
+                let message = format!("{} is out of range", reference.weight);
+                pass.error(&at.then("weight"), message, remedy);
+            }
+            let Some((spec, service)) = services.get(&reference.service) else {
+                // One that exists but has errors was reported where it stands.
+                if !pass.config.services.contains_key(&reference.service) {
+                    let known = pass.config.services.keys().map(String::as_str);
+                    pass.dangling(&at.then("service"), "service", &reference.service, known);
+                }
+                continue;
+            };
+            if !spec.policies.is_empty() {
+                let message = format!(
+                    "`{}` has policies, which look at requests",
+                    reference.service
+                );
+                let remedy = "name a service without policies: bytes that are not looked into are not judged";
+                pass.error(&at.then("service"), message, remedy);
+            }
+            cumulated = cumulated.saturating_add(reference.weight);
+            backends.push(Backend {
+                service: service.clone(),
+                cumulated,
+                request_edits: Edits::default(),
+                response_edits: Edits::default(),
+                metrics: self.metrics.route(name, &reference.service),
+            });
+        }
+        if specs.is_empty() || (cumulated == 0 && backends.len() == specs.len()) {
+            let remedy = "add a backend with a weight, such as `backendRefs: [{ service: db }]`";
+            pass.error(&at.then("backendRefs"), "it leads nowhere", remedy);
+        }
+        backends
+    }
+
+    /// A listener for bytes or datagrams.
+    pub(super) fn stream_listener(
+        &mut self,
+        pass: &mut Pass<'_>,
+        at: &At,
+        spec: &Listener,
+        routes: &[CompiledStream],
+        limits: &Limits,
+    ) -> Option<ListenerPlan> {
+        let bind = spec.bind.as_deref().unwrap_or("0.0.0.0");
+        let ip: Option<IpAddr> = pass.address(&at.then("bind"), bind);
+        pass.check_stream_listener(at, spec);
+        let streams = pass.streams_of(at, spec, routes);
+        Some(ListenerPlan {
+            name: self.name(&spec.name),
+            address: SocketAddr::new(ip?, spec.port),
+            role: ListenerRole::Gateway,
+            security: ListenerSecurity::Plain,
+            table: Table::default(),
+            limits: limits.clone(),
+            trusted_hops: 0,
+            balancers: pass.balancers(at, spec),
+            guards: Vec::new(),
+            treatment: Treatment::default(),
+            opaque: None,
+            onward: None,
+            streams: Some(streams),
+            named: Named::default(),
+        })
+    }
+}
+
+/// What is set, or the default.
+fn or(set: Option<units::Duration>, default: Duration) -> Duration {
+    set.map_or(default, |duration| duration.0)
+}
+
+impl Pass<'_> {
+    /// Whether the listeners that a route names are there, and are of its kind.
+    fn check_listeners_of(&mut self, at: &At, spec: &Spec<'_>) {
+        let config = self.config;
+        let protocol = spec.protocol.as_str();
+        if spec.listeners.is_empty() {
+            let remedy = format!("name a listener with `protocol: {protocol}`");
+            self.error(&at.then("listeners"), "it is for no listener", remedy);
+        }
+        let fitting = config.listeners.iter();
+        let fitting = fitting.filter(|l| l.protocol == spec.protocol);
+        let fitting: Vec<&str> = fitting.map(|l| l.name.as_str()).collect();
+        for (nth, name) in spec.listeners.iter().enumerate() {
+            let at = at.then("listeners").nth(nth);
+            match config.listeners.iter().find(|l| l.name == *name) {
+                None => self.dangling(&at, "listener", name, fitting.iter().copied()),
+                Some(listener) if listener.protocol != spec.protocol => {
+                    let other = listener.protocol.as_str();
+                    let message = format!("`{name}` is a listener for {other}, not for {protocol}");
+                    let remedy = if fitting.is_empty() {
+                        format!("set its `protocol: {protocol}`, or use the routes for {other}")
+                    } else {
+                        format!("expected one of `{}`", fitting.join("`, `"))
+                    };
+                    self.error(&at, message, remedy);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// What a listener that looks into nothing cannot have.
+    fn check_stream_listener(&mut self, at: &At, spec: &Listener) {
+        let protocol = spec.protocol.as_str();
+        let named = "there is no host without a request";
+        let judged = "policies look at requests";
+        let hops = "`X-Forwarded-For` is a field of requests";
+        for (key, there, why, remedy) in [
+            ("hostname", spec.hostname.is_some(), named, "remove it"),
+            ("policies", !spec.policies.is_empty(), judged, "remove them"),
+            (
+                "trustedHops",
+                spec.trusted_hops > 0,
+                hops,
+                "remove it, or use `proxyProtocol`",
+            ),
+        ] {
+            if there {
+                let message = format!("`{key}` on a listener for {protocol}: {why}");
+                self.error(&at.then(key), message, remedy);
+            }
+        }
+        if spec.tls.is_some() {
+            let message = format!("`tls` on a listener for {protocol}");
+            self.error(&at.then("tls"), message, "remove it");
+        }
+    }
+
+    /// The routes of one listener.
+    fn streams_of(&mut self, at: &At, spec: &Listener, routes: &[CompiledStream]) -> Streams {
+        let mut streams = Streams::new(spec.protocol.as_str());
+        let mut any = false;
+        for route in routes {
+            let named = route.listeners.contains(&spec.name);
+            if route.protocol != spec.protocol || !named {
+                continue;
+            }
+            any = true;
+            let Some(rule) = &route.rule else { continue };
+            if route.hosts.is_empty() && !streams.add(None, rule) {
+                let message = format!("`{}` has a route already", spec.name);
+                let remedy = "leave it one route; that may have several `backendRefs`";
+                self.error(&route.at.then("listeners"), message, remedy);
+            }
+            for (nth, host) in route.hosts.iter().enumerate() {
+                if !streams.add(Some(host), rule) {
+                    let message = format!("`{}` has a route for {host} already", spec.name);
+                    let at = route.at.then("hostnames").nth(nth);
+                    self.error(&at, message, "leave it in one route");
+                }
+            }
+        }
+        if !any {
+            let kind = spec.protocol.as_str();
+            let message = format!("a listener for {kind} without a route");
+            let key = format!("{}Routes", kind.to_ascii_lowercase());
+            let remedy = format!(
+                "add `{key}: [{{ listeners: [{}], backendRefs: [{{ service: ... }}] }}]`",
+                spec.name
+            );
+            self.error(at, message, remedy);
+        }
+        streams
+    }
+}

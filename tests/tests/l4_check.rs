@@ -1,0 +1,128 @@
+//! What `selvedge check` says of listeners that look into nothing, and of their routes.
+
+use std::process::Command;
+
+use selvedge_tests::process::binary;
+
+fn said(text: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gateway.yaml");
+    std::fs::write(&file, text).unwrap();
+    let mut command = Command::new(binary());
+    let output = command.arg("check").arg(&file).output().unwrap();
+    let said = [&output.stderr[..], &output.stdout[..]].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(!output.status.success(), "{said}");
+    said
+}
+
+/// Whether something is said of this key, with this remedy.
+#[track_caller]
+fn says(said: &str, key: &str, what: &str, remedy: &str) {
+    let of_key = format!("= key: {key}\n");
+    let found = said
+        .split("error: ")
+        .any(|one| one.starts_with(what) && one.contains(&of_key) && one.contains(remedy));
+    assert!(found, "{key}: {what}: {remedy}\n{said}");
+}
+
+/// A configuration full of mistakes.
+const WRONG: &str = "listeners:
+  - { name: db, port: 5432, protocol: TCP, hostname: a.example, trustedHops: 1, policies: [p] }
+  - { name: alone, port: 5433, protocol: TCP, tls: { certificates: [] } }
+  - { name: web, port: 80 }
+tcpRoutes:
+  - { listeners: [dp, web], backendRefs: [{ service: postgers }] }
+  - { listeners: [db], backendRefs: [{ service: postgres, weight: 0 }] }
+  - { listeners: [db], backendRefs: [{ service: judged, weight: 1000001 }] }
+  - { listeners: [db], backendRefs: [{ service: postgres }] }
+  - { listeners: [], backendRefs: [] }
+routes: [{ parentRefs: [{ name: db }], rules: [{ backendRefs: [{ service: postgres }] }] }]
+policies: { p: { deny: [{ paths: [/a] }] } }
+services:
+  postgres: { endpoints: [\"127.0.0.1:5432\"] }
+  judged: { endpoints: [\"127.0.0.1:5432\"], policies: [p] }
+";
+
+/// Key, what is said of it, and what is proposed.
+const TOLD: &[(&str, &str, &str)] = &[
+    (
+        "listeners[0].hostname",
+        "`hostname` on a listener for TCP",
+        "remove it",
+    ),
+    (
+        "listeners[0].trustedHops",
+        "`trustedHops` on a listener for TCP",
+        "proxyProtocol",
+    ),
+    (
+        "listeners[0].policies",
+        "`policies` on a listener for TCP",
+        "remove them",
+    ),
+    ("listeners[1].tls", "`tls` on a listener for TCP", ""),
+    (
+        "listeners[1]",
+        "a listener for TCP without a route",
+        "tcpRoutes: [{ listeners: [alone]",
+    ),
+    (
+        "tcpRoutes[0].listeners[0]",
+        "there is no listener `dp`",
+        "did you mean `db`?",
+    ),
+    (
+        "tcpRoutes[0].listeners[1]",
+        "`web` is a listener for HTTP, not for TCP",
+        "`db`, `alone`",
+    ),
+    (
+        "tcpRoutes[0].backendRefs[0].service",
+        "there is no service `postgers`",
+        "did you mean `postgres`?",
+    ),
+    (
+        "tcpRoutes[1].backendRefs",
+        "it leads nowhere",
+        "with a weight",
+    ),
+    (
+        "tcpRoutes[2].backendRefs[0].service",
+        "`judged` has policies",
+        "without policies",
+    ),
+    (
+        "tcpRoutes[2].backendRefs[0].weight",
+        "1000001 is out of range",
+        "0 to 1000000",
+    ),
+    (
+        "tcpRoutes[3].listeners",
+        "`db` has a route already",
+        "one route",
+    ),
+    (
+        "tcpRoutes[4].listeners",
+        "it is for no listener",
+        "protocol: TCP",
+    ),
+    (
+        "tcpRoutes[4].backendRefs",
+        "it leads nowhere",
+        "backendRefs",
+    ),
+    (
+        "routes[0].parentRefs[0].name",
+        "there is no listener `db`",
+        "`web`",
+    ),
+];
+
+#[test]
+fn everything_that_contradicts_itself_is_told_at_once() {
+    let said = said(WRONG);
+    for (key, what, remedy) in TOLD {
+        says(&said, key, what, remedy);
+    }
+}
