@@ -19,6 +19,7 @@ pub mod http2;
 pub mod http2_upstream;
 pub mod kube;
 pub mod l4;
+pub mod l4_tls;
 pub mod least;
 pub mod mesh;
 pub mod mmdb;

@@ -126,3 +126,76 @@ fn everything_that_contradicts_itself_is_told_at_once() {
         says(&said, key, what, remedy);
     }
 }
+
+/// The same for TLS.
+const WRONG_TLS: &str = "listeners:
+  - { name: bare, port: 1, protocol: TLS }
+  - { name: both, port: 2, protocol: TLS, tls: { mode: Passthrough, minVersion: \"1.3\", certificates: [{ certificate: a, key: b }] } }
+  - { name: web, port: 3, protocol: HTTPS, tls: { mode: Passthrough } }
+  - { name: named, port: 4, protocol: TLS, hostname: a.example, tls: { mode: Passthrough } }
+  - { name: empty, port: 5, protocol: TLS, tls: { mode: Terminate } }
+tlsRoutes:
+  - { listeners: [bare, empty, named], hostnames: [a.example, \"*.b.example\"], backendRefs: [{ service: app }] }
+  - { listeners: [named], hostnames: [A.example, \"b.*.example\"], backendRefs: [{ service: app }] }
+  - { listeners: [both], backendRefs: [{ service: app }] }
+  - { listeners: [both, web], backendRefs: [{ service: app }] }
+services: { app: { endpoints: [\"127.0.0.1:5432\"] } }
+";
+
+/// See [`TOLD`].
+const TOLD_TLS: &[(&str, &str, &str)] = &[
+    (
+        "listeners[0]",
+        "a listener for TLS needs `tls`",
+        "mode: Passthrough",
+    ),
+    (
+        "listeners[1].tls.certificates",
+        "`certificates` where TLS passes through",
+        "mode: Terminate",
+    ),
+    (
+        "listeners[1].tls.minVersion",
+        "`minVersion` where TLS passes through",
+        "remove it",
+    ),
+    (
+        "listeners[2].tls.mode",
+        "a listener for HTTPS ends TLS",
+        "protocol: TLS",
+    ),
+    (
+        "listeners[3].hostname",
+        "`hostname` on a listener for TLS",
+        "remove it",
+    ),
+    ("listeners[4].tls.certificates", "no certificate", "acme"),
+    (
+        "tlsRoutes[1].hostnames[0]",
+        "`named` has a route for a.example already",
+        "one route",
+    ),
+    (
+        "tlsRoutes[1].hostnames[1]",
+        "`b.*.example` is not valid",
+        "*.example.com",
+    ),
+    (
+        "tlsRoutes[3].listeners",
+        "`both` has a route already",
+        "hostnames",
+    ),
+    (
+        "tlsRoutes[3].listeners[1]",
+        "`web` is a listener for HTTPS, not for TLS",
+        "`bare`",
+    ),
+];
+
+#[test]
+fn so_it_is_for_tls() {
+    let said = said(WRONG_TLS);
+    for (key, what, remedy) in TOLD_TLS {
+        says(&said, key, what, remedy);
+    }
+}

@@ -77,7 +77,7 @@ pub async fn serve(
     let here = stream.local_addr().unwrap_or(listener.address);
     let downstream = facts(listener, peer, here, local);
     if downstream.listener.streams.is_some() {
-        return Box::pin(stream::arrive(worker, downstream, stream)).await;
+        return Box::pin(stream::arrive(worker, downstream, stream, deadline)).await;
     }
     hand_over(worker, downstream, stream, deadline).await;
 }
@@ -321,6 +321,9 @@ fn bond(
 }
 
 async fn speak(worker: Rc<Worker>, downstream: Rc<Downstream>, mut io: Io, alpn: Alpn) {
+    if downstream.listener.streams.is_some() {
+        return Box::pin(stream::carry(worker, downstream, io)).await;
+    }
     let http2 = match alpn {
         Alpn::Http1 => false,
         Alpn::Http2 => true,

@@ -21,8 +21,10 @@ pub struct StreamRule {
 /// The routes of a listener that looks into nothing.
 #[derive(Debug)]
 pub struct Streams {
-    /// What the access log calls what comes: `TCP`.
+    /// What the access log calls what comes: `TCP`, `TLS`.
     pub protocol: &'static str,
+    /// They are told apart by the name in the first message of TLS.
+    pub by_name: bool,
     exact: HashMap<Box<str>, Arc<StreamRule>>,
     /// By what follows the first label or labels, with its leading dot.
     suffix: HashMap<Box<str>, Arc<StreamRule>>,
@@ -32,9 +34,10 @@ pub struct Streams {
 impl Streams {
     /// Without any route yet.
     #[must_use]
-    pub fn new(protocol: &'static str) -> Self {
+    pub fn new(protocol: &'static str, by_name: bool) -> Self {
         Self {
             protocol,
+            by_name,
             exact: HashMap::new(),
             suffix: HashMap::new(),
             any: None,
@@ -108,7 +111,7 @@ mod tests {
     fn exact_before_the_longest_wildcard_before_any() {
         let metrics = Metrics::new(1);
         let rules: Vec<_> = (0..4).map(|_| rule(&metrics)).collect();
-        let mut streams = Streams::new("TLS");
+        let mut streams = Streams::new("TLS", true);
         let hosts = ["*.example", "*.a.example", "b.a.example"];
         for (host, rule) in hosts.iter().zip(&rules) {
             assert!(streams.add(Some(&host.parse().unwrap()), rule));

@@ -113,6 +113,15 @@ impl ServerTls {
         })
     }
 
+    /// The same for what is not looked into: no protocol is agreed upon by ALPN.
+    #[must_use]
+    pub fn for_bytes(mut self) -> Self {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols.clear();
+        self.config = Arc::new(config);
+        self
+    }
+
     /// Mutual TLS of the mesh: TLS 1.3, a client certificate always, no tickets, since a session
     /// must not outlive the certificate that it was opened with.
     ///

@@ -35,6 +35,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("host", target::host),
     ("pattern", target::pattern),
     ("first-bytes", redirected::first),
+    ("hello", redirected::hello),
     ("plan", redirected::plan),
     ("review", pods::review),
     ("manifests", pods::manifests),

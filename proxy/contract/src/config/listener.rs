@@ -14,8 +14,8 @@ pub struct Listener {
     pub bind: Option<String>,
     /// Port to bind; `0` lets the system choose.
     pub port: u16,
-    /// `HTTP` (HTTP/1.1 and HTTP/2 with prior knowledge), `HTTPS` (TLS, ALPN), or `TCP` (bytes that are
-    /// not looked into, by `tcpRoutes`). Default: `HTTP`.
+    /// `HTTP` (HTTP/1.1 and HTTP/2 with prior knowledge), `HTTPS` (TLS, ALPN), `TCP` (bytes that are not
+    /// looked into, by `tcpRoutes`), or `TLS` (the same behind TLS, by `tlsRoutes`). Default: `HTTP`.
     #[serde(default)]
     pub protocol: ListenerProtocol,
     /// Only requests for this host: exact, or `*.` and a suffix. Default: all.
@@ -32,7 +32,7 @@ pub struct Listener {
     /// Names of policies for all that comes here; one of the same kind at a route or rule wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
-    /// Certificates of an `HTTPS` listener.
+    /// Certificates of an `HTTPS` or `TLS` listener, or that TLS passes through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
 }
@@ -59,6 +59,9 @@ pub enum ListenerProtocol {
     /// Bytes that are not looked into; see `tcpRoutes`.
     #[serde(rename = "TCP")]
     Tcp,
+    /// The same behind TLS, told apart by the name that clients ask for; see `tlsRoutes`.
+    #[serde(rename = "TLS")]
+    Tls,
 }
 
 impl ListenerProtocol {
@@ -75,14 +78,28 @@ impl ListenerProtocol {
             Self::Http => "HTTP",
             Self::Https => "HTTPS",
             Self::Tcp => "TCP",
+            Self::Tls => "TLS",
         }
     }
 }
 
-/// TLS termination.
+/// Whether TLS ends at a listener.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsMode {
+    /// It does: what is in it goes on.
+    #[default]
+    Terminate,
+    /// It does not: it goes on as it is, and is read no further than the name that the client asks for.
+    Passthrough,
+}
+
+/// TLS of a listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListenerTls {
+    /// `Terminate`, or for `TLS` listeners `Passthrough`. Default: `Terminate`.
+    #[serde(default)]
+    pub mode: TlsMode,
     /// Certificates in files; at least one without `acme`. The one whose name fits the client's SNI
     /// is shown, else the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

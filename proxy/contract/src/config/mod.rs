@@ -46,7 +46,7 @@ pub use health::{DegradedAnswer, HealthCheck, HealthWay, StatusRange};
 pub use kubernetes::{Kubernetes, KubernetesService, PortRef};
 pub use listener::{
     CertificateFiles, ClientCertificateMode, ClientCertificates, Listener, ListenerProtocol,
-    ListenerTls, ProxyProtocol, TlsVersion,
+    ListenerTls, ProxyProtocol, TlsMode, TlsVersion,
 };
 pub use login::{IntrospectionPolicy, OidcPolicy};
 pub use policy::{
@@ -63,7 +63,7 @@ pub use service::{
     Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, ProxyVersion, Service, ServiceLimits,
     UpstreamProtocol, UpstreamTls,
 };
-pub use stream::{ConnectRetry, StreamBackend, TcpRoute};
+pub use stream::{ConnectRetry, StreamBackend, TcpRoute, TlsRoute};
 pub use traffic::{
     BandwidthPolicy, ConcurrencyPolicy, FaultAbort, FaultDelay, FaultPolicy, GrpcCode, MirrorRef,
     RequestMirror,
@@ -84,6 +84,9 @@ pub struct Config {
     /// Which connection of a `TCP` listener goes where.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tcp_routes: Vec<TcpRoute>,
+    /// Which connection of a `TLS` listener goes where.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tls_routes: Vec<TlsRoute>,
     /// What requests are sent to, by name.
     pub services: BTreeMap<String, Service>,
     /// Named rules that routes and inbound ports refer to.

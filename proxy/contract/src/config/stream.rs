@@ -26,6 +26,30 @@ pub struct TcpRoute {
     pub retry: Option<ConnectRetry>,
 }
 
+/// Where the connections of `TLS` listeners go, by the name that clients ask for (SNI): a TLSRoute of Gateway
+/// API without the level of `rules`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsRoute {
+    /// Name in logs and metrics. Default: `tls-` and its place in the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Names of listeners with `protocol: TLS`.
+    pub listeners: Vec<String>,
+    /// Names: exact, or `*.` and a suffix. An exact one wins, then the longest suffix. Default: every name
+    /// that no other route has, and clients that ask for none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hostnames: Vec<String>,
+    /// Services with their shares of the connections.
+    pub backend_refs: Vec<StreamBackend>,
+    /// A connection ends when nothing has passed either way for so long; `0s` = never. Default: 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
+    /// When another endpoint is tried. Default: once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<ConnectRetry>,
+}
+
 /// A service and its share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

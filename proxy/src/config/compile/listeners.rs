@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_contract::config::{
-    Inbound, KubernetesService, Listener, ListenerProtocol, MtlsMode, UpstreamProtocol,
+    Inbound, KubernetesService, Listener, ListenerProtocol, MtlsMode, TlsMode, UpstreamProtocol,
 };
 use selvedge_contract::defaults::{Limits, Role};
 use selvedge_gateway::authorize::Sense;
@@ -51,12 +51,12 @@ impl Compiler {
         };
         for (index, spec) in pass.config.listeners.iter().enumerate() {
             let at = At::key("listeners").nth(index);
-            if !spec.protocol.is_http() {
-                let plan = self.stream_listener(pass, &at, spec, &streams, &limits);
-                compiled.listeners.extend(plan.map(Arc::new));
-                continue;
-            }
-            if let Some((plan, files)) = self.gateway_listener(pass, &at, spec, &rules, &limits) {
+            let compiled_one = if spec.protocol.is_http() {
+                self.gateway_listener(pass, &at, spec, &rules, &limits)
+            } else {
+                self.stream_listener(pass, &at, spec, &streams, &limits)
+            };
+            if let Some((plan, files)) = compiled_one {
                 compiled.files.extend(files);
                 compiled.listeners.push(Arc::new(plan));
             }
@@ -107,6 +107,12 @@ impl Compiler {
                     "an HTTPS listener needs `tls`",
                     "add `tls: { certificates: [...] }` or `tls: { acme: ... }`",
                 );
+                return None;
+            }
+            (true, Some(tls)) if tls.mode == TlsMode::Passthrough => {
+                let message = "a listener for HTTPS ends TLS";
+                let remedy = "set `protocol: TLS`, or remove `mode`";
+                pass.error(&at.then("tls").then("mode"), message, remedy);
                 return None;
             }
             (true, Some(tls)) => {

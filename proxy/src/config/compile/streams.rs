@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_contract::config::{ConnectRetry, Listener, ListenerProtocol, StreamBackend};
+use selvedge_contract::config::{
+    ConnectRetry, Listener, ListenerProtocol, StreamBackend, TlsMode, TlsVersion,
+};
 use selvedge_contract::defaults::upstream as defaults;
 use selvedge_contract::defaults::{Limits, transparent::IDLE};
 use selvedge_contract::units;
@@ -13,6 +15,7 @@ use selvedge_gateway::hostname::Pattern;
 use crate::accept::{ListenerPlan, ListenerRole, ListenerSecurity};
 use crate::policy::treatment::Treatment;
 use crate::route::{Backend, Edits, Named, RetryPolicy, StreamRule, Streams, Table};
+use crate::tls::FileCertificates;
 
 use super::policies::Policies;
 use super::routes::MAX_WEIGHT;
@@ -25,6 +28,8 @@ pub(super) struct CompiledStream {
     protocol: ListenerProtocol,
     listeners: Vec<String>,
     hosts: Vec<Pattern>,
+    /// Some of its names have errors, so that it is not for any.
+    bad_hosts: bool,
     /// Missing where it has errors.
     rule: Option<Arc<StreamRule>>,
 }
@@ -33,6 +38,7 @@ pub(super) struct CompiledStream {
 struct Spec<'a> {
     key: &'static str,
     index: usize,
+    hostnames: &'a [String],
     protocol: ListenerProtocol,
     name: Option<&'a String>,
     listeners: &'a [String],
@@ -54,7 +60,22 @@ impl Compiler {
             let spec = Spec {
                 key: "tcpRoutes",
                 index,
+                hostnames: &[],
                 protocol: ListenerProtocol::Tcp,
+                name: route.name.as_ref(),
+                listeners: &route.listeners,
+                backends: &route.backend_refs,
+                idle: or(route.idle_timeout, IDLE),
+                retry: route.retry.as_ref(),
+            };
+            streams.push(self.stream(pass, services, &spec));
+        }
+        for (index, route) in config.tls_routes.iter().enumerate() {
+            let spec = Spec {
+                key: "tlsRoutes",
+                index,
+                hostnames: &route.hostnames,
+                protocol: ListenerProtocol::Tls,
                 name: route.name.as_ref(),
                 listeners: &route.listeners,
                 backends: &route.backend_refs,
@@ -74,6 +95,11 @@ impl Compiler {
     ) -> CompiledStream {
         let at = At::key(spec.key).nth(spec.index);
         pass.check_listeners_of(&at, spec);
+        let mut hosts = Vec::new();
+        for (nth, host) in spec.hostnames.iter().enumerate() {
+            hosts.extend(pass.parse::<Pattern>(&at.then("hostnames").nth(nth), host));
+        }
+        let bad_hosts = hosts.len() < spec.hostnames.len();
         let kind = spec.protocol.as_str().to_ascii_lowercase();
         let name = spec.name.cloned();
         let name = name.unwrap_or_else(|| format!("{kind}-{}", spec.index));
@@ -104,7 +130,8 @@ impl Compiler {
             at,
             protocol: spec.protocol,
             listeners: spec.listeners.to_vec(),
-            hosts: Vec::new(),
+            hosts,
+            bad_hosts,
             rule,
         }
     }
@@ -166,16 +193,17 @@ impl Compiler {
         spec: &Listener,
         routes: &[CompiledStream],
         limits: &Limits,
-    ) -> Option<ListenerPlan> {
+    ) -> Option<(ListenerPlan, Option<Arc<FileCertificates>>)> {
         let bind = spec.bind.as_deref().unwrap_or("0.0.0.0");
         let ip: Option<IpAddr> = pass.address(&at.then("bind"), bind);
         pass.check_stream_listener(at, spec);
         let streams = pass.streams_of(at, spec, routes);
-        Some(ListenerPlan {
+        let (security, files) = pass.stream_security(at, spec)?;
+        let plan = ListenerPlan {
             name: self.name(&spec.name),
             address: SocketAddr::new(ip?, spec.port),
             role: ListenerRole::Gateway,
-            security: ListenerSecurity::Plain,
+            security,
             table: Table::default(),
             limits: limits.clone(),
             trusted_hops: 0,
@@ -186,7 +214,8 @@ impl Compiler {
             onward: None,
             streams: Some(streams),
             named: Named::default(),
-        })
+        };
+        Some((plan, files))
     }
 }
 
@@ -229,7 +258,10 @@ impl Pass<'_> {
     /// What a listener that looks into nothing cannot have.
     fn check_stream_listener(&mut self, at: &At, spec: &Listener) {
         let protocol = spec.protocol.as_str();
-        let named = "there is no host without a request";
+        let named = match spec.protocol {
+            ListenerProtocol::Tls => "names are told apart by `tlsRoutes`",
+            _ => "there is no host without a request",
+        };
         let judged = "policies look at requests";
         let hops = "`X-Forwarded-For` is a field of requests";
         for (key, there, why, remedy) in [
@@ -247,15 +279,57 @@ impl Pass<'_> {
                 self.error(&at.then(key), message, remedy);
             }
         }
-        if spec.tls.is_some() {
+        if spec.tls.is_some() && spec.protocol != ListenerProtocol::Tls {
             let message = format!("`tls` on a listener for {protocol}");
-            self.error(&at.then("tls"), message, "remove it");
+            self.error(
+                &at.then("tls"),
+                message,
+                "set `protocol: TLS`, or remove it",
+            );
         }
+    }
+
+    /// TLS of a listener that looks into nothing, with the files that it shows certificates from.
+    fn stream_security(
+        &mut self,
+        at: &At,
+        spec: &Listener,
+    ) -> Option<(ListenerSecurity, Option<Arc<FileCertificates>>)> {
+        if spec.protocol != ListenerProtocol::Tls {
+            return Some((ListenerSecurity::Plain, None));
+        }
+        let Some(tls) = &spec.tls else {
+            let remedy = "add `tls: { certificates: [...] }` or `tls: { mode: Passthrough }`";
+            self.error(at, "a listener for TLS needs `tls`", remedy);
+            return None;
+        };
+        let at = at.then("tls");
+        if tls.mode == TlsMode::Terminate {
+            let (tls, files) = self.gateway_tls(&at, tls)?;
+            return Some((ListenerSecurity::Tls(tls.for_bytes()), Some(files)));
+        }
+        for (key, there) in [
+            ("certificates", !tls.certificates.is_empty()),
+            ("acme", tls.acme.is_some()),
+            ("minVersion", tls.min_version != TlsVersion::default()),
+            ("clientCertificates", tls.client_certificates.is_some()),
+        ] {
+            if there {
+                let message = format!("`{key}` where TLS passes through: whoever ends it has that");
+                self.error(
+                    &at.then(key),
+                    message,
+                    "remove it, or set `mode: Terminate`",
+                );
+            }
+        }
+        Some((ListenerSecurity::Plain, None))
     }
 
     /// The routes of one listener.
     fn streams_of(&mut self, at: &At, spec: &Listener, routes: &[CompiledStream]) -> Streams {
-        let mut streams = Streams::new(spec.protocol.as_str());
+        let by_name = spec.protocol == ListenerProtocol::Tls;
+        let mut streams = Streams::new(spec.protocol.as_str(), by_name);
         let mut any = false;
         for route in routes {
             let named = route.listeners.contains(&spec.name);
@@ -264,9 +338,13 @@ impl Pass<'_> {
             }
             any = true;
             let Some(rule) = &route.rule else { continue };
-            if route.hosts.is_empty() && !streams.add(None, rule) {
+            if route.hosts.is_empty() && !route.bad_hosts && !streams.add(None, rule) {
                 let message = format!("`{}` has a route already", spec.name);
-                let remedy = "leave it one route; that may have several `backendRefs`";
+                let remedy = if streams.by_name {
+                    "give one of them `hostnames`, or make them one"
+                } else {
+                    "leave it one route; that may have several `backendRefs`"
+                };
                 self.error(&route.at.then("listeners"), message, remedy);
             }
             for (nth, host) in route.hosts.iter().enumerate() {

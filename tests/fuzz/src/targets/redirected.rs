@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use selvedge::protocol::detect::{self, First};
+use selvedge::protocol::hello;
 use selvedge::protocol::http1::parse::HeadEnd;
 use selvedge::protocol::http1::request::parse_request;
 use selvedge::tls::MESH;
@@ -33,6 +34,22 @@ pub(crate) fn first(input: &[u8]) {
                 assert_eq!(told, First::Http1);
             }
         }
+    }
+}
+
+/// What has been told of a ClientHello is told the same whatever follows, and a name is one.
+pub(crate) fn hello(input: &[u8]) {
+    let told = hello::read(input);
+    for end in 0..input.len().min(PREFIXES) {
+        let so_far = hello::read(&input[..end]);
+        assert!(so_far.is_none() || so_far == told, "{end}");
+    }
+    if let Some(Ok(hello)) = told {
+        let name = hello.name.as_deref().unwrap_or("a");
+        let usual = |b: u8| b.is_ascii_graphic() && !b.is_ascii_uppercase();
+        assert!(name.len() <= 253 && name.bytes().all(usual), "{name}");
+        // Whoever is asked what it offers has read it too.
+        assert!(detect::offers(input, &MESH).is_some());
     }
 }
 
@@ -88,3 +105,19 @@ pub(crate) fn plan(input: &[u8]) {
         assert!(plan.probe(family).is_none_or(|to| plan.takes_outbound(to)));
     }
 }
+
+/// Pieces of a ClientHello.
+pub(crate) const HELLOS: &[&[u8]] = &[
+    b"\x16\x03\x01",
+    b"\x16\x03\x03\0\x01",
+    b"\x01\0",
+    b"\0\0\0\x10\0\x0e\0\0\x0bshop.exampl",
+    b"\0\0",
+    b"\0\x10",
+    b"\0\x0b\0\x09\x08http/1.1",
+    b"\x0aacme-tls/1",
+    b"\x0a\x0a\0\0",
+    b"\0\x2b\0\x03\x02\x03\x04",
+    b"\x13\x01",
+    b"\x01\0",
+];
