@@ -17,6 +17,7 @@ use crate::balance::storm::Storm;
 use crate::config::Snapshot;
 use crate::discover::demand::Demand;
 use crate::drain::Phase;
+use crate::protocol::greeters::Greeters;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::bond::Bonds;
 use crate::tls::peers::Peers;
@@ -114,6 +115,8 @@ pub struct Worker {
     pub pools: Pools,
     /// What ties connections to the trust in their peers.
     pub bonds: Bonds,
+    /// Where servers speak first.
+    pub greeters: Greeters,
     /// What it shares.
     pub shared: Arc<Shared>,
     cached: RefCell<Rc<Cached>>,
@@ -170,6 +173,7 @@ impl Worker {
             metrics: shared.metrics.clone(),
             pools: Pools::default(),
             bonds: Bonds::default(),
+            greeters: Greeters::default(),
             cached: RefCell::new(Rc::new(Cached(shared.snapshot()))),
             shared,
             clock: Cell::new(Instant::now()),

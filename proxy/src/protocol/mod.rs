@@ -1,6 +1,7 @@
 //! Stage 3, protocol: bytes become exchanges, by engines of our own for HTTP/1 and HTTP/2.
 
 pub mod detect;
+pub mod greeters;
 pub mod hello;
 pub mod hpack;
 pub mod http1;

@@ -2,7 +2,8 @@
 //! for the engines or to be carried on byte for byte.
 //!
 //! Nobody knows beforehand who of the two ends speaks first. So the client gets a moment; if it is
-//! silent, the far end is connected to, and whoever speaks first decides.
+//! silent, the far end is connected to, and whoever speaks first decides. Where that was the server, the
+//! next client gets no moment: the far end is connected to at once (`greeters.rs`).
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -183,8 +184,12 @@ impl Arrival<'_> {
         match speaker {
             Err(error) => Way::Refused(error),
             Ok(_) if self.is_our_own() => Way::Refused(ErrorKind::Loop.into()),
-            Ok(Speaker::Server(far)) => Way::Onward(Some(far)),
+            Ok(Speaker::Server(far)) => {
+                self.worker.greeters.learn(self.to);
+                Way::Onward(Some(far))
+            }
             Ok(Speaker::Client(far)) => {
+                self.worker.greeters.forget(self.to);
                 let way = match self.listener.role {
                     ListenerRole::Inbound => self.inbound().await,
                     _ => self.outbound().await,
@@ -214,11 +219,13 @@ impl Arrival<'_> {
         } else {
             MOMENT
         };
-        if let Ok(spoken) = timeout(moment, &mut client).await {
-            return spoken.map(|()| Speaker::Client(None)).map_err(gone);
-        }
-        if moment == idle {
-            return Err(ErrorKind::HeadTimeout.into());
+        if moment == idle || !self.worker.greeters.contains(self.to) {
+            if let Ok(spoken) = timeout(moment, &mut client).await {
+                return spoken.map(|()| Speaker::Client(None)).map_err(gone);
+            }
+            if moment == idle {
+                return Err(ErrorKind::HeadTimeout.into());
+            }
         }
         if self.is_our_own() {
             return Err(ErrorKind::Loop.into());

@@ -6,6 +6,8 @@ use std::time::Duration;
 /// speaks first. A client that has something to say says it at once; so long do those wait
 /// whose server greets them.
 pub const MOMENT: Duration = Duration::from_millis(50);
+/// Destinations whose servers speak first that a worker remembers: more than a pod calls, and some 100 KiB.
+pub const GREETERS: usize = 1024;
 /// Bytes of a ClientHello that are looked at for the protocols it offers: those with a hybrid key
 /// share take 2 KiB.
 pub const HELLO: usize = 16 << 10;
