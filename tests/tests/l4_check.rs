@@ -199,3 +199,66 @@ fn so_it_is_for_tls() {
         says(&said, key, what, remedy);
     }
 }
+
+/// The same for UDP.
+const WRONG_UDP: &str = "listeners:
+  - { name: dns, bind: 127.0.0.1, port: 53, protocol: UDP, proxyProtocol: { from: [10.0.0.1] } }
+  - { name: tcp, bind: 127.0.0.1, port: 53, protocol: TCP }
+  - { name: any, port: 54, protocol: UDP, tls: { certificates: [] } }
+udpRoutes:
+  - { listeners: [dns], backendRefs: [{ service: app }], idleTimeout: 0s, maxDatagram: 64KiB }
+  - { listeners: [tcp], backendRefs: [{ service: app }] }
+tcpRoutes: [{ listeners: [tcp], backendRefs: [{ service: plain }] }]
+services:
+  app: { endpoints: [\"127.0.0.1:53\"], tls: { serverName: a.example } }
+  plain: { endpoints: [\"127.0.0.1:53\"] }
+";
+
+/// See [`TOLD`].
+const TOLD_UDP: &[(&str, &str, &str)] = &[
+    (
+        "listeners[0].proxyProtocol",
+        "`proxyProtocol` on a listener for UDP",
+        "remove it",
+    ),
+    (
+        "listeners[2].tls",
+        "`tls` on a listener for UDP",
+        "remove it",
+    ),
+    (
+        "listeners[2]",
+        "a listener for UDP without a route",
+        "udpRoutes",
+    ),
+    (
+        "udpRoutes[0].idleTimeout",
+        "sessions would never end",
+        "more than 0s",
+    ),
+    (
+        "udpRoutes[0].maxDatagram",
+        "no datagram is as long",
+        "1 to 65507",
+    ),
+    (
+        "udpRoutes[0].backendRefs[0].service",
+        "`app` has `tls`",
+        "without",
+    ),
+    (
+        "udpRoutes[1].listeners[0]",
+        "`tcp` is a listener for TCP, not for UDP",
+        "`dns`",
+    ),
+];
+
+#[test]
+fn so_it_is_for_udp() {
+    let said = said(WRONG_UDP);
+    for (key, what, remedy) in TOLD_UDP {
+        says(&said, key, what, remedy);
+    }
+    // One port may be both.
+    assert!(!said.contains("is used by two listeners"), "{said}");
+}

@@ -130,6 +130,7 @@ pub mod http2 {
 
 pub mod acme;
 pub mod balance;
+pub mod datagrams;
 pub mod kubernetes;
 pub mod transparent;
 pub mod trust;

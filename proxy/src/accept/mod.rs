@@ -2,6 +2,7 @@
 
 pub mod announced;
 pub mod census;
+pub mod datagram;
 pub mod listener;
 pub mod original;
 pub mod spoken;

@@ -181,7 +181,7 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, routes: &[Arc<RouteMetrics>]) 
 
 type WorkerField = fn(&WorkerShard) -> &Lone;
 
-const WORKER_COUNTERS: [(&str, &str, WorkerField); 10] = [
+const WORKER_COUNTERS: [(&str, &str, WorkerField); 11] = [
     (
         "connections_accepted",
         "Downstream connections accepted",
@@ -194,6 +194,11 @@ const WORKER_COUNTERS: [(&str, &str, WorkerField); 10] = [
         "mirrors_lost",
         "Copies of requests that were not sent: too many under way, or too long a body",
         |s| &s.mirrors_lost,
+    ),
+    (
+        "datagrams_lost",
+        "Datagrams that went nowhere: over a cap of sessions, too long, or nobody took them",
+        |s| &s.datagrams_lost,
     ),
     (
         "connections_refused",

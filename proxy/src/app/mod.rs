@@ -11,7 +11,7 @@ mod watched;
 mod workload;
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,6 +21,7 @@ use selvedge_contract::config::IdentitySpec;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::accept::ListenerPlan;
 use crate::acme::Issuer;
 use crate::config::load::Loaded;
 use crate::config::tree::Node;
@@ -29,13 +30,13 @@ use crate::identity::Source;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::IdentityStore;
 use crate::worker::Shared;
-use crate::{accept, acme, balance, discover, health, identity};
+use crate::{acme, balance, discover, health, identity};
 
 use discovery::Discovery;
 use federation::Federation;
 pub use findings::findings_of;
 pub use options::{ConfigInput, Options, StartError};
-use threads::{Listen, start_worker};
+use threads::{Listen, Socket, start_worker};
 use workload::Workload;
 
 /// Threads by default: a gateway takes the machine, a sidecar leaves it to its application.
@@ -53,7 +54,18 @@ pub fn default_workers(mode: Mode) -> usize {
 struct Open {
     address: SocketAddr,
     bound: SocketAddr,
+    datagrams: bool,
     removed: CancellationToken,
+}
+
+impl Open {
+    fn is_for(&self, plan: &ListenerPlan) -> bool {
+        self.address == plan.address && self.datagrams == takes_datagrams(plan)
+    }
+}
+
+fn takes_datagrams(plan: &ListenerPlan) -> bool {
+    plan.streams.as_ref().is_some_and(|s| s.datagrams)
 }
 
 /// A running process.
@@ -285,7 +297,7 @@ impl App {
         self.open.retain(|name, open| {
             let keep = snapshot
                 .listener(name)
-                .is_some_and(|plan| plan.address == open.address);
+                .is_some_and(|plan| open.is_for(plan));
             if !keep {
                 open.removed.cancel();
             }
@@ -305,6 +317,7 @@ impl App {
             let open = Open {
                 address: planned.address,
                 bound: planned.bound,
+                datagrams: planned.datagrams,
                 removed,
             };
             self.open.insert(planned.name, open);
@@ -332,7 +345,8 @@ struct Planned {
     name: Arc<str>,
     address: SocketAddr,
     bound: SocketAddr,
-    sockets: Vec<TcpListener>,
+    datagrams: bool,
+    sockets: Vec<Socket>,
 }
 
 /// Binds every listener that is not open yet, one socket a worker; nothing is served yet.
@@ -344,10 +358,7 @@ fn plan_sockets(
 ) -> Result<Vec<Planned>, StartError> {
     let mut planned = Vec::new();
     for listener in &snapshot.listeners {
-        if open
-            .get(&listener.name)
-            .is_some_and(|o| o.address == listener.address)
-        {
+        if open.get(&listener.name).is_some_and(|o| o.is_for(listener)) {
             continue;
         }
         let error = |source| StartError::Bind {
@@ -355,16 +366,18 @@ fn plan_sockets(
             address: listener.address,
             source,
         };
-        let first = accept::bind(listener.address, held).map_err(error)?;
-        let bound = first.local_addr().map_err(error)?;
+        let datagrams = takes_datagrams(listener);
+        let first = Socket::bind(datagrams, listener.address, held).map_err(error)?;
+        let bound = first.address().map_err(error)?;
         let mut sockets = vec![first];
         for _ in 1..workers {
-            sockets.push(accept::bind(bound, true).map_err(error)?);
+            sockets.push(Socket::bind(datagrams, bound, true).map_err(error)?);
         }
         planned.push(Planned {
             name: listener.name.clone(),
             address: listener.address,
             bound,
+            datagrams,
             sockets,
         });
     }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -20,8 +20,31 @@ use crate::{accept, protocol, upstream};
 #[derive(Debug)]
 pub(super) struct Listen {
     pub(super) name: Arc<str>,
-    pub(super) socket: TcpListener,
+    pub(super) socket: Socket,
     pub(super) removed: CancellationToken,
+}
+
+/// What is listened on.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Connections(TcpListener),
+    Datagrams(UdpSocket),
+}
+
+impl Socket {
+    pub(super) fn bind(datagrams: bool, address: SocketAddr, again: bool) -> io::Result<Self> {
+        Ok(match datagrams {
+            true => Self::Datagrams(accept::datagram::bind(address, again)?),
+            false => Self::Connections(accept::bind(address, again)?),
+        })
+    }
+
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Connections(socket) => socket.local_addr(),
+            Self::Datagrams(socket) => socket.local_addr(),
+        }
+    }
 }
 
 /// Starts a worker's thread; it ends with the drain.
@@ -100,6 +123,16 @@ fn serve_listener(
         removed,
     } = listen;
     async move {
+        let socket = match socket {
+            Socket::Connections(socket) => socket,
+            Socket::Datagrams(socket) => {
+                let served = protocol::datagram::serve(worker, &name, socket, removed, ceiling);
+                if let Err(error) = served.await {
+                    tracing::error!(listener = %name, %error, "listener failed");
+                }
+                return;
+            }
+        };
         let serve = {
             let worker = worker.clone();
             let name = name.clone();

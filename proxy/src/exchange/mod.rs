@@ -11,6 +11,7 @@ pub mod opaque;
 mod part;
 mod parts;
 mod send;
+pub mod session;
 
 use std::rc::Rc;
 use std::sync::Arc;

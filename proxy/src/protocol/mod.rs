@@ -1,5 +1,6 @@
 //! Stage 3, protocol: bytes become exchanges, by engines of our own for HTTP/1 and HTTP/2.
 
+pub mod datagram;
 pub mod detect;
 pub mod greeters;
 pub mod hello;

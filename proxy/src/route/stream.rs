@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use selvedge_contract::config::ListenerProtocol;
 use selvedge_gateway::hostname::Pattern;
 
 use super::Rule;
@@ -16,15 +17,19 @@ pub struct StreamRule {
     pub rule: Arc<Rule>,
     /// Longest silence in both directions; zero = any.
     pub idle: Duration,
+    /// Bytes of the longest datagram.
+    pub most: usize,
 }
 
 /// The routes of a listener that looks into nothing.
 #[derive(Debug)]
 pub struct Streams {
-    /// What the access log calls what comes: `TCP`, `TLS`.
+    /// What the access log calls what comes: `TCP`, `TLS`, `UDP`.
     pub protocol: &'static str,
     /// They are told apart by the name in the first message of TLS.
     pub by_name: bool,
+    /// What comes are datagrams.
+    pub datagrams: bool,
     exact: HashMap<Box<str>, Arc<StreamRule>>,
     /// By what follows the first label or labels, with its leading dot.
     suffix: HashMap<Box<str>, Arc<StreamRule>>,
@@ -34,10 +39,11 @@ pub struct Streams {
 impl Streams {
     /// Without any route yet.
     #[must_use]
-    pub fn new(protocol: &'static str, by_name: bool) -> Self {
+    pub fn new(protocol: ListenerProtocol) -> Self {
         Self {
-            protocol,
-            by_name,
+            protocol: protocol.as_str(),
+            by_name: protocol == ListenerProtocol::Tls,
+            datagrams: protocol == ListenerProtocol::Udp,
             exact: HashMap::new(),
             suffix: HashMap::new(),
             any: None,
@@ -104,6 +110,7 @@ mod tests {
         Arc::new(StreamRule {
             rule: Arc::new(rule),
             idle: Duration::ZERO,
+            most: 0,
         })
     }
 
@@ -111,7 +118,7 @@ mod tests {
     fn exact_before_the_longest_wildcard_before_any() {
         let metrics = Metrics::new(1);
         let rules: Vec<_> = (0..4).map(|_| rule(&metrics)).collect();
-        let mut streams = Streams::new("TLS", true);
+        let mut streams = Streams::new(ListenerProtocol::Tls);
         let hosts = ["*.example", "*.a.example", "b.a.example"];
         for (host, rule) in hosts.iter().zip(&rules) {
             assert!(streams.add(Some(&host.parse().unwrap()), rule));

@@ -140,6 +140,8 @@ pub struct WorkerShard {
     pub reused: Lone,
     /// Copies of requests that were not sent: too many were under way, or the body was too long.
     pub mirrors_lost: Lone,
+    /// Datagrams that went nowhere: over a cap, too long, or nobody took them.
+    pub datagrams_lost: Lone,
     /// Connections ended for an HTTP/2 abuse.
     pub http2_abuse: Lone,
 }

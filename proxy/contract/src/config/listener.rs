@@ -15,7 +15,8 @@ pub struct Listener {
     /// Port to bind; `0` lets the system choose.
     pub port: u16,
     /// `HTTP` (HTTP/1.1 and HTTP/2 with prior knowledge), `HTTPS` (TLS, ALPN), `TCP` (bytes that are not
-    /// looked into, by `tcpRoutes`), or `TLS` (the same behind TLS, by `tlsRoutes`). Default: `HTTP`.
+    /// looked into, by `tcpRoutes`), `TLS` (the same behind TLS, by `tlsRoutes`), or `UDP`
+    /// (datagrams, by `udpRoutes`). Default: `HTTP`.
     #[serde(default)]
     pub protocol: ListenerProtocol,
     /// Only requests for this host: exact, or `*.` and a suffix. Default: all.
@@ -62,6 +63,9 @@ pub enum ListenerProtocol {
     /// The same behind TLS, told apart by the name that clients ask for; see `tlsRoutes`.
     #[serde(rename = "TLS")]
     Tls,
+    /// Datagrams; see `udpRoutes`.
+    #[serde(rename = "UDP")]
+    Udp,
 }
 
 impl ListenerProtocol {
@@ -79,6 +83,7 @@ impl ListenerProtocol {
             Self::Https => "HTTPS",
             Self::Tcp => "TCP",
             Self::Tls => "TLS",
+            Self::Udp => "UDP",
         }
     }
 }

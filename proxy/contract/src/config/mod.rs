@@ -63,7 +63,7 @@ pub use service::{
     Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, ProxyVersion, Service, ServiceLimits,
     UpstreamProtocol, UpstreamTls,
 };
-pub use stream::{ConnectRetry, StreamBackend, TcpRoute, TlsRoute};
+pub use stream::{ConnectRetry, StreamBackend, TcpRoute, TlsRoute, UdpRoute};
 pub use traffic::{
     BandwidthPolicy, ConcurrencyPolicy, FaultAbort, FaultDelay, FaultPolicy, GrpcCode, MirrorRef,
     RequestMirror,
@@ -87,6 +87,9 @@ pub struct Config {
     /// Which connection of a `TLS` listener goes where.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tls_routes: Vec<TlsRoute>,
+    /// Which session of a `UDP` listener goes where.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub udp_routes: Vec<UdpRoute>,
     /// What requests are sent to, by name.
     pub services: BTreeMap<String, Service>,
     /// Named rules that routes and inbound ports refer to.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::units::Duration;
+use crate::units::{Duration, Size};
 
 /// Where the connections of `TCP` listeners go: a TCPRoute of Gateway API without the level of `rules`, of
 /// which a connection could only ever take the first. It names its listeners, as it has all of their
@@ -46,6 +46,29 @@ pub struct TlsRoute {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
     /// When another endpoint is tried. Default: once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<ConnectRetry>,
+}
+
+/// Where the datagrams of `UDP` listeners go: a UDPRoute of Gateway API without the level of `rules`. All that
+/// one client sends to one listener is a session, and goes to one endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UdpRoute {
+    /// Name in logs and metrics. Default: `udp-` and its place in the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Names of listeners with `protocol: UDP`.
+    pub listeners: Vec<String>,
+    /// Services with their shares of the sessions.
+    pub backend_refs: Vec<StreamBackend>,
+    /// A session ends when nothing has passed either way for so long. Default: 30s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
+    /// Datagrams that are longer are dropped, both ways. Default: 65507, all that there can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_datagram: Option<Size>,
+    /// To how many further endpoints a session moves on that gets no answer but refusals. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<ConnectRetry>,
 }

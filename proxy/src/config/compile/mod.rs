@@ -26,6 +26,7 @@ mod policies;
 mod routes;
 mod services;
 mod stores;
+mod stream_checks;
 mod streams;
 mod tokens;
 mod transforms;

@@ -168,7 +168,8 @@ impl Pass<'_> {
     pub(super) fn check_addresses(&mut self, plans: &[Arc<ListenerPlan>]) {
         let mut seen = HashSet::new();
         for plan in plans.iter().filter(|p| p.address.port() != 0) {
-            if !seen.insert(plan.address) {
+            let datagrams = plan.streams.as_ref().is_some_and(|s| s.datagrams);
+            if !seen.insert((plan.address, datagrams)) {
                 let message = format!("{} is used by two listeners", plan.address);
                 self.error(&At::default(), message, "give one of them another port");
             }

@@ -8,7 +8,7 @@ use selvedge_contract::config::{
     ConnectRetry, Listener, ListenerProtocol, StreamBackend, TlsMode, TlsVersion,
 };
 use selvedge_contract::defaults::upstream as defaults;
-use selvedge_contract::defaults::{Limits, transparent::IDLE};
+use selvedge_contract::defaults::{Limits, datagrams, transparent::IDLE};
 use selvedge_contract::units;
 use selvedge_gateway::hostname::Pattern;
 
@@ -35,15 +35,16 @@ pub(super) struct CompiledStream {
 }
 
 /// What routes of all kinds have.
-struct Spec<'a> {
+pub(super) struct Spec<'a> {
     key: &'static str,
     index: usize,
     hostnames: &'a [String],
-    protocol: ListenerProtocol,
+    pub(super) protocol: ListenerProtocol,
     name: Option<&'a String>,
-    listeners: &'a [String],
+    pub(super) listeners: &'a [String],
     backends: &'a [StreamBackend],
     idle: Duration,
+    most: usize,
     retry: Option<&'a ConnectRetry>,
 }
 
@@ -66,6 +67,7 @@ impl Compiler {
                 listeners: &route.listeners,
                 backends: &route.backend_refs,
                 idle: or(route.idle_timeout, IDLE),
+                most: 0,
                 retry: route.retry.as_ref(),
             };
             streams.push(self.stream(pass, services, &spec));
@@ -80,6 +82,30 @@ impl Compiler {
                 listeners: &route.listeners,
                 backends: &route.backend_refs,
                 idle: or(route.idle_timeout, IDLE),
+                most: 0,
+                retry: route.retry.as_ref(),
+            };
+            streams.push(self.stream(pass, services, &spec));
+        }
+        for (index, route) in config.udp_routes.iter().enumerate() {
+            let at = At::key("udpRoutes").nth(index);
+            let most = pass.most(&at.then("maxDatagram"), route.max_datagram);
+            let idle = or(route.idle_timeout, datagrams::IDLE);
+            if idle.is_zero() {
+                let remedy = "expected more than 0s: nothing else tells that a session is over";
+                pass.error(&at.then("idleTimeout"), "sessions would never end", remedy);
+            }
+            pass.check_datagrams(&at, &route.backend_refs);
+            let spec = Spec {
+                key: "udpRoutes",
+                index,
+                hostnames: &[],
+                protocol: ListenerProtocol::Udp,
+                name: route.name.as_ref(),
+                listeners: &route.listeners,
+                backends: &route.backend_refs,
+                idle,
+                most,
                 retry: route.retry.as_ref(),
             };
             streams.push(self.stream(pass, services, &spec));
@@ -124,6 +150,7 @@ impl Compiler {
             Some(Arc::new(StreamRule {
                 rule: Arc::new(rule),
                 idle: spec.idle,
+                most: spec.most,
             }))
         });
         CompiledStream {
@@ -225,70 +252,6 @@ fn or(set: Option<units::Duration>, default: Duration) -> Duration {
 }
 
 impl Pass<'_> {
-    /// Whether the listeners that a route names are there, and are of its kind.
-    fn check_listeners_of(&mut self, at: &At, spec: &Spec<'_>) {
-        let config = self.config;
-        let protocol = spec.protocol.as_str();
-        if spec.listeners.is_empty() {
-            let remedy = format!("name a listener with `protocol: {protocol}`");
-            self.error(&at.then("listeners"), "it is for no listener", remedy);
-        }
-        let fitting = config.listeners.iter();
-        let fitting = fitting.filter(|l| l.protocol == spec.protocol);
-        let fitting: Vec<&str> = fitting.map(|l| l.name.as_str()).collect();
-        for (nth, name) in spec.listeners.iter().enumerate() {
-            let at = at.then("listeners").nth(nth);
-            match config.listeners.iter().find(|l| l.name == *name) {
-                None => self.dangling(&at, "listener", name, fitting.iter().copied()),
-                Some(listener) if listener.protocol != spec.protocol => {
-                    let other = listener.protocol.as_str();
-                    let message = format!("`{name}` is a listener for {other}, not for {protocol}");
-                    let remedy = if fitting.is_empty() {
-                        format!("set its `protocol: {protocol}`, or use the routes for {other}")
-                    } else {
-                        format!("expected one of `{}`", fitting.join("`, `"))
-                    };
-                    self.error(&at, message, remedy);
-                }
-                Some(_) => {}
-            }
-        }
-    }
-
-    /// What a listener that looks into nothing cannot have.
-    fn check_stream_listener(&mut self, at: &At, spec: &Listener) {
-        let protocol = spec.protocol.as_str();
-        let named = match spec.protocol {
-            ListenerProtocol::Tls => "names are told apart by `tlsRoutes`",
-            _ => "there is no host without a request",
-        };
-        let judged = "policies look at requests";
-        let hops = "`X-Forwarded-For` is a field of requests";
-        for (key, there, why, remedy) in [
-            ("hostname", spec.hostname.is_some(), named, "remove it"),
-            ("policies", !spec.policies.is_empty(), judged, "remove them"),
-            (
-                "trustedHops",
-                spec.trusted_hops > 0,
-                hops,
-                "remove it, or use `proxyProtocol`",
-            ),
-        ] {
-            if there {
-                let message = format!("`{key}` on a listener for {protocol}: {why}");
-                self.error(&at.then(key), message, remedy);
-            }
-        }
-        if spec.tls.is_some() && spec.protocol != ListenerProtocol::Tls {
-            let message = format!("`tls` on a listener for {protocol}");
-            self.error(
-                &at.then("tls"),
-                message,
-                "set `protocol: TLS`, or remove it",
-            );
-        }
-    }
-
     /// TLS of a listener that looks into nothing, with the files that it shows certificates from.
     fn stream_security(
         &mut self,
@@ -328,8 +291,7 @@ impl Pass<'_> {
 
     /// The routes of one listener.
     fn streams_of(&mut self, at: &At, spec: &Listener, routes: &[CompiledStream]) -> Streams {
-        let by_name = spec.protocol == ListenerProtocol::Tls;
-        let mut streams = Streams::new(spec.protocol.as_str(), by_name);
+        let mut streams = Streams::new(spec.protocol);
         let mut any = false;
         for route in routes {
             let named = route.listeners.contains(&spec.name);
