@@ -178,6 +178,9 @@ pub mod upstream {
     /// A request that was to try an ejected endpoint and said nothing of it is followed by another after
     /// this long: each such try costs a new table.
     pub const TRIAL_AGAIN: Duration = Duration::from_millis(100);
+    /// A request that tries an ejected endpoint and has had no answer for this long is followed by another:
+    /// it may be one without a deadline.
+    pub const TRIAL_LONGEST: Duration = Duration::from_secs(15);
     /// Share of a service's endpoints that may be ejected at a time, in percent.
     pub const EJECT_SHARE: u32 = 50;
     /// Retries of a request that is provably unprocessed.

@@ -102,7 +102,8 @@ impl EndpointSet {
         for endpoint in self.all.iter().filter(|e| !e.is_unhealthy()) {
             if tried.is_none() && endpoint.outcomes.begin_trial(now) {
                 tried = Some(endpoint);
-            } else if let Some(due) = endpoint.outcomes.due() {
+            }
+            if let Some(due) = endpoint.outcomes.due() {
                 later = later.min(due);
             }
         }

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use selvedge_contract::defaults::upstream::EJECT_WINDOW;
+use selvedge_contract::defaults::upstream::{EJECT_WINDOW, TRIAL_LONGEST};
 
 use crate::error::ErrorKind;
 
@@ -46,8 +46,9 @@ impl Ejected {
     }
 }
 
-/// `until` of an endpoint that a request is trying.
-const ON_TRIAL: u64 = u64::MAX;
+/// Set in `until` of an endpoint that a request is trying. The rest is when another may try it all the same:
+/// that one may never end.
+const ON_TRIAL: u64 = 1 << 63;
 
 /// See the module. Times are milliseconds of the process clock, of which 0 is none.
 #[derive(Debug, Default)]
@@ -56,7 +57,7 @@ pub(super) struct Outcomes {
     consecutive: AtomicU32,
     /// Ejections, each soon after the one before.
     ejections: AtomicU32,
-    /// Until when it is left alone; 0 = it is not.
+    /// Until when it is left alone; 0 = it is not. See [`ON_TRIAL`].
     until: AtomicU64,
     /// When it came back for the last time.
     back: AtomicU64,
@@ -73,12 +74,13 @@ impl Outcomes {
 
     /// Whether a request is trying it.
     pub(super) fn is_on_trial(&self) -> bool {
-        self.until.load(Relaxed) == ON_TRIAL
+        self.until.load(Relaxed) & ON_TRIAL != 0
     }
 
-    /// When it may be tried, where it is left alone until then.
+    /// When it may be tried, where it is left alone or on trial until then.
     pub(super) fn due(&self) -> Option<u64> {
-        Some(self.until.load(Relaxed)).filter(|until| !matches!(*until, 0 | ON_TRIAL))
+        let until = self.until.load(Relaxed) & !ON_TRIAL;
+        (until != 0).then_some(until)
     }
 
     pub(super) fn succeeded(&self) {
@@ -115,7 +117,15 @@ impl Outcomes {
     /// Leaves it alone, unless it is already; says for how long. Only the request that is trying it
     /// (`trial`) can do so while it is on trial.
     pub(super) fn eject(&self, spec: &EjectionSpec, trial: bool, now: u64) -> Option<Duration> {
-        let from = if trial { ON_TRIAL } else { 0 };
+        let from = self.until.load(Relaxed);
+        let fits = if trial {
+            from & ON_TRIAL != 0
+        } else {
+            from == 0
+        };
+        if !fits {
+            return None;
+        }
         let nth = self.ejections.load(Relaxed);
         // Who has been back for longer than the longest ejection starts over.
         let stayed = now.saturating_sub(self.back.load(Relaxed));
@@ -142,20 +152,23 @@ impl Outcomes {
 
     /// Makes this request the one that tries it, if it is time. Of all that come now one wins.
     pub(super) fn begin_trial(&self, now: u64) -> bool {
-        let due = self.due().filter(|until| *until <= now);
-        due.is_some_and(|until| {
-            self.until
-                .compare_exchange(until, ON_TRIAL, Relaxed, Relaxed)
+        let until = self.until.load(Relaxed);
+        let again = now.saturating_add(milliseconds(TRIAL_LONGEST)) | ON_TRIAL;
+        until != 0
+            && until & !ON_TRIAL <= now
+            && self
+                .until
+                .compare_exchange(until, again, Relaxed, Relaxed)
                 .is_ok()
-        })
     }
 
     /// The trial came to nothing: another may follow after `pause`.
     pub(super) fn cancel_trial(&self, pause: Duration, now: u64) {
         let next = now.saturating_add(milliseconds(pause));
-        let _ = self
-            .until
-            .compare_exchange(ON_TRIAL, next, Relaxed, Relaxed);
+        let until = self.until.load(Relaxed);
+        if until & ON_TRIAL != 0 {
+            let _ = self.until.compare_exchange(until, next, Relaxed, Relaxed);
+        }
     }
 
     /// It is back, and what was before is forgotten but how often it was out.
@@ -316,6 +329,17 @@ mod tests {
         assert_eq!(failed(100, 99), None, "one has ended");
         assert_eq!(failed(100, 90), None, "two of ten have failed");
         assert_eq!(failed(100, 90), Some(Ejected::SuccessRate));
+    }
+
+    #[test]
+    fn a_trial_that_never_ends_is_followed_by_another() {
+        let outcomes = Outcomes::default();
+        assert!(outcomes.eject(&SPEC, false, 1).is_some());
+        let longest = milliseconds(TRIAL_LONGEST);
+        assert!(outcomes.begin_trial(2000));
+        assert!(!outcomes.begin_trial(2000 + longest - 1));
+        assert!(outcomes.begin_trial(2000 + longest));
+        assert!(!outcomes.begin_trial(2001 + longest));
     }
 
     #[test]
