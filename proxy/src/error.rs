@@ -72,6 +72,8 @@ pub enum ErrorKind {
     Loop,
     /// No route matches.
     NoRoute,
+    /// The application may call services of the mesh only, and this is none.
+    Egress,
     /// Refused by policy.
     Denied,
     /// More requests than a rate limit lets through.
@@ -195,7 +197,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 60] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -215,6 +217,7 @@ impl ErrorKind {
         Self::Misdirected,
         Self::Loop,
         Self::NoRoute,
+        Self::Egress,
         Self::Denied,
         Self::RateLimited,
         Self::TooManyAtOnce,
@@ -283,6 +286,7 @@ impl ErrorKind {
             Self::Misdirected => row(Downstream, 421, 12, "http_request_error", "DX", Never, "this host is not served on this connection"),
             Self::Loop => row(Downstream, 508, 13, "proxy_loop_detected", "DO", Never, "the connection was going to this proxy itself, or comes from it"),
             Self::NoRoute => row(Local, 404, 12, "destination_not_found", "NR", Never, "no route matches"),
+            Self::Egress => row(Local, 403, 7, "http_request_denied", "RE", Never, "no service of the mesh, and nothing else may be called"),
             Self::Denied => row(Local, 403, 7, "http_request_denied", "RD", Never, "refused by policy"),
             Self::RateLimited => row(Local, 429, 8, "http_request_denied", "RL", Never, "too many requests, wait as long as Retry-After says"),
             Self::TooManyAtOnce => row(Local, 429, 8, "http_request_denied", "RC", Never, "too many requests at a time, wait for an answer before the next"),

@@ -98,10 +98,13 @@ async fn forward<'a>(
     {
         return Ok(Reply::own(answer));
     }
-    let onward = || Some(plan.onward.as_ref()?.find(&request.head, downstream.local));
-    let named = || plan.named.find(&request.head);
     let found = plan.table.find(&request.head);
-    let Some(rule) = found.or_else(onward).or_else(named) else {
+    let found = match (found, &plan.onward) {
+        (None, Some(onward)) => Some(onward.find(&request.head, downstream.local)?),
+        (found, _) => found,
+    };
+    let named = || plan.named.find(&request.head);
+    let Some(rule) = found.or_else(named) else {
         policy::mark(plan, notes);
         return Err(ErrorKind::NoRoute.into());
     };

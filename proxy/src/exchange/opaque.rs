@@ -27,9 +27,13 @@ use super::onward::{self, Far};
 /// not.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`]: the service has policies, which look at requests.
+/// [`ErrorKind::Denied`]: the service has policies, which look at requests. [`ErrorKind::Egress`]: it is for no
+/// service, as far as its address says, and nothing else may be called.
 pub fn outward(plan: &ListenerPlan, to: SocketAddr) -> Result<Option<Standing>, ErrorKind> {
     let onward = plan.onward.as_ref();
+    if onward.is_some_and(|onward| onward.is_closed_to(&to)) {
+        return Err(ErrorKind::Egress);
+    }
     let Some(rule) = onward.and_then(|onward| onward.by_address.get(&to)) else {
         return Ok(None);
     };

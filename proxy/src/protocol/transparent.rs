@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use selvedge_contract::defaults::transparent::{HELLO, IDLE, MOMENT};
@@ -36,6 +37,10 @@ use super::http1::parse::HeadEnd;
 use super::http1::request::parse_request;
 use super::io::Io;
 use super::serve;
+
+/// How long a client has to say something where only a service by name may be called, and its address is no
+/// service's. It must not be long: whoever waits for its server to speak waits in vain.
+const SPEAKS: Duration = Duration::from_secs(1);
 
 /// Serves one connection from its arrival to its end.
 pub(super) async fn arrive(
@@ -215,6 +220,12 @@ impl Arrival<'_> {
         let mut client = std::pin::pin!(detect::speaks(self.stream));
         // Where bytes may not be carried on as they are, there is nobody else to speak.
         let moment = if self.must_be_understood() {
+            // It may yet be for a service by name, but whoever calls one so speaks first and at once.
+            if matches!(self.hop, Err(ErrorKind::Egress)) {
+                let spoken = timeout(SPEAKS, &mut client).await;
+                let spoken = spoken.map_err(|_| self.going_out())?;
+                return spoken.map(|()| Speaker::Client(None)).map_err(gone);
+            }
             idle
         } else {
             MOMENT
@@ -263,6 +274,10 @@ impl Arrival<'_> {
         })
     }
 
+    fn going_out(&self) -> Error {
+        Error::with(ErrorKind::Egress, format!("it was going to {}", self.to))
+    }
+
     /// The far end: an endpoint where that is of the mesh, else where the connection was going.
     async fn dial(&self) -> Result<Far, Error> {
         match &self.hop {
@@ -286,6 +301,9 @@ impl Arrival<'_> {
     fn not_understood(&self) -> Way {
         if !self.must_be_understood() {
             return Way::Onward(None);
+        }
+        if matches!(self.hop, Err(ErrorKind::Egress)) {
+            return Way::Refused(self.going_out());
         }
         let why = match self.listener.role {
             ListenerRole::Inbound => {
@@ -337,8 +355,10 @@ impl Arrival<'_> {
             First::Http1 if known || self.is_for_service().await => Way::Engine,
             First::Http1 if self.is_found().await => Way::Engine,
             First::Http2 if known => Way::Engine,
-            First::Http1 | First::Http2 => Way::Onward(None),
-            First::Tls | First::Unclear | First::Other => self.not_understood(),
+            // Told by the engine, in its own words.
+            First::Http1 if self.onward.closed => Way::Engine,
+            First::Http1 | First::Http2 if !self.onward.closed => Way::Onward(None),
+            _ => self.not_understood(),
         }
     }
 

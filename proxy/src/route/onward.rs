@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::error::ErrorKind;
 use crate::message::RequestHead;
 
 use super::{Rule, Table};
@@ -22,6 +23,8 @@ pub struct Onward {
     pub opaque: Vec<u16>,
     /// All else goes on to where it was going.
     pub rule: Arc<Rule>,
+    /// Nothing else does: what is for no service is refused.
+    pub closed: bool,
 }
 
 /// Services by name and port, where nothing is known but what a request says.
@@ -55,8 +58,20 @@ impl Onward {
     }
 
     /// The rule for a request that no route takes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Egress`]: it is for no service, and nothing else may be called.
+    pub fn find(&self, head: &RequestHead, to: SocketAddr) -> Result<&Arc<Rule>, ErrorKind> {
+        match self.service(head, to) {
+            Some(rule) => Ok(rule),
+            None if self.closed => Err(ErrorKind::Egress),
+            None => Ok(&self.rule),
+        }
+    }
+
+    /// Whether what goes to an address that is no service's may only be for one by name.
     #[must_use]
-    pub fn find(&self, head: &RequestHead, to: SocketAddr) -> &Arc<Rule> {
-        self.service(head, to).unwrap_or(&self.rule)
+    pub fn is_closed_to(&self, to: &SocketAddr) -> bool {
+        self.closed && !self.by_address.contains_key(to)
     }
 }

@@ -232,6 +232,28 @@ pub struct Outbound {
     /// goes on as it is to where it was going. For IPv6 as well: `bind: "[::]:15001"`. Default: false.
     #[serde(default)]
     pub transparent: bool,
+    /// What the application may call where `transparent`: `any`, or `registryOnly`: services that this sidecar
+    /// knows, by the configuration or from the cluster. Default: `any`.
+    #[serde(default, skip_serializing_if = "Egress::is_any")]
+    pub egress: Egress,
+}
+
+/// What an application may call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Egress {
+    /// What is for no service goes on to where it was going.
+    #[default]
+    Any,
+    /// What is for no service is refused.
+    RegistryOnly,
+}
+
+impl Egress {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+    fn is_any(&self) -> bool {
+        *self == Self::Any
+    }
 }
 
 impl Outbound {
@@ -245,6 +267,7 @@ impl Default for Outbound {
         Self {
             bind: Self::default_bind(),
             transparent: false,
+            egress: Egress::Any,
         }
     }
 }

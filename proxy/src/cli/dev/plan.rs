@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use selvedge_contract::config::{
-    Admin, Allow, Config, DevConfig, Endpoint, Inbound, ListenerProtocol, MeshSpec, MtlsMode,
-    Outbound, Route, Service, UpstreamProtocol, Workload,
+    Admin, Allow, Config, DevConfig, Egress, Endpoint, Inbound, ListenerProtocol, MeshSpec,
+    MtlsMode, Outbound, Route, Service, UpstreamProtocol, Workload,
 };
 use selvedge_contract::identity::{IdentityError, SpiffeId, TrustDomain};
 
@@ -246,6 +246,7 @@ fn sidecar(
         outbound: Some(Outbound {
             bind: instance.outbound.to_string(),
             transparent: false,
+            egress: Egress::Any,
         }),
         services: services
             .iter()

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_contract::config::{
-    Inbound, KubernetesService, Listener, ListenerProtocol, MtlsMode, TlsMode, UpstreamProtocol,
+    Egress, Inbound, KubernetesService, Listener, ListenerProtocol, MtlsMode, TlsMode,
+    UpstreamProtocol,
 };
 use selvedge_contract::defaults::{Limits, Role};
 use selvedge_gateway::authorize::Sense;
@@ -290,6 +291,17 @@ impl Compiler {
         let mut table = Table::default();
         routes::fill(pass, &mut table, "outbound", None, rules);
         let mut onward = spec.transparent.then(|| self.passing_on(pass));
+        let closed = spec.egress == Egress::RegistryOnly;
+        match &mut onward {
+            Some(onward) => onward.closed = closed,
+            None if closed => {
+                let message = "without `transparent` nothing but services is called anyway";
+                let remedy =
+                    "remove it, or set `transparent` and redirect the application's traffic";
+                pass.warning(&At::key("outbound").then("egress"), message, remedy);
+            }
+            None => {}
+        }
         let mut named = Named::default();
         let mut own: Vec<(&KubernetesService, Arc<Rule>)> = Vec::new();
         let home = pass

@@ -47,6 +47,7 @@ impl Pass<'_> {
             by_port: HashMap::new(),
             opaque: Vec::new(),
             rule: rule.clone(),
+            closed: false,
         })
     }
 
