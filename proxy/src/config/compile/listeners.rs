@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_contract::config::{
-    Egress, Inbound, KubernetesService, Listener, ListenerProtocol, MtlsMode, TlsMode,
-    UpstreamProtocol,
+    Inbound, KubernetesService, Listener, ListenerProtocol, MtlsMode, TlsMode, UpstreamProtocol,
 };
 use selvedge_contract::defaults::{Limits, Role};
 use selvedge_gateway::authorize::Sense;
@@ -290,18 +289,7 @@ impl Compiler {
         let address: Option<SocketAddr> = pass.address(&at, &spec.bind);
         let mut table = Table::default();
         routes::fill(pass, &mut table, "outbound", None, rules);
-        let mut onward = spec.transparent.then(|| self.passing_on(pass));
-        let closed = spec.egress == Egress::RegistryOnly;
-        match &mut onward {
-            Some(onward) => onward.closed = closed,
-            None if closed => {
-                let message = "without `transparent` nothing but services is called anyway";
-                let remedy =
-                    "remove it, or set `transparent` and redirect the application's traffic";
-                pass.warning(&At::key("outbound").then("egress"), message, remedy);
-            }
-            None => {}
-        }
+        let mut onward = self.passing_on(pass, spec);
         let mut named = Named::default();
         let mut own: Vec<(&KubernetesService, Arc<Rule>)> = Vec::new();
         let home = pass

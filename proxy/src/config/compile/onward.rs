@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_contract::config::Inbound;
+use selvedge_contract::config::{Egress, Inbound, Outbound};
 use selvedge_contract::ports;
 use selvedge_gateway::hostname::Pattern;
 
@@ -20,8 +20,22 @@ use super::services::passed_service;
 use super::{At, Compiler, Pass};
 
 impl Compiler {
-    /// A transparent outbound port: what is for no service goes on.
-    pub(super) fn passing_on(&mut self, pass: &Pass<'_>) -> Box<Onward> {
+    /// A transparent outbound port: what is for no service goes on, unless it may not.
+    pub(super) fn passing_on(
+        &mut self,
+        pass: &mut Pass<'_>,
+        spec: &Outbound,
+    ) -> Option<Box<Onward>> {
+        let closed = spec.egress == Egress::RegistryOnly;
+        if !spec.transparent {
+            if closed {
+                let message = "without `transparent` nothing but services is called anyway";
+                let remedy =
+                    "remove it, or set `transparent` and redirect the application's traffic";
+                pass.warning(&At::key("outbound").then("egress"), message, remedy);
+            }
+            return None;
+        }
         let name = self.name("passthrough");
         let known = self
             .passed
@@ -34,7 +48,8 @@ impl Compiler {
             Duration::ZERO,
             routes::default_retry(),
         );
-        pass.to_application(&rule)
+        let onward = pass.to_application(&rule);
+        Some(Box::new(Onward { closed, ..*onward }))
     }
 }
 
