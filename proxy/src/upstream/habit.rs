@@ -52,6 +52,17 @@ impl Habit {
         self.keeps.set(Some((now, short.min(known))));
     }
 
+    /// A connection has been idle for so long, and is open: what seemed a habit was none, a restart under load
+    /// perhaps.
+    pub(super) fn outlived(&self, idle: Duration) {
+        if let Some((_, length)) = self.keeps.get()
+            && idle > length + length / 4 + APART
+        {
+            self.keeps.set(None);
+            self.last.set(None);
+        }
+    }
+
     fn known(&self, now: Instant) -> Option<Duration> {
         let (shown, length) = self.keeps.get()?;
         (now.saturating_duration_since(shown) < KEPT).then_some(length)
@@ -89,6 +100,21 @@ mod tests {
         let later = start + MS(60);
         assert_eq!(limits(later), [MS(150), MS(100), MS(0)]);
         assert_eq!(limits(later + KEPT), [life, life / 2, MS(0)]);
+    }
+
+    #[test]
+    fn what_outlives_a_habit_ends_it() {
+        let (habit, start) = (Habit::default(), Instant::now());
+        for n in 0..5 {
+            habit.note(start + MS(n * 10), MS(3));
+        }
+        let later = start + MS(60);
+        let limit = || habit.limit(Reuse::Any, MS(4000), later);
+        assert!(limit() < MS(3));
+        habit.outlived(MS(3));
+        assert!(limit() < MS(3));
+        habit.outlived(MS(1000));
+        assert_eq!(limit(), MS(4000));
     }
 
     #[test]

@@ -159,6 +159,11 @@ impl Pool {
         let old = |since: Instant| now.saturating_duration_since(since) >= self.life;
         // The oldest are at the bottom.
         let mut idle = self.idle.borrow_mut();
+        // What the endpoint has closed is no longer there.
+        if let Some(oldest) = idle.first() {
+            let age = now.saturating_duration_since(oldest.since);
+            self.habit.outlived(age);
+        }
         let dead = idle.partition_point(|conn| old(conn.since));
         idle.drain(..dead);
         drop(idle);
