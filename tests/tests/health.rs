@@ -187,6 +187,45 @@ fn a_degraded_endpoint_gets_less() {
 }
 
 #[test]
+fn load_that_is_told_to_checks_counts() {
+    let busy = app_with(
+        "busy",
+        &well(),
+        "endpoint-load-metrics: TEXT cpu_utilization=0.9\r\n",
+    );
+    // Only its checks say it: what it answers to others has no such field.
+    let idle = Upstream::scripted(|connection| {
+        while let Some(request) = connection.request() {
+            let load = if request.starts_with(b"GET /healthz") {
+                "endpoint-load-metrics: JSON {\"cpu_utilization\": 0.1}\r\n"
+            } else {
+                ""
+            };
+            connection.send(format!(
+                "HTTP/1.1 200 OK\r\n{load}Content-Length: 4\r\n\r\nidle"
+            ));
+        }
+    });
+    let endpoints = [busy.address(), idle.address()];
+    let proxy = before(&endpoints, "path: /healthz", "balance: reportedLoad");
+    let deadline = Instant::now() + PATIENCE;
+    while proxy
+        .get("admin", "/endpoints")
+        .1
+        .matches("\"reportedLoad\": 0.")
+        .count()
+        < 2
+    {
+        assert!(Instant::now() < deadline);
+    }
+    let mut client = Raw::connect(proxy.address("web"));
+    let count = (0..100)
+        .filter(|_| client.get("/").text() == "idle")
+        .count();
+    assert_eq!(count, 100);
+}
+
+#[test]
 fn a_port_that_takes_no_connection_is_seen() {
     let alive = Upstream::answering("alive");
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -37,11 +37,19 @@ impl Report {
 /// The load that an endpoint reports with its answer: 1 is as much as it can do.
 #[must_use]
 pub fn load(fields: &Fields) -> Option<f32> {
-    let report = match fields.named("endpoint-load-metrics") {
-        Some(value) => read(value),
-        None => binary(fields.named("endpoint-load-metrics-bin")?),
-    };
-    report?.utilisation()
+    match fields.named(TEXT) {
+        Some(value) => told(value),
+        None => binary(fields.named("endpoint-load-metrics-bin")?)?.utilisation(),
+    }
+}
+
+/// The field of a report that says itself how it is written.
+pub const TEXT: &str = "endpoint-load-metrics";
+
+/// The load in a value of [`TEXT`].
+#[must_use]
+pub fn told(value: &[u8]) -> Option<f32> {
+    read(value)?.utilisation()
 }
 
 fn read(value: &[u8]) -> Option<Report> {

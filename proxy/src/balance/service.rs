@@ -23,7 +23,7 @@ use super::checked::{CheckResult, Finding};
 use super::endpoint::{Endpoint, Wanted};
 use super::endpoints::EndpointSet;
 use super::outcomes::Ejected;
-use super::plan::Plan;
+use super::plan::{Plan, Strategy};
 
 /// What the endpoints speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -316,6 +316,13 @@ impl Service {
     #[must_use]
     pub fn begin_discovery(&self) -> bool {
         self.discovering.swap(true, Relaxed)
+    }
+
+    /// Takes note of the load that an endpoint reports when it is checked, as far as the strategy goes by it.
+    pub fn reports(&self, endpoint: &Endpoint, load: f32, now: Instant) {
+        if self.plan().strategy == Strategy::ReportedLoad {
+            endpoint.reports(load, super::endpoint::millis(now));
+        }
     }
 
     /// Marks active checks as begun; says whether they were already.

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::balance::service::Speaks;
-use crate::balance::{CheckResult, Endpoint, Service};
+use crate::balance::{CheckResult, Endpoint, Service, orca};
 use crate::upstream::{Announce, Security};
 
 use super::grpc;
@@ -30,6 +30,8 @@ pub(super) struct Answer {
     pub(super) result: CheckResult,
     /// What was answered, in words.
     pub(super) text: String,
+    /// What the endpoint says of its load.
+    pub(super) load: Option<f32>,
 }
 
 /// Why there is no answer.
@@ -68,6 +70,7 @@ pub(super) async fn ask(
         Ask::Tcp => Ok(Answer {
             result: CheckResult::Good,
             text: "connected".into(),
+            load: None,
         }),
         Ask::Grpc(name, host) => {
             let host = host.clone().unwrap_or_else(|| address.to_string());
@@ -80,6 +83,7 @@ pub(super) async fn ask(
             Ok(Answer {
                 result,
                 text: text.into(),
+                load: None,
             })
         }
         Ask::Http(get) => Ok(judge(fetch(stream, address, get, http2).await?, get)),
@@ -191,7 +195,9 @@ fn judge(answer: Response<Bytes>, get: &Get) -> Answer {
         (true, true) => CheckResult::Degraded,
         (true, false) => CheckResult::Good,
     };
-    Answer { result, text }
+    let load = answer.headers().get(orca::TEXT);
+    let load = load.and_then(|value| orca::told(value.as_bytes()));
+    Answer { result, text, load }
 }
 
 fn contains(body: &[u8], text: &[u8]) -> bool {

@@ -91,7 +91,12 @@ async fn once(service: &Service, endpoint: &Endpoint, plan: &Plan) -> Option<Fin
     let at = SystemTime::now();
     let asked = tokio::time::timeout(plan.timeout, ask(service, endpoint, plan)).await;
     let (result, text) = match asked {
-        Ok(Ok(answer)) => (answer.result, answer.text),
+        Ok(Ok(answer)) => {
+            if let Some(load) = answer.load {
+                service.reports(endpoint, load, Instant::now());
+            }
+            (answer.result, answer.text)
+        }
         Ok(Err(NotAsked::Ours)) => return None,
         Ok(Err(NotAsked::Theirs(why))) => (CheckResult::Bad, why),
         Err(_) => (CheckResult::Bad, late(plan.timeout)),
