@@ -1,9 +1,11 @@
 //! SC-07: gRPC's own library sees through two sidecars what it sees without them.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use selvedge_tests::mesh::Mesh;
 use selvedge_tests::python::{Server, judge};
+use selvedge_tests::{PATIENCE, gateway};
 use serde_json::Value;
 
 /// Before gRPC's own server.
@@ -34,6 +36,33 @@ fn every_kind_of_call_is_the_same_as_without_proxies() {
     assert_eq!(direct["large answer"]["result"], "104857600 bytes");
     assert_eq!(direct["deadline"]["code"], "DEADLINE_EXCEEDED");
     assert_eq!(direct.len(), 32, "cases");
+}
+
+#[test]
+fn what_calls_came_to_is_in_the_access_log() {
+    let server = Server::start("interop.py", &["serve"]);
+    let proxy = gateway(&format!(
+        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0 }}]
+routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]
+services: {{ app: {{ endpoints: [\"127.0.0.1:{}\"], protocol: http2 }} }}
+limits: {{ body: 1GiB }}
+telemetry: {{ accessLog: {{ path: $DIR/log, format: text }} }}",
+        server.port
+    ));
+    let _ = calls(&proxy.address("web").to_string());
+    let file = proxy.dir().join("log");
+    let has = |what: &str| {
+        let log = std::fs::read_to_string(&file).unwrap_or_default();
+        log.lines()
+            .any(|line| line.contains("/test.Interop/") && line.contains(what))
+    };
+    let deadline = Instant::now() + PATIENCE;
+    // Behind messages, and where there is nothing else.
+    for status in 0..=16 {
+        while !has(&format!(" grpc={status}")) {
+            assert!(Instant::now() < deadline, "grpc={status}");
+        }
+    }
 }
 
 #[test]

@@ -251,6 +251,13 @@ impl Fields {
         Some(self.bytes(entry.value))
     }
 
+    /// What a call of gRPC came to, of the head or the trailers that say so.
+    #[must_use]
+    pub fn grpc_status(&self) -> Option<u32> {
+        let value = self.known(Known::GrpcStatus)?;
+        std::str::from_utf8(value).ok()?.parse().ok()
+    }
+
     /// All fields of a known name, in order.
     pub fn all(&self, known: Known) -> impl Iterator<Item = &[u8]> {
         self.entries

@@ -364,11 +364,9 @@ fn take_mark(answer: &mut Answer) -> bool {
 
 /// Whether an answer that is nothing but a status of gRPC has one of these.
 fn is_one_of(codes: u32, fields: &Fields) -> bool {
-    let number = fields.known(Known::GrpcStatus).and_then(|value| {
-        let text = std::str::from_utf8(value).ok()?;
-        text.parse::<u32>().ok()
-    });
-    number.is_some_and(|number| codes.checked_shr(number).is_some_and(|bits| bits & 1 == 1))
+    fields
+        .grpc_status()
+        .is_some_and(|number| codes.checked_shr(number).is_some_and(|bits| bits & 1 == 1))
 }
 
 /// Of `Retry-After`: seconds, or a date. `None`: neither.

@@ -321,6 +321,7 @@ pub fn finish<'a>(
         pages.apply(&mut response, seen.form, reply.own, seen.head);
     }
     let Response { mut head, body } = response;
+    record.answers(&head.fields);
     if let Some(headers) = &notes.headers
         && (reply.edits.is_some() || !reply.own)
     {

@@ -179,7 +179,7 @@ fn write_line(sink: &mut Sink, line: &Line, format: LogFormat) -> io::Result<()>
         return writeln!(
             sink,
             "{time} {} {} {} \"{} {} {}\" status={status} end={end} us={micros} in={} out={} \
-             route={} service={} upstream={upstream} retries={} peer_id={}{}{}",
+             route={} service={} upstream={upstream} retries={} peer_id={}{}{}{}",
             detail.listener,
             detail.peer,
             detail.host.escape_debug(),
@@ -192,6 +192,9 @@ fn write_line(sink: &mut Sink, line: &Line, format: LogFormat) -> io::Result<()>
             line.service,
             line.retries,
             detail.peer_id.as_deref().unwrap_or("-"),
+            detail
+                .grpc
+                .map_or_else(String::new, |status| format!(" grpc={status}")),
             detail
                 .audit
                 .as_ref()
@@ -209,6 +212,7 @@ fn write_line(sink: &mut Sink, line: &Line, format: LogFormat) -> io::Result<()>
         "target": detail.target,
         "version": detail.version,
         "status": status,
+        "grpc": detail.grpc,
         "end": end,
         "reason": reason,
         "audit": detail.audit.as_deref(),

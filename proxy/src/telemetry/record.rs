@@ -79,6 +79,8 @@ pub struct Detail {
     pub reason: Option<String>,
     /// The policy on trial that would have refused it.
     pub audit: Option<Arc<str>>,
+    /// What a call of gRPC came to.
+    pub grpc: Option<u32>,
 }
 
 impl<'a> Record<'a> {
@@ -156,6 +158,15 @@ impl<'a> Record<'a> {
     pub fn audited_by(&mut self, policy: &Arc<str>) {
         if let Some(detail) = &mut self.detail {
             detail.audit = Some(policy.clone());
+        }
+    }
+
+    /// These are the fields of an answer, at its head or at its end: they may tell the status of gRPC.
+    pub fn answers(&mut self, fields: &Fields) {
+        if let Some(detail) = &mut self.detail
+            && let Some(status) = fields.grpc_status()
+        {
+            detail.grpc = Some(status);
         }
     }
 
@@ -292,6 +303,7 @@ impl Detail {
             upstream: None,
             reason: None,
             audit: None,
+            grpc: None,
         }
     }
 
@@ -310,6 +322,7 @@ impl Detail {
             upstream: None,
             reason: None,
             audit: None,
+            grpc: None,
         }
     }
 }

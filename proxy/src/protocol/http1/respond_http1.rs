@@ -139,6 +139,7 @@ pub(super) async fn write(
                             _ => None,
                         };
                         if let Some(trailers) = &mut trailers {
+                            outgoing.record.answers(trailers);
                             trailers.remove_if(|k| k.is_hop_by_hop() || k.is_protected());
                         }
                         let mut conn = conn.borrow_mut();

@@ -351,6 +351,9 @@ async fn answer(
     })
     .await;
     outgoing.record.sent += writer.sent;
+    if let Some(trailers) = writer.ended.take() {
+        outgoing.record.answers(&trailers);
+    }
     match result {
         Ok(()) => outgoing.record.complete(),
         Err(kind) => {

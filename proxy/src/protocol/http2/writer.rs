@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use crate::error::ErrorKind;
-use crate::message::{Body, BodyLength, Chunk};
+use crate::message::{Body, BodyLength, Chunk, Fields};
 
 use super::frame::Reason;
 use super::handle::Handle;
@@ -27,6 +27,8 @@ pub struct Writer {
     trailers: bool,
     /// All of the body was handed over.
     whole: bool,
+    /// What came behind it.
+    pub ended: Option<Fields>,
 }
 
 impl Writer {
@@ -48,6 +50,7 @@ impl Writer {
             waits_for_body: false,
             trailers,
             whole: false,
+            ended: None,
         }
     }
 
@@ -95,6 +98,7 @@ impl Writer {
             Some(Chunk::Data(_)) => Poll::Ready(Err(ErrorKind::BadBody)),
             Some(Chunk::Trailers(trailers)) => {
                 self.stream.send_trailers(&trailers);
+                self.ended = Some(trailers);
                 self.whole = true;
                 Poll::Ready(Ok(()))
             }
@@ -138,6 +142,7 @@ impl Writer {
                 }
                 Some(Chunk::Trailers(trailers)) if self.trailers => {
                     self.stream.send_trailers(&trailers);
+                    self.ended = Some(trailers);
                     self.whole = true;
                     return Poll::Ready(Ok(()));
                 }
