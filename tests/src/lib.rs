@@ -7,6 +7,7 @@ pub mod acme_place;
 pub mod admission;
 pub mod authority;
 pub mod bell;
+pub mod breaking;
 pub mod bytes;
 pub mod ca_client;
 pub mod caching;
