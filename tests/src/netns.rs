@@ -65,6 +65,19 @@ impl Namespace {
         (a, b)
     }
 
+    /// What runs in it by [`Namespace::command`] asks this server for names.
+    pub fn resolve_by(&self, server: &str) {
+        let place = self.names();
+        std::fs::create_dir_all(&place).unwrap();
+        let file = format!("{place}/resolv.conf");
+        std::fs::write(file, format!("nameserver {server}\n")).unwrap();
+    }
+
+    /// Files that `ip` puts in the place of those of `/etc`.
+    fn names(&self) -> String {
+        format!("/etc/netns/{}", self.name)
+    }
+
     /// Runs `ip` on it.
     pub fn ip(&self, arguments: &str) {
         let words = arguments.split_whitespace();
@@ -112,6 +125,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.names());
         let _ = Command::new("ip")
             .args(["netns", "del", &self.name])
             .status();

@@ -289,8 +289,11 @@ fn up_03_a_body_that_ends_too_early_is_no_whole_answer() {
     }
 }
 
+/// What is sent on a stream.
+type Frames = fn(u32) -> Vec<u8>;
+
 /// What HTTP/2 has behind a HEADERS frame that says 10 bytes and the first five, on the stream.
-const SHORT_STREAMS: [(&str, fn(u32) -> Vec<u8>); 5] = [
+const SHORT_STREAMS: [(&str, Frames); 5] = [
     ("nothing", |_| Vec::new()),
     ("mid-frame", |_| vec![0, 0, 5, 0, 1, 0, 0]),
     ("an end too early", |id| data(id, "", true)),
@@ -324,15 +327,18 @@ fn up_03_a_stream_that_ends_too_early_is_no_whole_answer() {
     }
 }
 
+/// How a body without a length ends: over what, whether it is whole then, in words, and as done.
+type End = (Way, bool, &'static str, fn(&mut Line));
+
 #[test]
 fn up_03_the_end_of_a_connection_ends_a_body_only_where_nobody_can_forge_it() {
     let issuer = Issuer::new();
-    let ends: [(Way, bool, &str, fn(&mut Line)); 3] = [
+    let ends: [End; 3] = [
         (Http1, true, "FIN", Line::finish),
         (Http1, false, "RST", Line::reset),
         (Tls1, false, "FIN, no close_notify", Line::finish),
     ];
-    let notified: (Way, bool, &str, fn(&mut Line)) = (Tls1, true, "close_notify", |line| {
+    let notified: End = (Tls1, true, "close_notify", |line| {
         line.notify();
         line.finish();
     });

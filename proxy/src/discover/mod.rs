@@ -48,7 +48,14 @@ pub fn watch(service: &Arc<Service>) {
 }
 
 async fn resolve_forever(service: Weak<Service>, name: DnsName) {
-    let resolver = match TokioResolver::builder_tokio().and_then(|builder| builder.build()) {
+    let resolver = match TokioResolver::builder_tokio().and_then(|mut builder| {
+        // We ask when an answer is over or a pause is: an answer that is kept beyond that, as one that
+        // the name does not exist may be for a day, would only hide that it has changed.
+        let options = builder.options_mut();
+        options.positive_max_ttl = Some(DNS_CEILING);
+        options.negative_max_ttl = Some(DNS_FLOOR);
+        builder.build()
+    }) {
         Ok(resolver) => resolver,
         Err(error) => {
             tracing::error!(%error, "no DNS configuration");
