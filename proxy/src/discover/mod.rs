@@ -119,8 +119,11 @@ async fn resolve(resolver: &TokioResolver, name: &DnsName) -> Result<Answer, Str
                     continue;
                 };
                 let target = srv.target.to_string();
-                let Ok(ips) = resolver.lookup_ip(target.as_str()).await else {
-                    continue;
+                let ips = match resolver.lookup_ip(target.as_str()).await {
+                    Ok(ips) => ips,
+                    // That there is no such machine is an answer; that a server fails is none.
+                    Err(error) if error.is_no_records_found() => continue,
+                    Err(error) => return Err(text(&error)),
                 };
                 let weight = u32::from(srv.weight).max(1);
                 let at = |ip| SocketAddr::new(ip, srv.port);
