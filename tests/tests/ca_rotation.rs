@@ -15,6 +15,9 @@ const ORDERS: &str = "spiffe://shop.local/ns/shop/sa/orders";
 const WEB: &str = "spiffe://shop.local/ns/shop/sa/web";
 /// Certificates of two seconds, which are renewed in less.
 const SHORT: [&str; 4] = ["--min-leaf-life", "1s", "--leaf-life", "2s"];
+/// Where the CA is away in between, on a machine that may be busy: who has no certificate left when it is back has
+/// no way to prove who he is.
+const CALM: [&str; 4] = ["--min-leaf-life", "1s", "--leaf-life", "8s"];
 
 /// An application behind a sidecar, and a sidecar that calls it.
 fn mesh(ca: &CaProcess, app: &Upstream) -> (Selvedge, Selvedge) {
@@ -156,7 +159,7 @@ fn steps_that_would_leave_somebody_behind_are_refused() {
 
 #[test]
 fn a_rotation_goes_on_after_a_crash_at_every_step() {
-    let mut ca = CaProcess::start(&SHORT);
+    let mut ca = CaProcess::start(&CALM);
     let app = Upstream::answering("ok");
     let (orders, web) = mesh(&ca, &app);
     let crash = |ca: &mut CaProcess, expected: &str, count: usize| {
@@ -231,7 +234,7 @@ fn whoever_joins_late_has_to_acknowledge_too() {
 #[test]
 fn the_way_to_another_ca_is_found_by_file_and_token() {
     // A CA that was lost, and one that took its place: what the first one said last counts no more.
-    let mut ca = CaProcess::start(&SHORT);
+    let mut ca = CaProcess::start(&CALM);
     let dir = tempfile::tempdir().unwrap();
     let config = ca.identity(dir.path(), ORDERS, "")
         + "inbound: [{ bind: 127.0.0.1, port: 0, app: \"127.0.0.1:9\" }]\n";
@@ -299,7 +302,7 @@ fn a_retired_root_is_refused_at_once_and_its_connections_end_within_the_minute()
 #[test]
 fn whoever_has_a_retired_root_does_not_pass_for_the_ca() {
     // The file that the proxy began with has that root still: nobody has written it since.
-    let mut ca = CaProcess::start(&SHORT);
+    let mut ca = CaProcess::start(&CALM);
     let inbound = "inbound: [{ bind: 127.0.0.1, port: 0, app: \"127.0.0.1:9\" }]\n";
     let sidecar = ca.sidecar(ORDERS, "", inbound);
     acknowledged(&ca, 1);

@@ -25,6 +25,10 @@ use super::habit::{Habit, Reuse};
 use super::http2::Shared;
 use super::setbacks::Setbacks;
 
+/// For so long a pool hands connections to its own requests while others wait as well, on other workers or
+/// for other endpoints; then one goes to whoever has waited longest. Each time costs a connection.
+const OWN_TURN: Duration = Duration::from_millis(10);
+
 /// All pools of a worker, by endpoint.
 #[derive(Debug, Default)]
 pub struct Pools {
@@ -44,6 +48,8 @@ pub struct Pool {
     tended_by: RefCell<Option<Waker>>,
     /// Requests that wait for a connection of this very pool.
     waiting: Cell<u32>,
+    /// When it has last closed a connection for others, though some of its own requests waited.
+    gave_way: Cell<Instant>,
     /// HTTP/2 connections in use.
     pub shared: RefCell<Vec<Rc<Shared>>>,
     /// An HTTP/2 connection is being made: others wait for it instead of making one each.
@@ -81,6 +87,7 @@ impl Pools {
             habit: Habit::default(),
             tended_by: RefCell::default(),
             waiting: Cell::new(0),
+            gave_way: Cell::new(Instant::now()),
             shared: RefCell::default(),
             connecting: Cell::new(false),
             setbacks: Setbacks::default(),
@@ -195,7 +202,12 @@ impl Pool {
 
     /// Takes a connection back, or closes it where its place is wanted elsewhere.
     pub fn put_idle(&self, conn: SharedConn, permit: Permit, now: Instant) {
-        if self.waiting.get() == 0 && self.caps.pending.load(Relaxed) > 0 {
+        let here = self.waiting.get();
+        let elsewhere = self.caps.pending.load(Relaxed) > here;
+        let own = now.saturating_duration_since(self.gave_way.get()) < OWN_TURN;
+        if elsewhere && (here == 0 || !own) {
+            // To whoever has waited longest, here or there.
+            self.gave_way.set(now);
             return;
         }
         if let Some(waker) = &*self.tended_by.borrow() {
