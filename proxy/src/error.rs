@@ -112,6 +112,8 @@ pub enum ErrorKind {
     BreakerOpen,
     /// Too many requests at once to this service.
     TooManyRequests,
+    /// The service is asked for as much as it can do, and what matters more goes first.
+    Shed,
     /// Too many requests wait for a connection.
     TooManyPending,
     /// No connection became free in time.
@@ -197,7 +199,7 @@ const fn row(
 
 impl ErrorKind {
     /// Every kind, for metrics and documentation.
-    pub const ALL: [Self; 60] = [
+    pub const ALL: [Self; 61] = [
         Self::BadRequest,
         Self::BadTarget,
         Self::BadHost,
@@ -237,6 +239,7 @@ impl ErrorKind {
         Self::ExternalService,
         Self::BreakerOpen,
         Self::TooManyRequests,
+        Self::Shed,
         Self::TooManyPending,
         Self::PendingTimeout,
         Self::ConnectFailed,
@@ -306,6 +309,7 @@ impl ErrorKind {
             Self::ExternalService => row(Local, 502, 14, "destination_unavailable", "NX", Never, "the service is an ExternalName, which is not followed: call the name itself"),
             Self::BreakerOpen => row(Local, 503, 14, "destination_unavailable", "BO", Never, "the circuit breaker is open"),
             Self::TooManyRequests => row(Local, 503, 14, "connection_limit_reached", "BR", Never, "too many requests to this service at once"),
+            Self::Shed => row(Local, 503, 14, "connection_limit_reached", "BS", Never, "the service is busy, and takes no more of this class of requests now"),
             Self::TooManyPending => row(Local, 503, 14, "connection_limit_reached", "BP", Never, "too many requests wait for a connection"),
             Self::PendingTimeout => row(Local, 503, 14, "connection_limit_reached", "BW", Never, "no connection became free in time"),
             Self::ConnectFailed => row(Upstream, 503, 14, "connection_refused", "UF", Safe, "no connection to the endpoint"),

@@ -20,6 +20,12 @@ impl Mesh {
     /// Before an application that speaks this protocol (`http1`, `http2`).
     #[must_use]
     pub fn before(app: SocketAddr, protocol: &str) -> Self {
+        Self::with(app, protocol, "")
+    }
+
+    /// The same, with more keys for the inbound port.
+    #[must_use]
+    pub fn with(app: SocketAddr, protocol: &str, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = TestCa::new();
         let bundle = dir.path().join("bundle.pem");
@@ -35,7 +41,7 @@ impl Mesh {
             )
         };
         let server = sidecar(&format!(
-            "{}\ninbound: [{{ bind: 127.0.0.1, port: 0, app: \"{app}\", protocol: {protocol}, mtls: strict }}]",
+            "{}\ninbound: [{{ bind: 127.0.0.1, port: 0, app: \"{app}\", protocol: {protocol}, mtls: strict{more} }}]",
             identity("server"),
         ));
         let client = sidecar(&format!(

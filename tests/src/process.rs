@@ -56,6 +56,25 @@ pub fn binary() -> &'static Path {
     })
 }
 
+/// What `check` says of a configuration, and whether it finds it good.
+///
+/// # Panics
+/// When it cannot be run.
+#[must_use]
+pub fn check(mode: &str, config: &str) -> (bool, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yaml");
+    std::fs::write(&file, config).unwrap();
+    let output = Command::new(binary())
+        .args(["check", "--mode", mode])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    (output.status.success(), said)
+}
+
 impl Selvedge {
     /// Starts with `mode` and waits until everything the configuration asks for listens.
     #[must_use]
@@ -81,6 +100,22 @@ impl Selvedge {
             "info",
         ]);
         Self::spawn(command, dir, &["admin", "health"])
+    }
+
+    /// Changes the configuration that it was started with, and waits until that is in force.
+    ///
+    /// # Panics
+    /// When it is not within [`PATIENCE`].
+    pub fn reload(&self, change: impl FnOnce(String) -> String) {
+        let file = self.dir().join("config.yaml");
+        let generation = || self.metric("selvedge_config_generation", &[]);
+        let before = generation();
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, change(text)).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while generation() <= before {
+            assert!(Instant::now() < deadline, "no reload");
+        }
     }
 
     /// Runs any command of the binary and waits until `wanted` are listening.

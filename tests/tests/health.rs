@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
+use selvedge_tests::process::check;
 use selvedge_tests::python::Server;
 use selvedge_tests::{PATIENCE, Raw, Selvedge, TestCa, Upstream, gateway, sidecar};
 
@@ -341,49 +342,27 @@ services: {{ app: {{ endpoints: [\"{}\"], health: {{ path: /healthz, interval: 1
 
 #[test]
 fn mistakes_are_told_with_their_place() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("gateway.yaml");
-    std::fs::write(
-        &file,
-        "listeners: [{ name: web, bind: 127.0.0.1, port: 8080 }]
+    let config = "listeners: [{ name: web, bind: 127.0.0.1, port: 8080 }]
 routes: [{ rules: [{ backendRefs: [{ service: app }] }] }]
 services:
   app:
     endpoints: [\"10.0.0.1:80\"]
-    health: { way: tcp, path: /healthz, interval: 1ms, unhealthyAfter: 0, port: 0 }
+    health: { way: tcp, path: /healthz, interval: 1ms, unhealthyAfter: 0, port: 0, timeout: 24h }
   other:
     endpoints: [\"10.0.0.1:80\"]
     health: { path: healthz, status: [42, \"299-200\"], degraded: { share: 0 }, intervall: 3s }
-",
-    )
-    .unwrap();
-    let output = std::process::Command::new(selvedge_tests::process::binary())
-        .args(["check", &file.display().to_string()])
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1));
+";
+    let (well, told) = check("gateway", config);
     assert!(
-        told.contains("intervall") && told.contains("interval"),
+        !well && told.contains("intervall") && told.contains("interval"),
         "{told}"
     );
-    std::fs::write(
-        &file,
-        std::fs::read_to_string(&file)
-            .unwrap()
-            .replace(", intervall: 3s", ""),
-    )
-    .unwrap();
-    let output = std::process::Command::new(selvedge_tests::process::binary())
-        .args(["check", &file.display().to_string()])
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
+    let (well, told) = check("gateway", &config.replace(", intervall: 3s", ""));
+    assert!(!well);
     for text in [
         "`path` is for `way: http`",
         "1ms is too often",
+        "86400s is too long",
         "0 in a row is none",
         "0 is no port",
         "`healthz` is not a path",
@@ -394,4 +373,18 @@ services:
     ] {
         assert!(told.contains(text), "{text}: {told}");
     }
+}
+
+#[test]
+fn a_reload_that_changes_a_service_forgets_nobody_who_is_unwell() {
+    let status = well();
+    status.store(503, Relaxed);
+    let bad = app("a", &status);
+    let good = Upstream::answering("b");
+    let proxy = before(&[bad.address(), good.address()], "path: /healthz", "");
+    unhealthy(&proxy, 1);
+    // The next check is far away: what is known is what was.
+    proxy.reload(|text| text.replace("interval: 100ms", "interval: 1h"));
+    assert_eq!(first(&proxy)["state"], "unhealthy");
+    assert_eq!(answers(&proxy, 10), ["b"]);
 }

@@ -129,8 +129,10 @@ pub mod http2 {
 }
 
 pub mod acme;
+pub mod adaptive;
 pub mod balance;
 pub mod datagrams;
+pub mod health;
 pub mod kubernetes;
 pub mod transparent;
 pub mod trust;
@@ -213,26 +215,6 @@ pub mod upstream {
     pub const DNS_CEILING: Duration = Duration::from_secs(300);
     /// DNS: endpoints taken from one name.
     pub const DNS_ENDPOINTS: usize = 1000;
-}
-
-/// Active health checks.
-pub mod health {
-    use super::Duration;
-
-    /// Time between two checks of an endpoint.
-    pub const INTERVAL: Duration = Duration::from_secs(5);
-    /// For one check.
-    pub const TIMEOUT: Duration = Duration::from_secs(2);
-    /// Failures in a row that take an endpoint out.
-    pub const UNHEALTHY_AFTER: u32 = 3;
-    /// Successes in a row that bring it back.
-    pub const HEALTHY_AFTER: u32 = 2;
-    /// Percent of its share that a degraded endpoint gets.
-    pub const DEGRADED_SHARE: u32 = 50;
-    /// Bytes of an answer in which a text is looked for.
-    pub const BODY: usize = 64 << 10;
-    /// Checks at a time, over all services: each is a connection.
-    pub const AT_ONCE: usize = 256;
 }
 
 /// Defaults of policies.

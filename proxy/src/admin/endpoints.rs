@@ -14,18 +14,25 @@ use super::time;
 
 /// What `/endpoints` shows.
 pub(super) fn shown(snapshot: &Snapshot) -> Value {
-    let services = snapshot.services.iter().map(|(name, service)| {
+    let services = snapshot.all_services().map(|(name, service)| {
         let set = service.endpoints.load();
         let (plan, now) = (service.plan(), millis(Instant::now()));
         let endpoints: Vec<_> = set.all.iter().map(|e| endpoint(e, plan, now)).collect();
         let breaker = format!("{:?}", service.breaker.state()).to_lowercase();
-        let shown = json!({
+        let mut shown = json!({
             "balance": plan.strategy.name(),
             "breaker": breaker,
             "inFlight": service.in_flight(),
             "endpoints": endpoints,
         });
-        (name.clone(), shown)
+        if let Some(adaptive) = &service.adaptive {
+            shown["adaptive"] = json!({
+                "limit": adaptive.limit(),
+                "waiting": adaptive.waiting(),
+                "unloadedMs": adaptive.unloaded().map(|took| took.as_secs_f64() * 1000.0),
+            });
+        }
+        (name.to_owned(), shown)
     });
     services.collect::<serde_json::Map<_, _>>().into()
 }

@@ -85,8 +85,18 @@ impl Collector for Snapshot {
 
 type RouteField = fn(&RouteShard) -> &Lone;
 
-const ROUTE_COUNTERS: [(&str, &str, RouteField); 3] = [
+const ROUTE_COUNTERS: [(&str, &str, RouteField); 5] = [
     ("retries", "Tries after the first", |s| &s.retries),
+    (
+        "hedges",
+        "Requests for which a second endpoint was asked as the first was late",
+        |s| &s.hedges,
+    ),
+    (
+        "hedges_won",
+        "Those of them that the second endpoint answered first",
+        |s| &s.hedges_won,
+    ),
     (
         "request_body_bytes",
         "Body bytes received from clients",

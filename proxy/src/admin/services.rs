@@ -15,7 +15,7 @@ use crate::config::Snapshot;
 /// Name, help, and how to read it off a service.
 type ServiceGauge = (&'static str, &'static str, fn(&Service) -> u64);
 
-const GAUGES: [ServiceGauge; 5] = [
+const GAUGES: [ServiceGauge; 7] = [
     ("service_endpoints", "Endpoints", |s| {
         s.endpoints.load().all.len() as u64
     }),
@@ -42,14 +42,24 @@ const GAUGES: [ServiceGauge; 5] = [
         "Retries that the budget allows now",
         |s| s.budget.left(),
     ),
+    (
+        "service_adaptive_limit",
+        "Requests without an answer that the service bears, as far as is known; 0: not looked for",
+        |s| s.adaptive.as_ref().map_or(0, |a| a.limit().into()),
+    ),
+    (
+        "service_adaptive_waiting",
+        "Requests without an answer that count against it",
+        |s| s.adaptive.as_ref().map_or(0, |a| a.waiting().into()),
+    ),
 ];
 
 /// Writes them.
 pub(super) fn encode(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     for (name, help, value) in GAUGES {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (service, live) in &snapshot.services {
-            let labels = [("service", Cow::Borrowed(service.as_str()))];
+        for (service, live) in snapshot.all_services() {
+            let labels = [("service", Cow::Borrowed(service))];
             ConstGauge::new(value(live).cast_signed()).encode(family.encode_family(&labels)?)?;
         }
     }
@@ -72,11 +82,11 @@ pub(super) fn encode(snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -
     ];
     for (name, help, counts) in counted {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (service, live) in &snapshot.services {
+        for (service, live) in snapshot.all_services() {
             let (key, counts) = counts(live);
             for (value, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
                 let labels = [
-                    ("service", Cow::Borrowed(service.as_str())),
+                    ("service", Cow::Borrowed(service)),
                     (key, Cow::Borrowed(value)),
                 ];
                 ConstCounter::new(count).encode(family.encode_family(&labels)?)?;

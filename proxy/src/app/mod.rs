@@ -273,8 +273,10 @@ impl App {
             .process
             .generation
             .store(snapshot.generation, Relaxed);
-        for service in snapshot.services.values() {
+        for (_, service) in snapshot.all_services() {
             service.caps.resize(service.spec.max_connections);
+        }
+        for service in snapshot.services.values() {
             discover::watch(service);
             health::watch(service);
             balance::service::tend(service);

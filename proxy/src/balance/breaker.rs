@@ -26,6 +26,17 @@ pub enum Verdict {
     Neutral,
 }
 
+impl Verdict {
+    /// Whether the time that it took is the time that the endpoint takes: a refusal is quicker than that.
+    pub(super) const fn tells_time(self) -> bool {
+        use ErrorKind::{RequestTimeout, UpstreamTimeout};
+        matches!(
+            self,
+            Self::Success | Self::Failure(Failing::Error(RequestTimeout | UpstreamTimeout))
+        )
+    }
+}
+
 /// When the circuit opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerSpec {

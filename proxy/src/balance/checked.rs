@@ -70,6 +70,12 @@ impl Checked {
         (was, had) != (unhealthy, withheld)
     }
 
+    /// Goes on as this one was.
+    pub(super) fn adopt(&self, before: &Self) {
+        self.set(before.is_unhealthy(), before.withheld.load(Relaxed));
+        self.last.store(before.last());
+    }
+
     pub(super) fn note(&self, finding: Finding) {
         self.last.store(Some(Arc::new(finding)));
     }

@@ -66,8 +66,10 @@ impl EndpointSet {
             }
             let new = Endpoint::wanted(wanted);
             // Another weight or way does not make it new.
-            if before.is_none() && !self.all.is_empty() {
-                new.warm_from.store(now, Relaxed);
+            match before {
+                Some(before) => new.adopt(before, true),
+                None if self.all.is_empty() => {}
+                None => new.warm_from.store(now, Relaxed),
             }
             Arc::new(new)
         };

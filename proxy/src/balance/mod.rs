@@ -1,11 +1,13 @@
 //! Stage 7, balance: which endpoint gets a request, and whether the service takes one more.
 
+pub mod adaptive;
 mod atomic;
 pub mod breaker;
 pub mod budget;
 pub mod caps;
 mod checked;
 mod choose;
+pub mod class;
 mod decayed;
 mod ejection;
 pub mod endpoint;
@@ -22,6 +24,7 @@ pub mod service;
 mod simulation;
 mod sticky;
 pub mod storm;
+mod succession;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +36,10 @@ use crate::message::ResponseHead;
 use crate::policy::Permit;
 use crate::upstream::Security;
 
+pub use adaptive::{Adaptive, AdaptiveSpec};
 pub use breaker::Verdict;
 pub use checked::{CheckResult, Finding};
+pub use class::Class;
 pub use endpoint::{Endpoint, Wanted};
 pub use endpoints::EndpointSet;
 pub use key::Asked;
@@ -56,6 +61,8 @@ pub struct Lease {
     stayed: bool,
     /// Its time was taken.
     timed: bool,
+    /// It counts as waiting, for a limit that adapts.
+    waits: bool,
     /// When it began, by [`endpoint::micros`].
     since: u32,
 }
@@ -64,9 +71,10 @@ pub struct Lease {
 /// a choice. A service that is reached where its callers were going takes `onward`, which is there.
 ///
 /// # Errors
-/// [`ErrorKind::NoEndpoint`], [`ErrorKind::ExternalService`], [`ErrorKind::BreakerOpen`], [`ErrorKind::TooManyRequests`].
+/// [`ErrorKind::NoEndpoint`], [`ErrorKind::ExternalService`], [`ErrorKind::BreakerOpen`],
+/// [`ErrorKind::TooManyRequests`], [`ErrorKind::Shed`].
 pub fn pick(
-    _permit: &Permit<'_>,
+    permit: &Permit<'_>,
     service: &Arc<Service>,
     onward: Option<&Arc<Endpoint>>,
     asked: &Asked,
@@ -78,7 +86,7 @@ pub fn pick(
     let own = asked.session.and_then(|session| set.of_session(session));
     let own = own.filter(|endpoint| avoid != Some(endpoint.id));
     let mut trial = false;
-    let lease = service.enter().and_then(|()| {
+    let lease = service.enter(permit.class()).and_then(|()| {
         let endpoint = match service.spec.reached {
             Reached::AtEndpoints => {
                 // Who failed once already is not sent to an endpoint that may fail again, and who
@@ -99,6 +107,7 @@ pub fn pick(
         let endpoint = endpoint.ok_or_else(|| service.why_none());
         if endpoint.is_err() {
             service.leave();
+            service.answered_or_gone();
         }
         endpoint
     });
@@ -113,7 +122,8 @@ pub fn pick(
                 reported: false,
                 stayed: own.is_some(),
                 timed: false,
-                since: if service.plan().times() {
+                waits: service.adaptive.is_some(),
+                since: if service.times() {
                     endpoint::micros(now)
                 } else {
                     0
@@ -164,7 +174,7 @@ impl Lease {
     /// Whether it is of use to read the clock for an answer.
     #[must_use]
     pub fn times(&self) -> bool {
-        self.service.plan().times()
+        self.service.times()
     }
 
     /// Takes note of the head of an answer, as far as the strategy goes by it.
@@ -185,21 +195,37 @@ impl Lease {
     }
 
     fn time(&mut self, failed: bool, now: Instant) {
-        if self.times() && !std::mem::replace(&mut self.timed, true) {
-            let took = endpoint::micros(now).wrapping_sub(self.since);
-            // A clock that was read a moment before the pick is no wrap.
-            let took = if took > u32::MAX / 2 { 0 } else { took };
-            let took = Duration::from_micros(took.into());
+        if self.service.plan().times() && !std::mem::replace(&mut self.timed, true) {
+            let took = self.took(now);
             self.endpoint.took(took, failed, endpoint::millis(now));
+        }
+    }
+
+    fn took(&self, now: Instant) -> Duration {
+        let took = endpoint::micros(now).wrapping_sub(self.since);
+        // A clock that was read a moment before the pick is no wrap.
+        let took = if took > u32::MAX / 2 { 0 } else { took };
+        Duration::from_micros(took.into())
+    }
+
+    /// It waits no more. How long it took is of use where it was worked on: a refusal is quick, and who gave
+    /// up has seen no end.
+    fn waited(&mut self, worked_on: bool, now: Instant) {
+        if std::mem::take(&mut self.waits)
+            && let Some(adaptive) = &self.service.adaptive
+        {
+            adaptive.leave();
+            if worked_on {
+                adaptive.answered(self.took(now), now);
+            }
         }
     }
 
     /// Nobody waits for it any more. It would have taken as long at least: else an endpoint that never
     /// answers those who give up would draw them all.
     fn given_up(&mut self, now: Instant) {
-        if self.times() && !self.timed {
-            let so_far = endpoint::micros(now).wrapping_sub(self.since);
-            let so_far = Duration::from_micros(so_far.into());
+        if self.service.plan().times() && !self.timed {
+            let so_far = self.took(now);
             let millis = endpoint::millis(now);
             if so_far.as_secs_f32() * 1e6 > self.endpoint.latency(millis) {
                 self.time(false, now);
@@ -225,6 +251,11 @@ impl Lease {
         }
     }
 
+    /// It is for bytes, whose time says nothing of how busy the endpoint is.
+    pub fn is_for_bytes(&mut self, now: Instant) {
+        self.waited(false, now);
+    }
+
     /// Tells how the try ended: feeds ejection and breaker. The first report counts.
     pub fn report(&mut self, verdict: Verdict, now: Instant) {
         if std::mem::replace(&mut self.reported, true) {
@@ -235,6 +266,7 @@ impl Lease {
         } else {
             self.time(matches!(verdict, Verdict::Failure(_)), now);
         }
+        self.waited(verdict.tells_time(), now);
         if self.trial {
             self.endpoint.decide(&self.service, verdict, now);
         } else {
@@ -252,7 +284,9 @@ impl Drop for Lease {
             return;
         }
         if self.times() {
-            self.given_up(Instant::now());
+            let now = Instant::now();
+            self.given_up(now);
+            self.waited(false, now);
         }
         if self.probe {
             self.service.breaker.cancel_probe();

@@ -179,6 +179,22 @@ impl Outcomes {
         self.until.store(0, Relaxed);
     }
 
+    /// Goes on as these were, of an endpoint at the same address. A trial of that one says nothing here: it
+    /// is due at once.
+    pub(super) fn adopt(&self, before: &Self) {
+        for (new, old) in [
+            (&self.consecutive, &before.consecutive),
+            (&self.ejections, &before.ejections),
+        ] {
+            new.store(old.load(Relaxed), Relaxed);
+        }
+        let until = before.until.load(Relaxed);
+        let until = if until & ON_TRIAL == 0 { until } else { 1 };
+        self.until.store(until, Relaxed);
+        self.back.store(before.back.load(Relaxed), Relaxed);
+        self.last.store(before.last.load(Relaxed), Relaxed);
+    }
+
     /// The last failure, and when it was.
     pub(super) fn last_failure(&self) -> Option<(Failing, u64)> {
         let last = self.last.load(Relaxed);

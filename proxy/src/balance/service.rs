@@ -16,10 +16,12 @@ use crate::error::ErrorKind;
 use crate::health::plan as health;
 use crate::upstream::{Announce, Security};
 
+use super::adaptive::{Adaptive, AdaptiveSpec};
 use super::breaker::{Breaker, BreakerSpec};
 use super::budget::Budget;
 use super::caps::Caps;
 use super::checked::{CheckResult, Finding};
+use super::class::Class;
 use super::endpoint::{Endpoint, Wanted};
 use super::endpoints::EndpointSet;
 use super::outcomes::Ejected;
@@ -83,6 +85,8 @@ pub struct ServiceSpec {
     pub idle: Duration,
     /// Most concurrent requests.
     pub max_requests: u32,
+    /// Most that have no answer yet, found out.
+    pub adaptive: Option<AdaptiveSpec>,
     /// Most connections.
     pub max_connections: u32,
     /// Most requests waiting for a connection.
@@ -163,6 +167,8 @@ pub struct Service {
     pub budget: Budget,
     /// How much it is asked at a time.
     pub caps: Arc<Caps>,
+    /// How much it bears, where that is to be found out.
+    pub adaptive: Option<Arc<Adaptive>>,
     /// Turn of round robin.
     pub turn: AtomicUsize,
     /// Ejections so far, by [`Ejected`].
@@ -191,6 +197,7 @@ impl Service {
             breaker: Breaker::new(spec.breaker),
             budget: Budget::default(),
             caps: Caps::new(spec.max_connections),
+            adaptive: spec.adaptive.map(|spec| Arc::new(Adaptive::new(spec))),
             turn: AtomicUsize::new(0),
             ejections: Tally::default(),
             checks: Tally::default(),
@@ -331,16 +338,32 @@ impl Service {
         self.checking.swap(true, Relaxed)
     }
 
-    /// The same service as it is after a reload: what runs there counts against its caps. They are
-    /// [resized](Caps::resize) once it is in force.
+    /// Whether it is of use to read the clock for an answer.
     #[must_use]
-    pub fn in_place_of(mut self, before: &Self) -> Self {
-        self.caps = before.caps.clone();
-        self
+    pub fn times(&self) -> bool {
+        self.plan().times() || self.adaptive.is_some()
     }
 
-    pub(super) fn enter(&self) -> Result<(), ErrorKind> {
-        self.caps.enter(self.spec.max_requests)
+    pub(super) fn enter(&self, class: Class) -> Result<(), ErrorKind> {
+        let most = self.spec.max_requests;
+        if class == Class::Batch && self.in_flight() >= class.share(most) {
+            return Err(ErrorKind::Shed);
+        }
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.admit(class)?;
+        }
+        let entered = self.caps.enter(most);
+        if entered.is_err() {
+            self.answered_or_gone();
+        }
+        entered
+    }
+
+    /// What was let in waits for no answer any more.
+    pub(super) fn answered_or_gone(&self) {
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.leave();
+        }
     }
 
     pub(super) fn leave(&self) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::class::Class;
 use super::endpoint::{Endpoint, Wanted, millis};
 use super::key::{Asked, of_bytes};
 use super::plan::{Plan, Strategy};
@@ -31,6 +32,7 @@ pub(super) fn planned(plan: Plan, weights: &[u32]) -> Service {
         connect_timeout: Duration::from_secs(1),
         idle: Duration::from_secs(1),
         max_requests: u32::MAX,
+        adaptive: None,
         max_connections: 10,
         max_pending: 10,
         max_retries: 1,
@@ -118,7 +120,7 @@ fn run(service: &Service, count: u32, gap: Duration, work: impl Fn(usize) -> Dur
         while ends.peek().is_some_and(|Reverse((at, _))| *at <= now) {
             end(&mut ends, &mut out);
         }
-        service.enter().unwrap();
+        service.enter(Class::default()).unwrap();
         let endpoint = chosen(service, &keyed(id.into()), now);
         endpoint.begin();
         *counts.entry(endpoint.address).or_insert(0) += 1;

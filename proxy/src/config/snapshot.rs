@@ -61,6 +61,17 @@ impl Snapshot {
         plans.any(|plan| plan.onward.is_some() && plan.role == ListenerRole::Outbound)
     }
 
+    /// Every service by its name, and the applications behind inbound ports by those of the ports.
+    pub fn all_services(&self) -> impl Iterator<Item = (&str, &Arc<Service>)> {
+        let named = self.services.iter();
+        let named = named.map(|(name, service)| (name.as_str(), service));
+        let ports = self.listeners.iter().filter_map(|plan| {
+            let rule = plan.opaque.as_ref()?;
+            Some((&*plan.name, &rule.backends.first()?.service))
+        });
+        named.chain(ports)
+    }
+
     /// A listener.
     #[must_use]
     pub fn listener(&self, name: &Arc<str>) -> Option<&Arc<ListenerPlan>> {

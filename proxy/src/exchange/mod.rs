@@ -4,6 +4,7 @@
 mod authz;
 mod cached;
 pub mod demand;
+mod hedge;
 mod hold;
 mod mirror;
 pub mod onward;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::balance::Asked;
+use crate::balance::{Asked, Lease};
 use crate::error::{Error, ErrorKind};
 use crate::message::{Body, Known, Request};
 use crate::policy::Permit;
@@ -15,9 +15,10 @@ use crate::policy::retry::{Next, Tries};
 use crate::respond::Reply;
 use crate::telemetry::Record;
 use crate::timer::Timer;
-use crate::upstream::Interim;
+use crate::upstream::{Answer, Interim};
 use crate::{balance, upstream};
 
+use super::hedge::Race;
 use super::hold::Waited;
 use super::{Context, mirror};
 
@@ -33,22 +34,18 @@ pub(super) async fn send<'a>(
     timer: &mut Timer,
     interim: &dyn Interim,
 ) -> Result<Reply<'a>, Error> {
-    let (worker, rule) = (context.worker, permit.rule());
-    let client = context.downstream;
-    let backend = rule
-        .backend(fastrand::u32(..))
-        .ok_or(ErrorKind::NoBackend)?;
+    let (worker, rule, client) = (context.worker, permit.rule(), context.downstream);
+    let backend = rule.backend(fastrand::u32(..));
+    let backend = backend.ok_or(ErrorKind::NoBackend)?;
     record.counts_for(&backend.metrics);
     record.pass_trace_on(&mut request.head.fields);
     // Before the backend's own edits, which may hold what is for that backend only.
     let copies = mirror::drawn(rule, &request.head);
     backend.request_edits.apply(&mut request.head.fields);
-
-    let plan = backend.service.plan();
     let source = || passed_on_for(client, &request.head.fields);
-    let asked = Asked::of(plan, &request.head, source);
+    let asked = Asked::of(backend.service.plan(), &request.head, source);
     let mut tries = Tries::new(rule, &backend.service, &request.head, record.start);
-    if plan.times() {
+    if backend.service.times() {
         // What guards have waited for is none of the endpoint's time.
         tries.renew(worker.now());
     }
@@ -65,19 +62,28 @@ pub(super) async fn send<'a>(
             tries.now(),
         )?;
         record.tries(&lease, tries.count());
-        tries.mark(&lease, &mut request.head.fields);
+        tries.mark(&lease, permit.class(), &mut request.head.fields);
         let head = &request.head;
-        let send = upstream::send(worker, &lease, head, body, interim, client, tries.reuse());
-        let sent = in_time(timer, tries.deadline(), &record.waited, send).await;
+        let (sent, lease) = if let Some(at) = tries.hedges_at(&asked) {
+            let race = Race {
+                context,
+                permit,
+                service: &backend.service,
+                asked: &asked,
+                head,
+                interim,
+                at,
+            };
+            Box::pin(race.run(&tries, lease, timer, record)).await
+        } else {
+            let reuse = tries.reuse();
+            let send = upstream::send(worker, &lease, head, body, interim, client, reuse);
+            let sent = in_time(timer, tries.deadline(), &record.waited, send).await;
+            (sent, lease)
+        };
         match tries.judge(sent, lease, worker) {
             Next::Answer(mut answer, lease) => {
-                // Nobody is to come back to an endpoint that has just failed him.
-                if !answer.response.head.is_failure()
-                    && let Some(cookie) = lease.cookie(client.is_tls)
-                {
-                    let fields = &mut answer.response.head.fields;
-                    fields.append_known(Known::SetCookie, cookie.as_bytes());
-                }
+                stays(&mut answer, &lease, client.is_tls);
                 record.lease = Some(lease);
                 let sent = answer.sent.take();
                 if let Some(copies) = copies {
@@ -97,6 +103,17 @@ pub(super) async fn send<'a>(
                 tries.renew(worker.now());
             }
         }
+    }
+}
+
+/// Has the client come back to the endpoint, where it is to; but not to one that has just failed it.
+fn stays(answer: &mut Answer, lease: &Lease, tls: bool) {
+    let head = &mut answer.response.head;
+    if !head.is_failure()
+        && let Some(cookie) = lease.cookie(tls)
+    {
+        head.fields
+            .append_known(Known::SetCookie, cookie.as_bytes());
     }
 }
 

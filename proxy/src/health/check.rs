@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::balance::service::Speaks;
-use crate::balance::{CheckResult, Endpoint, Service, orca};
+use crate::balance::{CheckResult, Class, Endpoint, Service, orca};
 use crate::upstream::{Announce, Security};
 
 use super::grpc;
@@ -52,20 +52,36 @@ impl<E: std::fmt::Display> From<E> for NotAsked {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
+/// How an endpoint is reached.
+pub(super) struct Way {
+    address: SocketAddr,
+    security: Security,
+    announces: Option<Announce>,
+    http2: bool,
+}
+
+impl Way {
+    /// To this endpoint of this service.
+    pub(super) fn to(service: &Service, endpoint: &Endpoint) -> Self {
+        let security = endpoint.security.as_deref();
+        let security = security.unwrap_or(&service.spec.security).clone();
+        Self {
+            address: endpoint.address,
+            http2: security.is_mesh() || service.spec.speaks == Speaks::Http2,
+            security,
+            announces: service.spec.announces,
+        }
+    }
+}
+
 /// Asks an endpoint. Takes as long as it takes: the caller has a time-out.
-pub(super) async fn ask(
-    service: &Service,
-    endpoint: &Endpoint,
-    plan: &Plan,
-) -> Result<Answer, NotAsked> {
-    let mut address = endpoint.address;
+pub(super) async fn ask(way: &Way, plan: &Plan) -> Result<Answer, NotAsked> {
+    let mut address = way.address;
     if let Some(port) = plan.port {
         address.set_port(port);
     }
-    let security = endpoint.security.as_deref();
-    let security = security.unwrap_or(&service.spec.security);
-    let stream = connect(address, security, service.spec.announces).await?;
-    let http2 = security.is_mesh() || service.spec.speaks == Speaks::Http2;
+    let stream = connect(address, &way.security, way.announces).await?;
+    let http2 = way.http2;
     match &plan.ask {
         Ask::Tcp => Ok(Answer {
             result: CheckResult::Good,
@@ -86,7 +102,11 @@ pub(super) async fn ask(
                 load: None,
             })
         }
-        Ask::Http(get) => Ok(judge(fetch(stream, address, get, http2).await?, get)),
+        Ask::Http(get) => {
+            let meshed = way.security.is_mesh();
+            let answer = fetch(stream, address, get, (http2, meshed)).await?;
+            Ok(judge(answer, get))
+        }
     }
 }
 
@@ -120,7 +140,7 @@ async fn fetch(
     stream: Box<dyn Stream>,
     address: SocketAddr,
     get: &Get,
-    http2: bool,
+    (http2, meshed): (bool, bool),
 ) -> Result<Response<Bytes>, NotAsked> {
     let host = get.host.clone().unwrap_or_else(|| address.to_string());
     let uri = if http2 {
@@ -134,6 +154,10 @@ async fn fetch(
     let mut request = Request::get(uri).header(header::USER_AGENT, "selvedge-health");
     if !http2 {
         request = request.header(header::HOST, host);
+    }
+    if meshed {
+        // Where there is not room for all, it is to be told whether there is anything left.
+        request = request.header("x-selvedge-priority", Class::Health.text());
     }
     for (name, value) in &get.fields {
         request = request.header(name, value);

@@ -10,19 +10,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use selvedge_contract::defaults::health::AT_ONCE;
+use selvedge_contract::defaults::health::{AT_ONCE, AT_ONCE_IN_ALL};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::balance::{CheckResult, Endpoint, Finding, Service};
 
-use check::{NotAsked, ask};
+use check::{NotAsked, Way, ask};
 use plan::Plan;
 use verdict::Verdict;
 
 /// Checks that run at a time, over all services: each is a connection.
-static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
+static PLACES: Semaphore = Semaphore::const_new(AT_ONCE_IN_ALL);
 
 /// Starts to check a service's endpoints, unless nobody asks for that or it is done already. Ends when the
 /// service is gone. Must run inside the control runtime.
@@ -37,6 +37,7 @@ pub fn watch(service: &Arc<Service>) {
 /// One task for each endpoint, as they come and go.
 async fn follow(service: Weak<Service>, plan: Arc<Plan>) {
     let mut tasks: HashMap<u64, AbortOnDropHandle<()>> = HashMap::new();
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let Some(live) = service.upgrade() else {
             return;
@@ -47,7 +48,8 @@ async fn follow(service: Weak<Service>, plan: Arc<Plan>) {
         tasks.retain(|id, _| set.contains(*id));
         for endpoint in &set.all {
             tasks.entry(endpoint.id).or_insert_with(|| {
-                let checks = check_forever(service.clone(), endpoint.clone(), plan.clone());
+                let (service, places) = (service.clone(), places.clone());
+                let checks = check_forever(service, endpoint.clone(), plan.clone(), places);
                 AbortOnDropHandle::new(tokio::spawn(checks))
             });
         }
@@ -58,24 +60,40 @@ async fn follow(service: Weak<Service>, plan: Arc<Plan>) {
     }
 }
 
-async fn check_forever(service: Weak<Service>, endpoint: Arc<Endpoint>, plan: Arc<Plan>) {
+async fn check_forever(
+    service: Weak<Service>,
+    endpoint: Arc<Endpoint>,
+    plan: Arc<Plan>,
+    places: Arc<Semaphore>,
+) {
     let mut verdict = Verdict::default();
     loop {
-        let Ok(place) = PLACES.acquire().await else {
+        // First those of its service: who waits for them keeps no other service from being checked.
+        let (Ok(place), Ok(place_in_all)) = (places.acquire().await, PLACES.acquire().await) else {
             return;
         };
+        // Held while nothing is waited for only: a service that is gone has to be let go.
+        let Some(way) = service.upgrade().map(|live| Way::to(&live, &endpoint)) else {
+            return;
+        };
+        let found = once(&way, &plan).await;
+        drop((place, place_in_all));
         let Some(live) = service.upgrade() else {
             return;
         };
-        if let Some(finding) = once(&live, &endpoint, &plan).await {
+        if let Some((finding, load)) = found {
+            let now = Instant::now();
+            if let Some(load) = load {
+                live.reports(&endpoint, load, now);
+            }
             let unhealthy = verdict.after(finding.result != CheckResult::Bad, &plan);
             let withheld = match finding.result {
                 CheckResult::Degraded => plan.withheld(),
                 _ => 0,
             };
-            live.checked(&endpoint, finding, unhealthy, withheld, Instant::now());
+            live.checked(&endpoint, finding, unhealthy, withheld, now);
         }
-        drop((live, place));
+        drop(live);
         let wait = if verdict.wavers() {
             plan.interval / 5
         } else {
@@ -86,22 +104,17 @@ async fn check_forever(service: Weak<Service>, endpoint: Arc<Endpoint>, plan: Ar
     }
 }
 
-/// One check. `None`: it could not be asked, for a reason that is ours.
-async fn once(service: &Service, endpoint: &Endpoint, plan: &Plan) -> Option<Finding> {
+/// One check, and the load that its answer tells. `None`: it could not be asked, for a reason that is ours.
+async fn once(way: &Way, plan: &Plan) -> Option<(Finding, Option<f32>)> {
     let at = SystemTime::now();
-    let asked = tokio::time::timeout(plan.timeout, ask(service, endpoint, plan)).await;
-    let (result, text) = match asked {
-        Ok(Ok(answer)) => {
-            if let Some(load) = answer.load {
-                service.reports(endpoint, load, Instant::now());
-            }
-            (answer.result, answer.text)
-        }
+    let asked = tokio::time::timeout(plan.timeout, ask(way, plan)).await;
+    let (result, text, load) = match asked {
+        Ok(Ok(answer)) => (answer.result, answer.text, answer.load),
         Ok(Err(NotAsked::Ours)) => return None,
-        Ok(Err(NotAsked::Theirs(why))) => (CheckResult::Bad, why),
-        Err(_) => (CheckResult::Bad, late(plan.timeout)),
+        Ok(Err(NotAsked::Theirs(why))) => (CheckResult::Bad, why, None),
+        Err(_) => (CheckResult::Bad, late(plan.timeout), None),
     };
-    Some(Finding { at, result, text })
+    Some((Finding { at, result, text }, load))
 }
 
 fn late(timeout: Duration) -> String {

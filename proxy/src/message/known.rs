@@ -35,6 +35,7 @@ pub enum Known {
     XRequestId,
     XRequestTimeout,
     XSelvedgeAttempt,
+    XSelvedgePriority,
     Traceparent,
     Tracestate,
     B3,
@@ -66,7 +67,7 @@ pub enum Known {
 }
 
 /// Canonical spelling of each known name, for fields that the proxy writes itself.
-const NAMES: [(&str, Known); 57] = [
+const NAMES: [(&str, Known); 58] = [
     ("Host", Known::Host),
     ("Content-Length", Known::ContentLength),
     ("Transfer-Encoding", Known::TransferEncoding),
@@ -96,6 +97,7 @@ const NAMES: [(&str, Known); 57] = [
     ("X-Request-Id", Known::XRequestId),
     ("X-Request-Timeout", Known::XRequestTimeout),
     ("X-Selvedge-Attempt", Known::XSelvedgeAttempt),
+    ("X-Selvedge-Priority", Known::XSelvedgePriority),
     ("Traceparent", Known::Traceparent),
     ("Tracestate", Known::Tracestate),
     ("b3", Known::B3),

@@ -121,5 +121,6 @@ pub(super) const fn asserted_by_client(known: Known) -> bool {
             | Known::XForwardedPort
             | Known::XRealIp
             | Known::XSelvedgeAttempt
+            | Known::XSelvedgePriority
     )
 }

@@ -40,10 +40,10 @@ use std::sync::Arc;
 use selvedge_gateway::apikey::Consumer;
 use selvedge_gateway::jwt::Verified;
 
-use crate::accept::{Downstream, ListenerPlan};
-use crate::balance::Service;
+use crate::accept::{Downstream, ListenerPlan, ListenerRole};
+use crate::balance::{Class, Service};
 use crate::error::ErrorKind;
-use crate::message::{Known, RequestHead};
+use crate::message::{Fields, Known, RequestHead};
 use crate::route::Rule;
 use crate::route::aggregate::Call;
 use crate::route::mirror::Mirror;
@@ -57,6 +57,7 @@ use guard::{Guard, Headers, Notes, Seen, Stop};
 pub struct Permit<'a> {
     rule: &'a Arc<Rule>,
     own: bool,
+    class: Class,
 }
 
 impl<'a> Permit<'a> {
@@ -64,6 +65,12 @@ impl<'a> Permit<'a> {
     #[must_use]
     pub const fn rule(&self) -> &'a Arc<Rule> {
         self.rule
+    }
+
+    /// How much the request matters.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        self.class
     }
 
     /// What a body of it may have, where a client's may have this much: what this proxy has written
@@ -79,6 +86,7 @@ impl<'a> Permit<'a> {
         Permit {
             rule: &policy.rule,
             own: true,
+            class: Class::Interactive,
         }
     }
 
@@ -88,6 +96,7 @@ impl<'a> Permit<'a> {
         Permit {
             rule: &mirror.rule,
             own: true,
+            class: Class::Batch,
         }
     }
 
@@ -97,6 +106,7 @@ impl<'a> Permit<'a> {
         Permit {
             rule: &call.rule,
             own: false,
+            class: self.class,
         }
     }
 
@@ -125,6 +135,7 @@ impl Standing {
         Permit {
             rule: &self.rule,
             own: false,
+            class: Class::Interactive,
         }
     }
 
@@ -272,5 +283,21 @@ pub fn permit<'a>(
     {
         head.host = host;
     }
-    Permit { rule, own: false }
+    let class = rule.class.or_else(|| said(downstream, &head.fields));
+    Permit {
+        rule,
+        own: false,
+        class: class.unwrap_or_default(),
+    }
+}
+
+/// How much a request matters by the word of who passes it on: a proxy of the mesh, or the own application.
+/// Others have had it taken away.
+fn said(downstream: &Downstream, fields: &Fields) -> Option<Class> {
+    let believed =
+        downstream.identity.is_some() || downstream.listener.role == ListenerRole::Outbound;
+    let value = fields
+        .known(Known::XSelvedgePriority)
+        .filter(|_| believed)?;
+    Class::read(value)
 }

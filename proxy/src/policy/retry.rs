@@ -1,5 +1,7 @@
 //! Whether a failed try is followed by another: only what is safe, within budget and deadline.
 
+pub mod hedge;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
@@ -10,7 +12,7 @@ use tokio::time::Instant;
 
 use super::deadline;
 use crate::balance::breaker::BreakerState;
-use crate::balance::{Failing, Lease, Service, Verdict};
+use crate::balance::{Class, Failing, Lease, Service, Verdict};
 use crate::error::{Error, ErrorKind, Retry, Side};
 use crate::message::{Body, BodyLength, Fields, Known, RequestHead};
 use crate::route::Rule;
@@ -27,10 +29,14 @@ pub struct Tries<'a> {
     repeatable: bool,
     /// A proxy before us is retrying already: a second layer would multiply.
     layered: bool,
+    /// It said how much it matters.
+    classed: bool,
     /// The request has no body.
     bodiless: bool,
     /// It is a call of gRPC.
     grpc: bool,
+    /// It asks for another protocol.
+    upgrades: bool,
     /// The last try met a connection that the endpoint was closing.
     stale: bool,
     /// The deadline is the caller's own: that it passed says nothing about the endpoint.
@@ -81,8 +87,10 @@ impl<'a> Tries<'a> {
             service,
             repeatable: idempotent || head.fields.known(Known::IdempotencyKey).is_some(),
             layered: head.fields.known(Known::XSelvedgeAttempt).is_some(),
+            classed: head.fields.known(Known::XSelvedgePriority).is_some(),
             bodiless: true,
             grpc: head.is_grpc(),
+            upgrades: head.upgrade.is_some(),
             stale: false,
             impatient,
             count: 0,
@@ -164,14 +172,19 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// Tells the next proxy that this is a retry, so that it does not retry too. Applications are
-    /// told nothing: the field is between proxies.
-    pub fn mark(&self, lease: &Lease, fields: &mut Fields) {
+    /// Tells the next proxy that this is a retry, so that it does not retry too, and how much the request
+    /// matters. Applications are told neither: these fields are between proxies.
+    pub fn mark(&self, lease: &Lease, class: Class, fields: &mut Fields) {
         let meshed = lease.security().is_mesh();
         if meshed && self.count > 0 {
             fields.set_known(Known::XSelvedgeAttempt, b"retry");
         } else if !meshed && self.layered {
             fields.remove_known(Known::XSelvedgeAttempt);
+        }
+        if meshed && class != Class::Interactive {
+            fields.set_known(Known::XSelvedgePriority, class.text().as_bytes());
+        } else if self.classed {
+            fields.remove_known(Known::XSelvedgePriority);
         }
     }
 
@@ -209,20 +222,24 @@ impl<'a> Tries<'a> {
     ) -> Next {
         match sent {
             Some(Ok(mut answer)) => {
+                let mark = take_mark(&mut answer).filter(|_| lease.security().is_mesh());
+                let refused = mark == Some(Mark::Refused);
                 let head = &answer.response.head;
                 let verdict = match head.status.as_u16() {
+                    // It has as much to do as it can, and sends on what came after.
+                    502..=504 if refused => Verdict::Neutral,
                     status @ 502..=504 => Verdict::Failure(Failing::Status(status)),
                     _ => Verdict::Success,
                 };
                 lease.answered(&answer.response.head, now);
                 lease.report(verdict, now);
                 // It has been tried again as often as may be, nearer to the failure than we are.
-                let failure = head.is_failure();
-                if take_mark(&mut answer) && failure && lease.security().is_mesh() {
+                if mark == Some(Mark::Spent) && head.is_failure() {
                     worker.shared.storm.note(now);
                     return Next::Answer(answer, lease);
                 }
-                if let Some(least) = self.wants_another(&answer)
+                let elsewhere = refused.then_some(Duration::ZERO);
+                if let Some(least) = elsewhere.or_else(|| self.wants_another(&answer))
                     && let Some(body) = answer.sent.take().and_then(Body::rewind)
                 {
                     if let Some(pause) = self.may(least, now) {
@@ -352,14 +369,24 @@ const fn verdict_of(kind: ErrorKind) -> Verdict {
     }
 }
 
-/// Takes out what one proxy tells another of its retries.
-fn take_mark(answer: &mut Answer) -> bool {
+/// What one proxy tells another with a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// There is no budget for retries any more, nearer to the failure.
+    Spent,
+    /// It was not passed on, for want of room: another endpoint may have some.
+    Refused,
+}
+
+/// Takes it out.
+fn take_mark(answer: &mut Answer) -> Option<Mark> {
     let fields = &mut answer.response.head.fields;
-    let marked = fields.known(Known::XSelvedgeAttempt).is_some();
-    if marked {
-        fields.remove_known(Known::XSelvedgeAttempt);
-    }
-    marked
+    let mark = match fields.known(Known::XSelvedgeAttempt)? {
+        b"refused" => Mark::Refused,
+        _ => Mark::Spent,
+    };
+    fields.remove_known(Known::XSelvedgeAttempt);
+    Some(mark)
 }
 
 /// Whether an answer that is nothing but a status of gRPC has one of these.

@@ -347,8 +347,10 @@ pub fn finish<'a>(
     for field in notes.fields.iter() {
         head.fields.append(field.name, field.value);
     }
-    // The proxy before us need not try again what was tried here.
-    if seen.meshed && head.is_failure() && record.in_a_storm() {
+    // The proxy before us may ask another endpoint, and need not try again what was tried here.
+    if seen.meshed && record.was_refused_for_load() {
+        head.fields.set_known(Known::XSelvedgeAttempt, b"refused");
+    } else if seen.meshed && head.is_failure() && record.in_a_storm() {
         head.fields.set_known(Known::XSelvedgeAttempt, b"spent");
     }
     let body = match notes.paced_response {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use selvedge_gateway::redirect::Redirect;
 use selvedge_gateway::rewrite::PathEdit;
 
-use crate::balance::Service;
+use crate::balance::{Class, Service};
 use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
 use crate::telemetry::metrics::RouteMetrics;
@@ -63,6 +63,8 @@ pub struct Rule {
     pub try_timeout: Duration,
     /// Retries.
     pub retry: RetryPolicy,
+    /// How much its requests matter, if it says so.
+    pub class: Option<Class>,
     /// Metrics of requests that never reach a backend.
     pub metrics: Arc<RouteMetrics>,
 }
@@ -95,6 +97,8 @@ pub struct RetryPolicy {
     pub backoff: Duration,
     /// Longest pause.
     pub backoff_max: Duration,
+    /// How long an answer may be late before another endpoint is asked too; zero = off.
+    pub hedge: Duration,
 }
 
 impl Rule {

@@ -104,7 +104,9 @@ mod tests {
                 grpc: 0,
                 backoff: Duration::ZERO,
                 backoff_max: Duration::ZERO,
+                hedge: Duration::ZERO,
             },
+            class: None,
             metrics: metrics.route("r", ""),
         };
         Arc::new(StreamRule {

@@ -39,6 +39,8 @@ pub struct Line {
     pub duration: Duration,
     /// Tries after the first.
     pub retries: u32,
+    /// A second endpoint was asked as the first was late; and whether it answered first.
+    pub hedged: Option<bool>,
     /// Body bytes.
     pub received: u64,
     /// Body bytes.
@@ -179,7 +181,7 @@ fn write_line(sink: &mut Sink, line: &Line, format: LogFormat) -> io::Result<()>
         return writeln!(
             sink,
             "{time} {} {} {} \"{} {} {}\" status={status} end={end} us={micros} in={} out={} \
-             route={} service={} upstream={upstream} retries={} peer_id={}{}{}{}",
+             route={} service={} upstream={upstream} retries={} peer_id={}{}{}{}{}",
             detail.listener,
             detail.peer,
             detail.host.escape_debug(),
@@ -192,6 +194,8 @@ fn write_line(sink: &mut Sink, line: &Line, format: LogFormat) -> io::Result<()>
             line.service,
             line.retries,
             detail.peer_id.as_deref().unwrap_or("-"),
+            line.hedged
+                .map_or("", |won| if won { " hedge=won" } else { " hedge=lost" }),
             detail
                 .grpc
                 .map_or_else(String::new, |status| format!(" grpc={status}")),
@@ -223,6 +227,7 @@ fn write_line(sink: &mut Sink, line: &Line, format: LogFormat) -> io::Result<()>
         "service": &*line.service,
         "upstream": detail.upstream.map(|a| a.to_string()),
         "retries": line.retries,
+        "hedge": line.hedged.map(|won| if won { "won" } else { "lost" }),
         "request_id": detail.request_id,
         "trace_id": line.trace.map(|t| format!("{:032x}", t.trace)),
         "generation": line.generation,

@@ -57,6 +57,10 @@ pub struct RouteShard {
     pub in_flight: Lone,
     /// Tries after the first.
     pub retries: Lone,
+    /// Requests for which a second endpoint was asked as the first was late.
+    pub hedges: Lone,
+    /// Those that the second answered first.
+    pub hedges_won: Lone,
     /// Body bytes from downstream and to it.
     pub received: Lone,
     /// See `received`.
@@ -98,6 +102,8 @@ impl Default for RouteShard {
             duration: Lone::default(),
             in_flight: Lone::default(),
             retries: Lone::default(),
+            hedges: Lone::default(),
+            hedges_won: Lone::default(),
             received: Lone::default(),
             sent: Lone::default(),
         }

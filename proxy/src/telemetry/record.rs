@@ -37,6 +37,8 @@ pub struct Record<'a> {
     complete: bool,
     /// Tries after the first.
     pub retries: u32,
+    /// A second endpoint was asked as the first was late; and whether it answered first.
+    pub hedged: Option<bool>,
     /// Body bytes received and sent.
     pub received: u64,
     /// See `received`.
@@ -107,6 +109,7 @@ impl<'a> Record<'a> {
             end: None,
             complete: false,
             retries: 0,
+            hedged: None,
             received: 0,
             sent: 0,
             detail: wanted.then(|| Box::new(Detail::of(downstream, head))),
@@ -132,6 +135,7 @@ impl<'a> Record<'a> {
             end: None,
             complete: false,
             retries: 0,
+            hedged: None,
             received: 0,
             sent: 0,
             detail: snapshot.access_log.is_some().then(detail),
@@ -192,6 +196,16 @@ impl<'a> Record<'a> {
         self.end = Some(kind);
     }
 
+    /// Whether it was never passed on, as there was no room for it.
+    #[must_use]
+    pub const fn was_refused_for_load(&self) -> bool {
+        use ErrorKind::{Overloaded, PendingTimeout, Shed, TooManyPending, TooManyRequests};
+        matches!(
+            self.end,
+            Some(Overloaded | PendingTimeout | Shed | TooManyPending | TooManyRequests)
+        )
+    }
+
     /// Whether retries are to be left to whoever is next to the failure.
     #[must_use]
     pub fn in_a_storm(&self) -> bool {
@@ -243,6 +257,10 @@ impl<'a> Record<'a> {
         if self.retries > 0 {
             shard.retries.add(u64::from(self.retries));
         }
+        if let Some(won) = self.hedged {
+            shard.hedges.add(1);
+            shard.hedges_won.add(u64::from(won));
+        }
         let class = self.status.map_or(0, |s| usize::from(s.as_u16() / 100));
         if let Some(counter) = shard.class.get(class).or_else(|| shard.class.first()) {
             counter.add(1);
@@ -265,6 +283,7 @@ impl<'a> Record<'a> {
             end,
             duration,
             retries: self.retries,
+            hedged: self.hedged,
             received: self.received,
             sent: self.sent,
             trace: self.trace.map(|(context, ..)| context),

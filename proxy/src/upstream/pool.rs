@@ -400,5 +400,7 @@ pub async fn reap_forever(worker: Rc<Worker>) {
     loop {
         tick.tick().await;
         worker.pools.reap(worker.now());
+        // A worker without requests would hold on to what a reload has taken out of force.
+        let _ = worker.snapshot();
     }
 }

@@ -57,11 +57,11 @@ pub use probe::{Probe, ProbeWay};
 pub use route::{
     Aggregate, BackendRef, Call, Failure, Filter, HeaderEdits, HeaderMatch, HeaderValue, Match,
     MatchType, ParentRef, PathMatch, PathMatchSpec, PathMatchType, PathModifier, PathModifierType,
-    QueryMatch, Redirect, RetrySpec, Rewrite, Route, RouteTimeouts, Rule,
+    Priority, QueryMatch, Redirect, RetrySpec, Rewrite, Route, RouteTimeouts, Rule,
 };
 pub use service::{
-    Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, ProxyVersion, Service, ServiceLimits,
-    UpstreamProtocol, UpstreamTls,
+    AdaptiveLimit, Breaker, Ejection, Endpoint, EndpointSpec, MeshSpec, ProxyVersion, Service,
+    ServiceLimits, UpstreamProtocol, UpstreamTls,
 };
 pub use stream::{ConnectRetry, StreamBackend, TcpRoute, TlsRoute, UdpRoute};
 pub use traffic::{
@@ -208,6 +208,10 @@ pub struct Inbound {
     /// where it begins like HTTP; the port must be `transparent`, and have no policies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub opaque_ports: Vec<u16>,
+    /// Caps of what the application is asked at a time; `connections` and `pending` too are counted over all
+    /// workers. Default: as for a service.
+    #[serde(default, skip_serializing_if = "ServiceLimits::is_default")]
+    pub limits: ServiceLimits,
 }
 
 /// Whether plaintext is let in.

@@ -65,6 +65,22 @@ pub struct Rule {
     /// Retries beyond the safe default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
+    /// How much its requests matter, where a service cannot take all: `batch` is shed first, `health` last.
+    /// Default: what the proxy of the mesh says that passes them on, or else `interactive`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+}
+
+/// A class of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Priority {
+    /// They tell whether something works; a tenth over a limit is for them.
+    Health,
+    /// Somebody waits for the answer.
+    Interactive,
+    /// Nobody does: they have three quarters of a limit.
+    Batch,
 }
 
 /// One JSON answer from several calls, made at the same time where none needs another's answer.
@@ -385,4 +401,8 @@ pub struct RetrySpec {
     /// First pause; doubles, with jitter, to 250ms or ten times this. Default: 25ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Duration>,
+    /// A request without a body that may be repeated (as for `codes`) goes to a second endpoint too where
+    /// no answer has begun after this long, and the first answer counts. `0s` = off. Default: off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Duration>,
 }

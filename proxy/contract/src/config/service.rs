@@ -180,6 +180,25 @@ pub struct ServiceLimits {
     /// Concurrent retries. Default: 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<u32>,
+    /// Requests that have no answer yet, as many as the service bears: that is found out from how long its
+    /// answers take, between `min` and `requests`. Over it: 503, what matters least first. Default: off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveLimit>,
+}
+
+impl ServiceLimits {
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A limit that follows how fast a service answers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AdaptiveLimit {
+    /// It comes down to this at most. Default: 4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<u32>,
 }
 
 /// Error rate of a service at which its circuit opens.

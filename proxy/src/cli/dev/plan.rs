@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use selvedge_contract::config::{
     Admin, Allow, Config, DevConfig, Egress, Endpoint, Inbound, ListenerProtocol, MeshSpec,
-    MtlsMode, Outbound, Route, Service, UpstreamProtocol, Workload,
+    MtlsMode, Outbound, Route, Service, ServiceLimits, UpstreamProtocol, Workload,
 };
 use selvedge_contract::identity::{IdentityError, SpiffeId, TrustDomain};
 
@@ -242,6 +242,7 @@ fn sidecar(
             protocol: UpstreamProtocol::Http1,
             http2_ports: Vec::new(),
             opaque_ports: Vec::new(),
+            limits: ServiceLimits::default(),
         }],
         outbound: Some(Outbound {
             bind: instance.outbound.to_string(),

@@ -60,6 +60,11 @@ impl Pass<'_> {
                 remedy,
             );
         }
+        if timeout > defaults::LONGEST_TIMEOUT {
+            let told =
+                format!("{timeout:?} is too long: nobody would notice that an endpoint is gone");
+            self.error(&at.then("timeout"), told, "expected 1m at most");
+        }
         Some(Plan {
             ask,
             port: self.health_port(&at, spec),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_contract::config::{
-    Inbound, KubernetesService, Listener, ListenerProtocol, MtlsMode, TlsMode, UpstreamProtocol,
+    Inbound, KubernetesService, Listener, ListenerProtocol, MtlsMode, ServiceLimits, TlsMode,
+    UpstreamProtocol,
 };
 use selvedge_contract::defaults::{Limits, Role};
 use selvedge_gateway::authorize::Sense;
@@ -177,11 +178,12 @@ impl Compiler {
         if spec.mtls == Some(MtlsMode::Permissive) {
             pass.check_permissive(&at.then("policies"), &policies.guards);
         }
+        pass.check_caps(&at.then("limits"), &spec.limits);
         let security = self.inbound_security(pass, at, &name, spec)?;
         let app = app?;
         let tag = routes::simple_tag(pass, &name, serde_json::to_vec(spec), &spec.policies);
         let rule_to = |compiler: &mut Self, protocol| {
-            let service = compiler.app(app, protocol);
+            let service = compiler.app(app, protocol, &spec.limits);
             let retry = routes::default_retry();
             compiler.simple_rule(
                 (&name, &tag),
@@ -266,14 +268,26 @@ impl Compiler {
         }
     }
 
-    /// The service behind an inbound port; the same one as long as it is the same application.
-    fn app(&mut self, app: Option<SocketAddr>, protocol: UpstreamProtocol) -> Arc<Service> {
+    /// The service behind an inbound port; the same one as long as it is the same application, with the same caps.
+    fn app(
+        &mut self,
+        app: Option<SocketAddr>,
+        protocol: UpstreamProtocol,
+        limits: &ServiceLimits,
+    ) -> Arc<Service> {
         let name = self.name("app");
-        let key = (app, protocol);
-        let known = self.apps.entry(key);
-        known
-            .or_insert_with(|| Arc::new(app_service(name, app, protocol)))
-            .clone()
+        let known = self.apps.get(&(app, protocol));
+        if let Some((_, live)) = known.filter(|(before, _)| before == limits) {
+            return live.clone();
+        }
+        let mut live = app_service(name, app, protocol, limits);
+        if let Some((_, before)) = known {
+            live = live.in_place_of(before);
+        }
+        let live = Arc::new(live);
+        let made = (limits.clone(), live.clone());
+        self.apps.insert((app, protocol), made);
+        live
     }
 
     /// The outbound port: routes, and behind them every service by its names.
@@ -391,6 +405,7 @@ impl Compiler {
             request_timeout,
             try_timeout: Duration::ZERO,
             retry,
+            class: None,
             metrics,
         })
     }

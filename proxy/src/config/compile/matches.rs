@@ -1,5 +1,7 @@
 //! The parts of a rule: hosts, matches, redirects, path edits, retries, each checked where it stands.
 
+use std::time::Duration;
+
 use regex::{Regex, RegexBuilder};
 use selvedge_contract::config::{
     Match, MatchType, PathMatch, PathMatchSpec, PathMatchType, PathModifier, PathModifierType,
@@ -245,6 +247,7 @@ impl Pass<'_> {
                 .fold(0, |all, code| all | 1 << code.number()),
             backoff,
             backoff_max: defaults::BACKOFF_MAX.max(backoff * 10),
+            hedge: retry.hedge.map_or(Duration::ZERO, |d| d.0),
         }
     }
 }

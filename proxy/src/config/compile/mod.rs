@@ -37,13 +37,10 @@ mod whole;
 mod workload;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use selvedge_contract::config::{
-    Config, LimitsSpec, LogFormat, RateLimit, UpstreamProtocol, VersionPolicy,
-};
+use selvedge_contract::config::{Config, LimitsSpec, LogFormat, RateLimit, VersionPolicy};
 use selvedge_contract::defaults::{Limits, Role, process};
 
 use crate::accept::spoken::Spoken;
@@ -89,7 +86,7 @@ pub struct Compiler {
     /// Services that were found because they are called; for whoever compiles to set.
     pub discovered: BTreeMap<String, Discovered>,
     /// Services behind inbound ports.
-    apps: BTreeMap<(Option<SocketAddr>, UpstreamProtocol), Arc<Service>>,
+    apps: services::Apps,
     /// What a transparent outbound port carries on.
     passed: Option<Arc<Service>>,
     files: Vec<Arc<FileCertificates>>,

@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_contract::config::{Filter, Route, Rule as RuleSpec};
+use selvedge_contract::config::{Filter, Priority, Route, Rule as RuleSpec};
 use selvedge_contract::defaults::{Limits, upstream as defaults};
 use selvedge_gateway::hostname::Pattern;
 use selvedge_gateway::limit::Fingerprint;
 use selvedge_gateway::redirect::Redirect;
 use selvedge_gateway::rewrite::PathEdit;
 
+use crate::balance::Class;
 use crate::route::table::Path;
 use crate::route::{Backend, Edits, Matcher, RetryPolicy, Rule, Table};
 
@@ -154,6 +155,7 @@ impl Compiler {
             request_timeout: timeouts.request.map_or(around.limits.request, |d| d.0),
             try_timeout: timeouts.backend_request.map_or(Duration::ZERO, |d| d.0),
             retry: pass.retry(&at.then("retry"), spec.retry.as_ref()),
+            class: spec.priority.map(class),
             metrics: self.metrics.route(name, ""),
         }
     }
@@ -353,6 +355,14 @@ impl Pass<'_> {
     }
 }
 
+const fn class(priority: Priority) -> Class {
+    match priority {
+        Priority::Health => Class::Health,
+        Priority::Interactive => Class::Interactive,
+        Priority::Batch => Class::Batch,
+    }
+}
+
 /// The retries that a rule without `retry` has.
 pub(super) const fn default_retry() -> RetryPolicy {
     RetryPolicy {
@@ -361,6 +371,7 @@ pub(super) const fn default_retry() -> RetryPolicy {
         grpc: 0,
         backoff: defaults::BACKOFF,
         backoff_max: defaults::BACKOFF_MAX,
+        hedge: Duration::ZERO,
     }
 }
 

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
-use selvedge_contract::config::{Endpoint, ProxyVersion, Service as Spec, UpstreamProtocol};
+use selvedge_contract::config::{
+    Endpoint, ProxyVersion, Service as Spec, ServiceLimits, UpstreamProtocol,
+};
 use selvedge_contract::defaults::transparent::CONNECT;
-use selvedge_contract::defaults::upstream as defaults;
+use selvedge_contract::defaults::{adaptive as adaptive_defaults, upstream as defaults};
 use selvedge_contract::identity::SpiffeId;
+use selvedge_contract::units::Duration as Given;
 
 use crate::balance::breaker::BreakerSpec;
 use crate::balance::plan::Plan;
 use crate::balance::service::{ClusterService, DnsName, EjectionSpec, Speaks};
-use crate::balance::{Reached, Service, ServiceSpec, Wanted};
+use crate::balance::{AdaptiveSpec, Reached, Service, ServiceSpec, Wanted};
 use crate::tls;
 use crate::upstream::security::{MeshTls, ServerTls};
 use crate::upstream::{Announce, Security};
@@ -23,6 +26,10 @@ use crate::upstream::{Announce, Security};
 use super::{At, Compiler, Pass};
 
 pub(super) type Services = BTreeMap<String, (Spec, Arc<Service>)>;
+
+/// Applications behind inbound ports, by address and protocol, with what they were made from.
+pub(super) type Apps =
+    BTreeMap<(Option<SocketAddr>, UpstreamProtocol), (ServiceLimits, Arc<Service>)>;
 
 impl Compiler {
     /// Every service; one whose configuration has not changed is the same as before.
@@ -202,6 +209,26 @@ impl Pass<'_> {
         endpoints
     }
 
+    /// Caps with which something can be sent.
+    pub(super) fn check_caps(&mut self, at: &At, limits: &ServiceLimits) {
+        for (key, cap) in [
+            ("connections", limits.connections),
+            ("requests", limits.requests),
+        ] {
+            if cap == Some(0) {
+                let remedy = "expected 1 or more, or nothing for the default";
+                self.error(&at.then(key), "with 0 nothing could ever be sent", remedy);
+            }
+        }
+        let min = limits.adaptive.as_ref().and_then(|adaptive| adaptive.min);
+        let most = limits.requests.unwrap_or(defaults::REQUESTS);
+        if min.is_some_and(|min| min == 0 || min > most) {
+            let remedy = format!("expected 1 to {most}, which is `requests`");
+            let at = at.then("adaptive").then("min");
+            self.error(&at, "no limit to come down to", remedy);
+        }
+    }
+
     fn check_service(&mut self, at: &At, spec: &Spec) {
         let srv = spec.dns.as_ref().is_some_and(|name| name.starts_with('_'));
         match (&spec.dns, spec.port) {
@@ -231,16 +258,7 @@ impl Pass<'_> {
             let remedy = "set `protocol: http1`, without `mesh`";
             self.error(&at.then("proxyProtocol"), message, remedy);
         }
-        for (key, cap) in [
-            ("connections", spec.limits.connections),
-            ("requests", spec.limits.requests),
-        ] {
-            if cap == Some(0) {
-                let remedy = "expected 1 or more, or nothing for the default";
-                let at = at.then("limits").then(key);
-                self.error(&at, "with 0 nothing could ever be sent", remedy);
-            }
-        }
+        self.check_caps(&at.then("limits"), &spec.limits);
         if let Some(breaker) = &spec.breaker
             && !(1..=100).contains(&breaker.error_rate)
         {
@@ -260,6 +278,17 @@ impl Pass<'_> {
                 let remedy = "expected a share in percent, 0 to 100";
                 self.error(&at.then("ejection").then(key), "out of range", remedy);
             }
+        }
+        let or = |given: Option<Given>, default| given.map_or(default, |d: Given| d.0);
+        let (base, max) = (
+            or(ejection.base, defaults::EJECT_BASE),
+            or(ejection.max, defaults::EJECT_MAX),
+        );
+        if base > max {
+            let message =
+                format!("the first ejection, {base:?}, is longer than the longest, {max:?}");
+            let remedy = "set `base` to `max` or less";
+            self.error(&at.then("ejection").then("base"), message, remedy);
         }
         for (index, host) in spec.hostnames.iter().enumerate() {
             let at = at.then("hostnames").nth(index);
@@ -288,9 +317,7 @@ fn full_spec(
         UpstreamProtocol::Http1 if !meshed => Speaks::Http1,
         _ => Speaks::Http2,
     };
-    let time = |given: Option<selvedge_contract::units::Duration>, default: Duration| {
-        given.map_or(default, |d| d.0)
-    };
+    let time = |given: Option<Given>, default: Duration| given.map_or(default, |d| d.0);
     let idle = match speaks {
         Speaks::Http1 => defaults::IDLE_HTTP1,
         Speaks::Http2 => defaults::IDLE_HTTP2,
@@ -309,6 +336,11 @@ fn full_spec(
         connect_timeout: time(spec.connect_timeout, defaults::CONNECT),
         idle: time(spec.idle_timeout, idle),
         max_requests: spec.limits.requests.unwrap_or(defaults::REQUESTS),
+        adaptive: spec.limits.adaptive.as_ref().map(|adaptive| {
+            let max = spec.limits.requests.unwrap_or(defaults::REQUESTS);
+            let min = adaptive.min.unwrap_or(adaptive_defaults::MIN).min(max);
+            AdaptiveSpec { min, max }
+        }),
         max_connections: spec.limits.connections.unwrap_or(defaults::CONNECTIONS),
         max_pending: spec.limits.pending.unwrap_or(defaults::PENDING),
         max_retries: spec.limits.retries.unwrap_or(defaults::RETRIES),
@@ -346,10 +378,12 @@ pub(super) fn app_service(
     name: Arc<str>,
     app: Option<SocketAddr>,
     protocol: UpstreamProtocol,
+    limits: &ServiceLimits,
 ) -> Service {
     let spec = Spec {
         protocol,
-        connect_timeout: Some(selvedge_contract::units::Duration(defaults::CONNECT_APP)),
+        limits: limits.clone(),
+        connect_timeout: Some(Given(defaults::CONNECT_APP)),
         ..Spec::default()
     };
     let mut spec = full_spec(name, &spec, Security::Plain, Plan::default(), "");
@@ -366,7 +400,7 @@ pub(super) fn app_service(
 /// What goes on to where it was going.
 pub(super) fn passed_service(name: Arc<str>) -> Service {
     let spec = Spec {
-        connect_timeout: Some(selvedge_contract::units::Duration(CONNECT)),
+        connect_timeout: Some(Given(CONNECT)),
         ..Spec::default()
     };
     let mut spec = full_spec(name, &spec, Security::Plain, Plan::default(), "");

@@ -138,6 +138,7 @@ impl Compiler {
             grpc: 0,
             backoff,
             backoff_max: backoff,
+            hedge: Duration::ZERO,
         };
         let rule = backends.first().map(|b| b.service.clone());
         let rule = rule.and_then(|service| {

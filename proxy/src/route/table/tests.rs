@@ -33,7 +33,9 @@ fn rule(name: &str) -> Arc<Rule> {
             grpc: 0,
             backoff: std::time::Duration::ZERO,
             backoff_max: std::time::Duration::ZERO,
+            hedge: std::time::Duration::ZERO,
         },
+        class: None,
         metrics: Metrics::new(1).route(name, ""),
     })
 }

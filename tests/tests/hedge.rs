@@ -1,0 +1,232 @@
+//! A request whose endpoint is late goes to a second one too: the first answer counts, the other is given up,
+//! and it costs what a retry costs.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use selvedge_tests::{PATIENCE, Raw, Selvedge, Upstream, gateway};
+
+/// Holds the answers of endpoints until it is opened.
+#[derive(Default)]
+struct Gate(Mutex<bool>, Condvar);
+
+impl Gate {
+    fn open(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let open = self.0.lock().unwrap();
+        let waiting = self.1.wait_timeout_while(open, PATIENCE, |open| !*open);
+        drop(waiting.unwrap());
+    }
+}
+
+/// Opens it at the end, also where a test fails: clients wait for answers.
+struct Opens<'a>(&'a Gate);
+
+impl Drop for Opens<'_> {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+fn held(gate: &Arc<Gate>, name: &'static str) -> Upstream {
+    let gate = gate.clone();
+    Upstream::scripted(move |connection| {
+        while connection.request().is_some() {
+            gate.pass();
+            connection.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{name}"
+            ));
+        }
+    })
+}
+
+fn before(endpoints: &[SocketAddr], rule: &str, more: &str) -> Selvedge {
+    let endpoints: Vec<_> = endpoints.iter().map(|e| format!("\"{e}\"")).collect();
+    gateway(&format!(
+        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0 }}]
+routes: [{{ rules: [{{ backendRefs: [{{ service: app }}], {rule} }}] }}]
+services: {{ app: {{ endpoints: [{}]{more} }} }}
+telemetry: {{ accessLog: {{ path: access.log, format: json }} }}",
+        endpoints.join(", ")
+    ))
+}
+
+const SOON: &str = "retry: { hedge: 30ms }";
+
+/// Requests that endpoints have seen.
+fn requests(upstreams: &[&Upstream]) -> usize {
+    let all = upstreams.iter().map(|upstream| upstream.all());
+    all.map(|bytes| bytes.matches(" HTTP/1.1\r\n").count())
+        .sum()
+}
+
+fn wait_for_requests(upstreams: &[&Upstream], count: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while requests(upstreams) < count {
+        assert!(
+            Instant::now() < deadline,
+            "{} of {count}",
+            requests(upstreams)
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_first_answer_counts_and_the_other_is_given_up() {
+    let gate = Arc::new(Gate::default());
+    let _opens = Opens(&gate);
+    let (late, well) = (held(&gate, "a"), Upstream::answering("b"));
+    let proxy = before(&[late.address(), well.address()], SOON, "");
+    let mut client = Raw::connect(proxy.address("web"));
+    while requests(&[&late]) < 3 {
+        let begun = Instant::now();
+        let reply = client.get("/");
+        assert_eq!((reply.status, reply.text().as_str()), (200, "b"));
+        assert!(begun.elapsed() < PATIENCE / 4, "{:?}", begun.elapsed());
+    }
+    // Its connections were closed: what it would answer is nobody's.
+    gate.open();
+    late.wait_until(|seen| seen.iter().all(|connection| connection.closed));
+    let hedges = proxy.metric("selvedge_hedges_total", &["service=\"app\""]);
+    let won = proxy.metric("selvedge_hedges_won_total", &["service=\"app\""]);
+    assert_eq!((hedges, won), (3.0, 3.0));
+    proxy.wait_for_metric("selvedge_requests_in_flight", &[], 0.0);
+    let log = std::fs::read_to_string(proxy.dir().join("access.log"));
+    let log = log.unwrap_or_default();
+    let (_, endpoints) = proxy.get("admin", "/endpoints");
+    assert!(!endpoints.contains("\"inFlight\": 1"), "{endpoints}");
+    assert!(log.is_empty() || log.contains("\"hedge\":\"won\""), "{log}");
+}
+
+#[test]
+fn a_failure_of_one_waits_for_the_other() {
+    let gate = Arc::new(Gate::default());
+    let _opens = Opens(&gate);
+    let late = held(&gate, "a");
+    let broken = Upstream::scripted(|connection| {
+        while connection.request().is_some() {
+            connection.send("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy");
+        }
+    });
+    // Not tried again by its status: the answer that the other gives is better all the same.
+    let rule = "retry: { attempts: 0, hedge: 30ms }";
+    let ejection = ", ejection: { consecutive: 0, successRate: 0 }";
+    let proxy = before(&[late.address(), broken.address()], rule, ejection);
+    let web = proxy.address("web");
+    std::thread::scope(|scope| {
+        let answers = loop {
+            let before = (requests(&[&late]), requests(&[&broken]));
+            let asked = scope.spawn(move || Raw::connect(web).get("/"));
+            wait_for_requests(&[&late, &broken], before.0 + before.1 + 1);
+            // The broken one was asked first, and its failure is the answer: once more.
+            if requests(&[&late]) == before.0 {
+                assert_eq!(asked.join().unwrap().status, 503);
+                continue;
+            }
+            wait_for_requests(&[&late, &broken], before.0 + before.1 + 2);
+            gate.open();
+            break asked.join().unwrap();
+        };
+        assert_eq!((answers.status, answers.text().as_str()), (200, "a"));
+    });
+    assert_eq!(proxy.metric("selvedge_hedges_won_total", &[]), 0.0);
+}
+
+#[test]
+fn what_may_not_be_carried_out_twice_is_not() {
+    let gate = Arc::new(Gate::default());
+    let _opens = Opens(&gate);
+    let (one, two) = (held(&gate, "a"), held(&gate, "b"));
+    let proxy = before(&[one.address(), two.address()], SOON, "");
+    let web = proxy.address("web");
+    let ask = move |request: &'static str| {
+        move || {
+            let mut client = Raw::connect(web);
+            client.send(request);
+            client.reply().status
+        }
+    };
+    std::thread::scope(|scope| {
+        let mut asked = Vec::new();
+        for (request, seen) in [
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 1),
+            (
+                "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+                2,
+            ),
+            // Sent later than those: when it is there twice, they would be.
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 4),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nIdempotency-Key: 1\r\nContent-Length: 0\r\n\r\n",
+                6,
+            ),
+        ] {
+            asked.push(scope.spawn(ask(request)));
+            wait_for_requests(&[&one, &two], seen);
+        }
+        assert_eq!(requests(&[&one, &two]), 6);
+        gate.open();
+        for asked in asked {
+            assert_eq!(asked.join().unwrap(), 200);
+        }
+    });
+}
+
+#[test]
+fn it_costs_what_a_retry_costs() {
+    let gate = Arc::new(Gate::default());
+    let _opens = Opens(&gate);
+    let (one, two) = (held(&gate, "a"), held(&gate, "b"));
+    let (clock, hand) = (held(&gate, "c"), held(&gate, "d"));
+    let [a, b, c, d] = [&one, &two, &clock, &hand].map(Upstream::address);
+    let proxy = gateway(&format!(
+        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0 }}]
+routes:
+- rules:
+  - {{ matches: [{{ path: /clock }}], backendRefs: [{{ service: clock }}], {SOON} }}
+  - {{ backendRefs: [{{ service: app }}], {SOON} }}
+services:
+  app: {{ endpoints: [\"{a}\", \"{b}\"], limits: {{ retries: 2 }} }}
+  clock: {{ endpoints: [\"{c}\", \"{d}\"] }}"
+    ));
+    let web = proxy.address("web");
+    std::thread::scope(|scope| {
+        let mut asked: Vec<_> = (0..20)
+            .map(|_| scope.spawn(move || Raw::connect(web).get("/").status))
+            .collect();
+        wait_for_requests(&[&one, &two], 22);
+        // One behind them: when its time has come, so has theirs.
+        asked.push(scope.spawn(move || Raw::connect(web).get("/clock").status));
+        wait_for_requests(&[&clock, &hand], 2);
+        assert_eq!(requests(&[&one, &two]), 22);
+        gate.open();
+        for asked in asked {
+            assert_eq!(asked.join().unwrap(), 200);
+        }
+    });
+    let hedges = |service| proxy.metric("selvedge_hedges_total", &[service]);
+    assert_eq!(hedges("service=\"app\""), 2.0);
+    assert_eq!(hedges("service=\"clock\""), 1.0);
+}
+
+#[test]
+fn one_endpoint_is_asked_once() {
+    let gate = Arc::new(Gate::default());
+    let _opens = Opens(&gate);
+    let only = held(&gate, "a");
+    let proxy = before(
+        &[only.address()],
+        "retry: { hedge: 1ms }, timeouts: { backendRequest: 300ms }",
+        "",
+    );
+    // It times out, and is tried again where it was: nothing was hedged.
+    assert_eq!(Raw::connect(proxy.address("web")).get("/").status, 504);
+    assert_eq!(requests(&[&only]), 2);
+    assert_eq!(proxy.metric("selvedge_hedges_total", &[]), 0.0);
+}
