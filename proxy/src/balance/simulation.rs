@@ -248,6 +248,8 @@ async fn a_slow_start_is_a_ramp_with_any_balancer() {
         Strategy::LeastConnections,
         Strategy::ResponseTime,
         Strategy::Random,
+        Strategy::Bandwidth,
+        Strategy::ReportedLoad,
         UNBOUND_RING,
         UNBOUND_MAGLEV,
     ] {
@@ -268,8 +270,19 @@ fn ramp(strategy: Strategy) -> Vec<(u64, f64, f64)> {
     let service = planned(Plan::of(strategy), &[1; 3]);
     service.replace_endpoints(&wanted(&[1; 4]));
     let start = Instant::now();
+    let set = service.endpoints.load_full();
     let after = |second: u64| {
         let now = start + Duration::from_secs(second);
+        // The others have much to do, and the new one little, until its ramp is over.
+        let over = second > 30;
+        let rates = set.all.iter().map(|e| e.bandwidth(millis(now)));
+        let most = rates.fold(0.0, f32::max) + 1e6;
+        for endpoint in &set.all {
+            let busy = over || endpoint.address != at(4);
+            let missing = (most - endpoint.bandwidth(millis(now))) * 10.0;
+            endpoint.carries(if busy { missing as u64 } else { 10 }, millis(now));
+            endpoint.reports(if busy { 0.9 } else { 0.1 }, millis(now));
+        }
         let picks = (0..40_000).map(|key| chosen(&service, &keyed(key), now).address);
         let new = picks.filter(|address| *address == at(4)).count() as f64;
         let share = new / ((40_000.0 - new) / 3.0);

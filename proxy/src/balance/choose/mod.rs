@@ -176,7 +176,13 @@ impl Group {
         let (Some(a), Some(b)) = (self.list.get(first), self.list.get(second)) else {
             return first;
         };
+        // Of one that is starting slowly it is not known yet what it carries, or what it says is that it has little
+        // to do: its ramp decides.
+        let starts = at.warm && (at.warmth(a) < 1.0 || at.warmth(b) < 1.0);
         let (x, y) = match at.service.plan().strategy {
+            Strategy::Bandwidth | Strategy::ReportedLoad if starts => {
+                (requests(a, at), requests(b, at))
+            }
             Strategy::ResponseTime => {
                 let cost = |e: &Endpoint| e.latency(at.now) * requests(e, at);
                 (cost(a), cost(b))

@@ -9,7 +9,7 @@ use crate::balance::sticky;
 fn one_that_goes_moves_its_own_keys_and_few_others() {
     const KEYS: u64 = 100_000;
     for strategy in [UNBOUND_RING, UNBOUND_MAGLEV] {
-        for n in [10usize, 100] {
+        for n in [10usize, 100, 1000] {
             let service = planned(Plan::of(strategy), &vec![1; n]);
             let now = Instant::now();
             let place = || (0..KEYS).map(|key| chosen(&service, &keyed(key), now).address);
@@ -21,7 +21,10 @@ fn one_that_goes_moves_its_own_keys_and_few_others() {
             let fair = KEYS as f64 / n as f64;
             let ratio = moved as f64 / fair;
             println!("{} n={n}: {ratio:.2} k/n keys moved", strategy.name());
-            assert!(ratio <= 1.3, "{strategy:?} {n}: {ratio}");
+            // With a thousand endpoints, 655 places each, Maglev is past what it is good for.
+            let many = n == 1000 && strategy == UNBOUND_MAGLEV;
+            let most = if many { 5.0 } else { 1.3 };
+            assert!(ratio <= most, "{strategy:?} {n}: {ratio}");
         }
     }
 }
