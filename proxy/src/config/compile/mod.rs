@@ -15,6 +15,7 @@ mod faults;
 mod geo;
 mod guards;
 mod health;
+mod limits;
 mod listeners;
 mod logins;
 mod manners;
@@ -40,8 +41,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use selvedge_contract::config::{Config, LimitsSpec, LogFormat, RateLimit, VersionPolicy};
-use selvedge_contract::defaults::{Limits, Role, process};
+use selvedge_contract::config::{Config, LogFormat, RateLimit, VersionPolicy};
+use selvedge_contract::defaults::process;
 
 use crate::accept::spoken::Spoken;
 use crate::acme::{Issuer, Issuers};
@@ -62,6 +63,7 @@ use super::load::Loaded;
 use super::snapshot::Snapshot;
 use super::tree::{Node, Step};
 use at::At;
+use limits::limits;
 
 /// What the configuration is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,24 +208,7 @@ impl Compiler {
             tree,
             mut report,
         } = loaded;
-        let mut pass = Pass {
-            config: &config,
-            tree: &tree,
-            found: Vec::new(),
-            guards: BTreeMap::new(),
-            treats: BTreeMap::new(),
-            limits: BTreeMap::new(),
-            crowds: BTreeMap::new(),
-            decided: BTreeMap::new(),
-            decided_before: self.decided.clone(),
-            geo: None,
-            basics: BTreeMap::new(),
-            stores: BTreeMap::new(),
-            versions: BTreeMap::new(),
-            caches: BTreeMap::new(),
-            issuers: BTreeMap::new(),
-            looks: who::Looks::default(),
-        };
+        let mut pass = Pass::begin(&config, &tree, self.decided.clone());
         self.geo(&mut pass);
         self.stores(&mut pass);
         self.issuers(&mut pass);
@@ -332,6 +317,29 @@ impl Compiler {
     }
 }
 
+impl<'a> Pass<'a> {
+    fn begin(config: &'a Config, tree: &'a Node, decided_before: access::Decided) -> Self {
+        Self {
+            config,
+            tree,
+            found: Vec::new(),
+            guards: BTreeMap::new(),
+            treats: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            crowds: BTreeMap::new(),
+            decided: BTreeMap::new(),
+            decided_before,
+            geo: None,
+            basics: BTreeMap::new(),
+            stores: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            caches: BTreeMap::new(),
+            issuers: BTreeMap::new(),
+            looks: who::Looks::default(),
+        }
+    }
+}
+
 impl Pass<'_> {
     fn error(&mut self, at: &At, message: impl Into<String>, remedy: impl Into<String>) {
         let place = self.tree.find(&at.0);
@@ -384,30 +392,4 @@ impl Pass<'_> {
         };
         self.error(at, format!("there is no {what} `{name}`"), remedy);
     }
-}
-
-/// The limits of a role with what the configuration says otherwise.
-pub(super) fn limits(role: Role, spec: &LimitsSpec) -> Limits {
-    let mut limits = Limits::of(role);
-    let size = |s: selvedge_contract::units::Size| usize::try_from(s.0).unwrap_or(usize::MAX);
-    macro_rules! set {
-        ($($field:ident = $value:expr;)*) => { $( if let Some(value) = $value { limits.$field = value; } )* };
-    }
-    set! {
-        header_block = spec.header_block.map(size);
-        header_count = spec.header_count.map(|n| n as usize);
-        uri = spec.uri.map(size);
-        body = spec.body.map(|s| s.0);
-        handshake = spec.handshake.map(|d| d.0);
-        header_read = spec.header_read.map(|d| d.0);
-        stream_idle = spec.stream_idle.map(|d| d.0);
-        downstream_idle = spec.downstream_idle.map(|d| d.0);
-        requests_per_connection = spec.requests_per_connection.map(u64::from);
-        connection_age = spec.connection_age.map(|d| d.0);
-        streams = spec.streams;
-        connections = spec.connections.map(|n| n as usize);
-        connections_per_address = spec.connections_per_address.map(|n| n as usize);
-        request = spec.request.map(|d| d.0);
-    }
-    limits
 }
