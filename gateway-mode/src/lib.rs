@@ -15,6 +15,7 @@
 //! - [`cache`]: what may be stored, and for how long it is of use.
 //! - [`compression`]: which coding a client and a response agree on.
 //! - [`cors`]: whose pages may call.
+//! - [`difference`]: where two JSON documents differ.
 //! - [`csrf`]: whether a page of one's own has sent something.
 //! - [`redirect`]: where a `RequestRedirect` points.
 //! - [`rewrite`]: what a path becomes.
@@ -33,6 +34,7 @@ pub mod cache;
 pub mod compression;
 pub mod cors;
 pub mod csrf;
+pub mod difference;
 pub mod expression;
 pub mod geo;
 pub mod hostname;

@@ -325,6 +325,7 @@ impl Selvedge {
             ("admin", "/config"),
             ("admin", "/endpoints"),
             ("admin", "/certificates"),
+            ("admin", "/mirrors"),
             ("health", "/metrics"),
         ];
         let mut said = Vec::new();

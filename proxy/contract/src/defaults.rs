@@ -134,6 +134,7 @@ pub mod balance;
 pub mod datagrams;
 pub mod health;
 pub mod kubernetes;
+pub mod mirror;
 pub mod transparent;
 pub mod trust;
 pub mod workload;
@@ -328,6 +329,8 @@ pub mod policy {
     pub const ZSTD_LEVEL: i32 = 3;
     /// Zstandard's window, as a power of two. Clients need not take more than 23 (RFC 9659).
     pub const ZSTD_WINDOW: u32 = 18;
+    /// Zstandard's largest window that is decoded (RFC 9659).
+    pub const ZSTD_LARGEST_WINDOW: u32 = 23;
     /// Encoders of a worker at a time, of about 1 MiB each; further responses go out as they are.
     pub const ENCODERS: usize = 256;
     /// Who decides is given this long.

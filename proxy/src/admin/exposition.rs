@@ -15,7 +15,7 @@ use crate::error::ErrorKind;
 use crate::telemetry::metrics::{BUCKETS, Lone, RouteMetrics, RouteShard, WorkerShard};
 use crate::worker::Shared;
 
-use super::{discovery, mtls, policies, services, trust};
+use super::{discovery, mirrors, mtls, policies, services, trust};
 
 /// OpenMetrics text of everything.
 pub(super) fn encode(shared: &Arc<Shared>) -> String {
@@ -76,6 +76,7 @@ impl Collector for Snapshot {
         policies::crowds(&mut encoder, &snapshot)?;
         policies::decisions(&mut encoder, &snapshot)?;
         mtls::encode(&mut encoder, &snapshot)?;
+        mirrors::encode(&mut encoder, &snapshot)?;
         policies::issuers(&mut encoder, &snapshot)?;
         self.process(&mut encoder)?;
         trust::encode(&mut encoder, &self.0.metrics)?;

@@ -5,6 +5,7 @@ mod discovery;
 mod endpoints;
 mod exposition;
 pub(crate) mod listen;
+mod mirrors;
 mod mtls;
 mod policies;
 mod probes;
@@ -142,6 +143,7 @@ async fn answer(state: State, request: http::Request<Incoming>) -> Answer {
         }
         (&Method::GET, "/endpoints") => object(&endpoints::shown(&state.shared.snapshot())),
         (&Method::GET, "/mtls") => object(&json!(mtls::report(&state.shared.snapshot()))),
+        (&Method::GET, "/mirrors") => object(&mirrors::shown(&state.shared.snapshot())),
         (&Method::GET, "/certificates") => object(&certificates(state)),
         (&Method::POST, "/log") => {
             let filter = request
@@ -171,6 +173,7 @@ const HELP: &str = "GET  /config        the configuration in force, secrets by f
     GET  /endpoints     services, their endpoints and breakers\n\
     GET  /certificates  the certificate of this proxy, whom it trusts, and those by ACME\n\
     GET  /mtls          who comes to permissive ports in plaintext\n\
+    GET  /mirrors       what mirrors that are compared answer otherwise, names only\n\
     GET  /metrics /livez /ready\n\
     POST /log?level=debug\n\
     POST /cache/purge?key=https://host/path | prefix=https://host/ | tag=name | all   [&policy=name]\n\

@@ -15,6 +15,7 @@ use crate::policy::decisions::Decisions;
 use crate::policy::limit::Limit;
 use crate::policy::manners::Version;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::comparisons::Comparisons;
 use crate::telemetry::export::Tracing;
 use crate::telemetry::metrics::RouteMetrics;
 
@@ -33,6 +34,8 @@ pub struct Snapshot {
     pub crowds: Vec<Arc<Concurrency>>,
     /// How policies that say who may have decided, by name.
     pub decided: BTreeMap<String, Arc<Decisions>>,
+    /// What came of comparing answers of mirrors.
+    pub compared: Vec<Arc<Comparisons>>,
     /// Versions that are counted.
     pub versions: Vec<Arc<Version>>,
     /// Caches.

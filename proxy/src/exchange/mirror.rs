@@ -1,4 +1,4 @@
-//! Part of stage 4, the spine: copies of requests to services whose answers nobody waits for.
+//! Part of stage 4, the spine: copies of requests to services whose answers no client waits for.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use selvedge_contract::defaults::upstream::REPLAY;
+use tokio::time::Instant;
 
 use crate::accept::Downstream;
 use crate::error::ErrorKind;
-use crate::message::body::read_whole;
-use crate::message::{Body, Request, RequestHead};
+use crate::message::{Body, Request, RequestHead, Response, read_all, read_whole};
 use crate::policy::Permit;
 use crate::route::Rule;
 use crate::route::mirror::{Mirror, UnderWay};
@@ -19,6 +19,8 @@ use crate::telemetry::Record;
 use crate::timer::{Timer, deadline};
 use crate::worker::Worker;
 
+use super::compare::{self, Due};
+use super::overheard::Heard;
 use super::part::Deaf;
 use super::{Context, send};
 
@@ -50,17 +52,24 @@ fn lost(worker: &Worker) {
 
 impl Copies {
     /// Sends them, each with this body: what was kept of it when all of it had been sent. Without, it was too
-    /// long to be kept.
-    pub(super) fn go(self, worker: &Rc<Worker>, client: &Rc<Downstream>, body: Option<Body>) {
+    /// long to be kept. `answer`: what the client gets, if a service has answered.
+    pub(super) fn go(
+        self,
+        worker: &Rc<Worker>,
+        client: &Rc<Downstream>,
+        body: Option<Body>,
+        answer: Option<&mut Response>,
+    ) {
         let Some(body) = body else {
             return self.to.iter().for_each(|_| lost(worker));
         };
+        let due = compare::due(&self.to, answer);
         let (worker, client) = (worker.clone(), client.clone());
         let copying = async move {
             let Ok(body) = read_whole(body, REPLAY, ErrorKind::BodyTooLarge).await else {
                 return;
             };
-            for mirror in self.to {
+            for (mirror, due) in self.to.into_iter().zip(due) {
                 // Taken now that it goes: a request that waits for its own answer holds none.
                 let Some(place) = mirror.admit() else {
                     lost(&worker);
@@ -68,7 +77,7 @@ impl Copies {
                 };
                 let (worker, client) = (worker.clone(), client.clone());
                 let (head, body) = (self.head.clone(), body.clone());
-                tokio::task::spawn_local(copy(worker, client, place, head, body));
+                tokio::task::spawn_local(copy(worker, client, place, head, body, due));
             }
         };
         // It bounds its own time; and ends with the worker.
@@ -83,48 +92,83 @@ async fn copy(
     place: UnderWay,
     head: RequestHead,
     body: Bytes,
+    due: Option<Due>,
 ) {
-    let snapshot = worker.snapshot();
-    let context = Context {
-        worker: &worker,
-        snapshot: &snapshot,
-        downstream: &client,
-    };
     let body = if body.is_empty() {
         Body::Empty
     } else {
         Body::Full(body)
     };
     let mut request = Request { head, body };
+    let until = deadline(worker.now(), LONGEST);
+    let most = due.as_ref().map(|due| due.compare.body.unwrap_or(0));
+    let heard = carry(&worker, &client, place.mirror(), &mut request, until, most).await;
+    // Others may go while this one waits for the end of what the client gets.
+    drop(place);
+    if let Some(due) = due {
+        due.settle(request.head, heard, until).await;
+    }
+}
+
+/// Sends one, and reads the answer: into the void, or with this many bytes of its body. `None` then, too, where none
+/// has come whole in time.
+async fn carry(
+    worker: &Rc<Worker>,
+    client: &Rc<Downstream>,
+    mirror: &Mirror,
+    request: &mut Request,
+    until: Option<Instant>,
+    most: Option<usize>,
+) -> Option<Heard> {
+    let snapshot = worker.snapshot();
+    let context = Context {
+        worker,
+        snapshot: &snapshot,
+        downstream: client,
+    };
     let now = worker.now();
-    let mut record = Record::begin(&snapshot, &worker, &client, &request.head, now);
-    let permit = Permit::to_mirror(place.mirror());
+    let mut record = Record::begin(&snapshot, worker, client, &request.head, now);
+    let permit = Permit::to_mirror(mirror);
     let (mut timer, mut whole) = (Timer::new(), Timer::new());
-    let until = deadline(now, LONGEST);
     let sent = {
         let sending = async {
-            let reply = send::send(
-                context,
-                &permit,
-                &mut record,
-                &mut request,
-                &mut timer,
-                &Deaf,
-            )
-            .await?;
-            let status = reply.status();
+            let reply =
+                send::send(context, &permit, &mut record, request, &mut timer, &Deaf).await?;
+            let response = reply.into_response();
+            let status = response.head.status;
             // However long it is: what matters is that it was answered.
-            let _ = reply.collect(ANSWER).await;
-            Ok::<_, crate::error::Error>(status)
+            let heard = read(response, most).await;
+            Ok::<_, crate::error::Error>((status, heard))
         };
         whole.within(until, pin!(sending)).await
     };
     match sent {
-        Some(Ok(status)) => {
+        Some(Ok((status, heard))) => {
             record.set_status(status);
             record.complete();
+            return heard;
         }
         Some(Err(error)) => record.fail(&error),
         None => record.fail_with(ErrorKind::UpstreamTimeout),
     }
+    None
+}
+
+/// Reads an answer to its end, unless that is far away.
+async fn read(response: Response, most: Option<usize>) -> Option<Heard> {
+    let Response { head, body } = response;
+    let Some(most) = most else {
+        let _ = read_whole(body, ANSWER, ErrorKind::BodyTooLarge).await;
+        return None;
+    };
+    let text = match read_all(body, ANSWER.max(most), ErrorKind::BodyTooLarge).await {
+        Ok((text, trailers)) if text.len() <= most => Some((text, trailers.unwrap_or_default())),
+        Ok(_) | Err(ErrorKind::BodyTooLarge) => None,
+        Err(_) => return None,
+    };
+    Some(Heard {
+        status: head.status,
+        fields: head.fields,
+        text,
+    })
 }

@@ -3,12 +3,14 @@
 
 mod authz;
 mod cached;
+mod compare;
 pub mod demand;
 mod hedge;
 mod hold;
 mod mirror;
 pub mod onward;
 pub mod opaque;
+mod overheard;
 mod part;
 mod parts;
 mod send;

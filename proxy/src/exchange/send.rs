@@ -87,13 +87,15 @@ pub(super) async fn send<'a>(
                 record.lease = Some(lease);
                 let sent = answer.sent.take();
                 if let Some(copies) = copies {
-                    copies.go(worker, client, sent.and_then(Body::rewind));
+                    let sent = sent.and_then(Body::rewind);
+                    copies.go(worker, client, sent, Some(&mut answer.response));
                 }
                 return Ok(Reply::upstream(answer, rule, backend));
             }
             Next::Fail(error) => {
                 if let Some(copies) = copies {
-                    copies.go(worker, client, tries.is_bodiless().then_some(Body::Empty));
+                    let sent = tries.is_bodiless().then_some(Body::Empty);
+                    copies.go(worker, client, sent, None);
                 }
                 return Err(error);
             }

@@ -367,12 +367,15 @@ fn is_doubtful(fields: &Fields) -> bool {
 }
 
 /// So many values that they would take hundreds of times their bytes.
-fn is_dense(body: &[u8], most: usize) -> bool {
+#[must_use]
+pub fn is_dense(body: &[u8], most: usize) -> bool {
     let marks = body.iter().filter(|b| matches!(b, b',' | b'{' | b'['));
     marks.count() > most
 }
 
-fn is_json(fields: &Fields) -> bool {
+/// Whether a body says that it is JSON.
+#[must_use]
+pub fn is_json(fields: &Fields) -> bool {
     let kind = fields.known(Known::ContentType).unwrap_or_default();
     let kind = String::from_utf8_lossy(kind).to_ascii_lowercase();
     let essence = kind.split(';').next().unwrap_or_default().trim();

@@ -193,6 +193,12 @@ impl<'a> Reply<'a> {
         self
     }
 
+    /// As it is so far: none of its edits has been made.
+    #[must_use]
+    pub fn into_response(self) -> Response {
+        self.response
+    }
+
     /// Its body, of this many bytes at most, and its trailers.
     ///
     /// # Errors

@@ -1,8 +1,13 @@
 //! Where copies of a rule's requests go.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use selvedge_contract::defaults::mirror::{AT_ONCE as COMPARED_AT_ONCE, HELD_BYTES};
+use selvedge_gateway::body::Path;
+
 use crate::balance::caps::Caps;
+use crate::telemetry::comparisons::Comparisons;
 
 use super::Rule;
 
@@ -17,6 +22,30 @@ pub struct Mirror {
     pub rule: Arc<Rule>,
     /// Of so many requests in a hundred.
     pub percent: f64,
+    /// What it answers is compared with what the client gets.
+    pub compare: Option<Arc<Compare>>,
+}
+
+/// How answers are compared.
+#[derive(Debug)]
+pub struct Compare {
+    /// Headers that may differ, in lower case.
+    pub ignored_headers: BTreeSet<Vec<u8>>,
+    /// Members of JSON bodies that may differ.
+    pub ignored_members: Vec<Path>,
+    /// Bytes of a body that is compared; `None`: bodies are not.
+    pub body: Option<usize>,
+    /// What came of it.
+    pub comparisons: Arc<Comparisons>,
+}
+
+impl Compare {
+    /// Comparisons at a time: each holds two bodies.
+    #[must_use]
+    pub fn at_once(&self) -> usize {
+        let held = 2 * self.body.unwrap_or(0).max(1);
+        (HELD_BYTES / held).clamp(1, COMPARED_AT_ONCE)
+    }
 }
 
 /// One copy that is under way.

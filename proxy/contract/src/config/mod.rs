@@ -65,8 +65,8 @@ pub use service::{
 };
 pub use stream::{ConnectRetry, StreamBackend, TcpRoute, TlsRoute, UdpRoute};
 pub use traffic::{
-    BandwidthPolicy, ConcurrencyPolicy, FaultAbort, FaultDelay, FaultPolicy, GrpcCode, MirrorRef,
-    RequestMirror,
+    BandwidthPolicy, ConcurrencyPolicy, FaultAbort, FaultDelay, FaultPolicy, GrpcCode,
+    MirrorComparison, MirrorRef, RequestMirror,
 };
 pub use workload::WorkloadApi;
 

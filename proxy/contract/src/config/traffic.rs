@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Duration, Throughput};
+use crate::units::{Duration, Size, Throughput};
 
 use super::OneOrMany;
 
@@ -72,6 +72,28 @@ pub struct RequestMirror {
     /// Of so many requests in a hundred. Default: 100.
     #[serde(default = "all", skip_serializing_if = "is_all")]
     pub percent: f64,
+    /// Hold what it answers against what the client gets, and report differences. `compare: {}` for the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<MirrorComparison>,
+}
+
+/// How answers of a mirror are compared: status, headers and trailers, body. JSON is compared as JSON, whatever
+/// the order of its members; any other body byte for byte.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MirrorComparison {
+    /// Headers that may differ, in any case, besides those that always do, such as `Date` and `Set-Cookie`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore_headers: Vec<String>,
+    /// Members of JSON bodies that may differ or be missing, such as `updatedAt` or `items.*.id`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore_members: Vec<String>,
+    /// Whether bodies are compared. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<bool>,
+    /// Longer bodies are not compared. Default: 64KiB, at most 1MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_body: Option<Size>,
 }
 
 /// A service to copy to.

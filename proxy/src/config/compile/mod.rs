@@ -101,6 +101,7 @@ pub struct Compiler {
     crowds: counts::Crowds,
     /// How policies have decided, by name.
     decided: access::Decided,
+    compared: mirrors::Compared,
     geo: geo::Known,
     basics: credentials::Basics,
     /// Keys that are fetched, by address and CA file.
@@ -134,6 +135,7 @@ pub(super) struct Pass<'a> {
     decided: access::Decided,
     /// The same of the snapshot before.
     decided_before: access::Decided,
+    compared: mirrors::Compared,
     geo: Option<Arc<selvedge_gateway::geo::Geo>>,
     /// Stores, by name.
     stores: stores::Stores,
@@ -179,6 +181,7 @@ impl Compiler {
             limits: BTreeMap::new(),
             crowds: BTreeMap::new(),
             decided: BTreeMap::new(),
+            compared: BTreeMap::new(),
             geo: None,
             basics: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -234,6 +237,7 @@ impl Compiler {
         self.limits = pass.limits;
         self.crowds = pass.crowds;
         self.decided = pass.decided;
+        self.compared = pass.compared;
         self.basics = pass.basics;
         self.stores = pass.stores;
         self.caches = pass.caches;
@@ -254,6 +258,7 @@ impl Compiler {
             limits: self.limits.values().map(|(_, l)| l.clone()).collect(),
             crowds: self.crowds.values().map(|(_, c)| c.clone()).collect(),
             decided: self.decided.clone(),
+            compared: self.compared.values().cloned().collect(),
             versions: self.versions.values().map(|(_, v)| v.clone()).collect(),
             unrouted: self.metrics.route("", ""),
             access_log: self.log.clone(),
@@ -329,6 +334,7 @@ impl<'a> Pass<'a> {
             crowds: BTreeMap::new(),
             decided: BTreeMap::new(),
             decided_before,
+            compared: BTreeMap::new(),
             geo: None,
             basics: BTreeMap::new(),
             stores: BTreeMap::new(),
