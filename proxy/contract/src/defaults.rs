@@ -131,6 +131,7 @@ pub mod http2 {
 pub mod acme;
 pub mod adaptive;
 pub mod balance;
+pub mod calls;
 pub mod datagrams;
 pub mod health;
 pub mod kubernetes;

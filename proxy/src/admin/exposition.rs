@@ -9,13 +9,13 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use crate::error::ErrorKind;
-use crate::telemetry::metrics::{BUCKETS, Lone, RouteMetrics, RouteShard, WorkerShard};
+use crate::telemetry::metrics::{BUCKETS, Durations, Lone, RouteMetrics, RouteShard, WorkerShard};
 use crate::worker::Shared;
 
-use super::{discovery, mirrors, mtls, policies, services, trust};
+use super::{calls, discovery, mirrors, mtls, policies, services, trust};
 
 /// OpenMetrics text of everything.
 pub(super) fn encode(shared: &Arc<Shared>) -> String {
@@ -46,6 +46,7 @@ impl Collector for Snapshot {
         requests(&mut encoder, &routes)?;
         ends(&mut encoder, &routes)?;
         durations(&mut encoder, &routes)?;
+        calls::encode(&mut encoder, &routes)?;
         for (name, help, field) in ROUTE_COUNTERS {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for route in &routes {
@@ -154,40 +155,48 @@ fn ends(encoder: &mut DescriptorEncoder<'_>, routes: &[Arc<RouteMetrics>]) -> fm
     Ok(())
 }
 
-/// Upper bound in seconds, bucket count.
+fn durations(encoder: &mut DescriptorEncoder<'_>, routes: &[Arc<RouteMetrics>]) -> fmt::Result {
+    let help = "From the head of a request to the last byte of its response";
+    let unit = Unit::Seconds;
+    let mut family =
+        encoder.encode_descriptor("request_duration", help, Some(&unit), MetricType::Histogram)?;
+    for route in routes {
+        let labels = [("route", &*route.route), ("service", &*route.service)];
+        let parts = route.shards().iter().map(|shard| &shard.durations);
+        histogram(&mut family, &labels, parts)?;
+    }
+    Ok(())
+}
+
+/// Adds up these, unless they are empty.
 #[expect(
     clippy::cast_precision_loss,
     reason = "bounds and sums are far below 2^52"
 )]
-fn durations(encoder: &mut DescriptorEncoder<'_>, routes: &[Arc<RouteMetrics>]) -> fmt::Result {
-    let help = "From the head of a request to the last byte of its response";
-    let unit = prometheus_client::registry::Unit::Seconds;
-    let mut family =
-        encoder.encode_descriptor("request_duration", help, Some(&unit), MetricType::Histogram)?;
-    for route in routes {
-        let count_of = |at: usize| -> u64 {
-            route
-                .shards()
-                .iter()
-                .filter_map(|s| s.bucket.get(at))
-                .map(Lone::value)
-                .sum()
-        };
-        let mut buckets: Vec<(f64, u64)> = BUCKETS
-            .iter()
-            .enumerate()
-            .map(|(at, bound)| (*bound as f64 / 1e6, count_of(at)))
-            .collect();
-        buckets.push((f64::MAX, count_of(BUCKETS.len())));
-        let count: u64 = buckets.iter().map(|(_, n)| n).sum();
-        if count > 0 {
-            let total = sum(route.shards(), |s| &s.duration) as f64 / 1e6;
-            let labels = [("route", &*route.route), ("service", &*route.service)];
-            let mut encoder: MetricEncoder<'_> = family.encode_family(&labels)?;
-            encoder.encode_histogram::<[(&str, &str); 0]>(total, count, &buckets, None)?;
-        }
+pub(super) fn histogram<'d>(
+    family: &mut MetricEncoder<'_>,
+    labels: &[(&str, &str)],
+    parts: impl Iterator<Item = &'d Durations> + Clone,
+) -> fmt::Result {
+    let count_of = |at: usize| -> u64 {
+        let counts = parts.clone().filter_map(|part| part.bucket.get(at));
+        counts.map(Lone::value).sum()
+    };
+    // Upper bound in seconds, bucket count.
+    let mut buckets: Vec<(f64, u64)> = BUCKETS
+        .iter()
+        .enumerate()
+        .map(|(at, bound)| (*bound as f64 / 1e6, count_of(at)))
+        .collect();
+    buckets.push((f64::MAX, count_of(BUCKETS.len())));
+    let count: u64 = buckets.iter().map(|(_, n)| n).sum();
+    if count == 0 {
+        return Ok(());
     }
-    Ok(())
+    let sums = parts.map(|part| part.sum.value());
+    let total = sums.fold(0, u64::wrapping_add) as f64 / 1e6;
+    let mut encoder: MetricEncoder<'_> = family.encode_family(&labels)?;
+    encoder.encode_histogram::<[(&str, &str); 0]>(total, count, &buckets, None)
 }
 
 type WorkerField = fn(&WorkerShard) -> &Lone;

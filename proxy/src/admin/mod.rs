@@ -1,6 +1,7 @@
 //! Admin, health and metrics: two small HTTP servers on the control runtime, away from the path.
 
 pub(crate) mod callers;
+mod calls;
 mod discovery;
 mod endpoints;
 mod exposition;

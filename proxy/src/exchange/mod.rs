@@ -68,6 +68,9 @@ pub async fn handle<'a>(
     let (worker, downstream) = (context.worker, context.downstream);
     let mut record = Record::begin(context.snapshot, worker, downstream, &request.head, start);
     let seen = respond::Seen::of(&request.head, context.plan(), downstream);
+    if seen.is_grpc() {
+        record.calls(&request.head.target);
+    }
     let mut notes = Notes::default();
     let result = forward(
         context,

@@ -76,6 +76,12 @@ impl Seen {
         }
     }
 
+    /// Whether it is a call of gRPC.
+    #[must_use]
+    pub const fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
     /// Nothing is known of what was to be a request.
     #[must_use]
     pub fn unread(listener: &ListenerPlan) -> Self {
@@ -327,6 +333,9 @@ pub fn finish<'a>(
         pages.apply(&mut response, seen.form, reply.own, seen.head);
     }
     let Response { mut head, body } = response;
+    if !reply.own {
+        record.is_served();
+    }
     record.answers(&head.fields);
     if let Some(headers) = &notes.headers
         && (reply.edits.is_some() || !reply.own)

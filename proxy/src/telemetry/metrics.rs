@@ -12,6 +12,8 @@ use selvedge_contract::defaults::process::SERIES;
 use crate::error::ErrorKind;
 use crate::tls::reason::Reason;
 
+use super::calls::{Methods, Room};
+
 /// Upper bounds of the duration histogram, in microseconds.
 pub const BUCKETS: [u64; 14] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
@@ -41,6 +43,27 @@ impl Lone {
     }
 }
 
+/// A histogram of durations that only one thread writes.
+#[derive(Debug, Default)]
+pub struct Durations {
+    /// By bucket; the last is everything longer.
+    pub bucket: [Lone; BUCKETS.len() + 1],
+    /// Their sum in microseconds.
+    pub sum: Lone,
+}
+
+impl Durations {
+    /// Counts one.
+    pub fn observe(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let at = BUCKETS.partition_point(|bound| *bound < micros);
+        if let Some(bucket) = self.bucket.get(at) {
+            bucket.add(1);
+        }
+        self.sum.add(micros);
+    }
+}
+
 /// One worker's part of a route's counters. Aligned so that workers do not share cache lines.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -49,10 +72,8 @@ pub struct RouteShard {
     pub class: [Lone; 6],
     /// By end code: index of [`ErrorKind`] plus one; 0 is a good end.
     pub end: [Lone; ErrorKind::ALL.len() + 1],
-    /// Durations by bucket; the last is everything longer.
-    pub bucket: [Lone; BUCKETS.len() + 1],
-    /// Sum of durations in microseconds.
-    pub duration: Lone,
+    /// From the head of a request to the last byte of its response.
+    pub durations: Durations,
     /// In flight.
     pub in_flight: Lone,
     /// Tries after the first.
@@ -74,6 +95,8 @@ pub struct RouteMetrics {
     pub route: Arc<str>,
     /// Service, or empty.
     pub service: Arc<str>,
+    /// Calls of gRPC, by method.
+    pub methods: Methods,
     shards: Box<[RouteShard]>,
 }
 
@@ -98,8 +121,7 @@ impl Default for RouteShard {
         Self {
             class: Default::default(),
             end: std::array::from_fn(|_| Lone::default()),
-            bucket: Default::default(),
-            duration: Lone::default(),
+            durations: Durations::default(),
             in_flight: Lone::default(),
             retries: Lone::default(),
             hedges: Lone::default(),
@@ -107,18 +129,6 @@ impl Default for RouteShard {
             received: Lone::default(),
             sent: Lone::default(),
         }
-    }
-}
-
-impl RouteShard {
-    /// Counts a duration.
-    pub fn observe(&self, duration: Duration) {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let at = BUCKETS.partition_point(|bound| *bound < micros);
-        if let Some(bucket) = self.bucket.get(at) {
-            bucket.add(1);
-        }
-        self.duration.add(micros);
     }
 }
 
@@ -206,6 +216,7 @@ pub struct Metrics {
     pub process: ProcessCounters,
     routes: Mutex<Routes>,
     orders: Mutex<Orders>,
+    room: Arc<Room>,
 }
 
 impl Metrics {
@@ -217,6 +228,7 @@ impl Metrics {
             process: ProcessCounters::default(),
             routes: Mutex::new(BTreeMap::new()),
             orders: Mutex::new(BTreeMap::new()),
+            room: Arc::default(),
         })
     }
 
@@ -249,6 +261,7 @@ impl Metrics {
                 Arc::new(RouteMetrics {
                     route: key.0,
                     service: key.1,
+                    methods: Methods::new(self.room.clone(), self.workers.len()),
                     shards: shards(self.workers.len()),
                 })
             })
@@ -274,7 +287,7 @@ impl Metrics {
     }
 }
 
-fn shards<T: Default>(workers: usize) -> Box<[T]> {
+pub(super) fn shards<T: Default>(workers: usize) -> Box<[T]> {
     (0..workers.max(1)).map(|_| T::default()).collect()
 }
 
@@ -284,11 +297,11 @@ mod tests {
 
     #[test]
     fn durations_fall_into_their_buckets() {
-        let shard = RouteShard::default();
+        let durations = Durations::default();
         for micros in [0, 500, 501, 10_000_000, 10_000_001] {
-            shard.observe(Duration::from_micros(micros));
+            durations.observe(Duration::from_micros(micros));
         }
-        let counts: Vec<u64> = shard.bucket.iter().map(Lone::value).collect();
+        let counts: Vec<u64> = durations.bucket.iter().map(Lone::value).collect();
         assert_eq!((counts[0], counts[1], counts[13], counts[14]), (2, 1, 1, 1));
     }
 

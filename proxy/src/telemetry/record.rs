@@ -14,12 +14,13 @@ use crate::accept::Downstream;
 use crate::balance::Lease;
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
-use crate::message::{Fields, RequestHead};
+use crate::message::{Fields, RequestHead, Target};
 use crate::policy::concurrency::Held;
 
 use crate::worker::Worker;
 
 use super::access_log::Line;
+use super::calls::Call;
 use super::export::SpanData;
 use super::metrics::RouteMetrics;
 use super::trace::{self, Form, TraceContext};
@@ -52,6 +53,8 @@ pub struct Record<'a> {
     pub held: Vec<Held>,
     /// Time that its body has waited since it was too fast: nobody's fault but the policy's.
     pub waited: Option<Rc<Cell<Duration>>>,
+    /// Boxed: most requests are none, and records are moved.
+    call: Option<Box<Call>>,
 }
 
 /// What only a log line or a span needs.
@@ -117,6 +120,7 @@ impl<'a> Record<'a> {
             lease: None,
             held: Vec::new(),
             waited: None,
+            call: None,
         }
     }
 
@@ -143,6 +147,7 @@ impl<'a> Record<'a> {
             lease: None,
             held: Vec::new(),
             waited: None,
+            call: None,
         }
     }
 
@@ -165,12 +170,31 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// It is a call of gRPC, for this path.
+    pub fn calls(&mut self, target: &Target) {
+        self.call = Some(Box::new(Call::new(target)));
+    }
+
+    /// A service has answered, not this proxy.
+    pub fn is_served(&mut self) {
+        if let Some(call) = &mut self.call {
+            call.is_served = true;
+        }
+    }
+
     /// These are the fields of an answer, at its head or at its end: they may tell the status of gRPC.
     pub fn answers(&mut self, fields: &Fields) {
-        if let Some(detail) = &mut self.detail
-            && let Some(status) = fields.grpc_status()
-        {
+        if self.detail.is_none() && self.call.is_none() {
+            return;
+        }
+        let Some(status) = fields.grpc_status() else {
+            return;
+        };
+        if let Some(detail) = &mut self.detail {
             detail.grpc = Some(status);
+        }
+        if let Some(call) = &mut self.call {
+            call.status = Some(status);
         }
     }
 
@@ -248,7 +272,12 @@ impl<'a> Record<'a> {
         let duration = now.saturating_duration_since(self.start);
         let shard = self.metrics.shard(self.worker.index);
         shard.in_flight.sub(1);
-        shard.observe(duration);
+        shard.durations.observe(duration);
+        if let Some(call) = &self.call {
+            self.metrics
+                .methods
+                .count(call, end, self.worker.index, duration);
+        }
         shard.received.add(self.received);
         shard.sent.add(self.sent);
         if let Some(lease) = &self.lease {
