@@ -223,11 +223,11 @@ impl<'a> Tries<'a> {
         match sent {
             Some(Ok(mut answer)) => {
                 let mark = take_mark(&mut answer).filter(|_| lease.security().is_mesh());
-                let refused = mark == Some(Mark::Refused);
                 let head = &answer.response.head;
+                // It has as much to do as it can, and sends on what came after. Nothing but a failure says so.
+                let refused = mark == Some(Mark::Refused) && head.is_failure();
                 let verdict = match head.status.as_u16() {
-                    // It has as much to do as it can, and sends on what came after.
-                    502..=504 if refused => Verdict::Neutral,
+                    _ if refused => Verdict::Neutral,
                     status @ 502..=504 => Verdict::Failure(Failing::Status(status)),
                     _ => Verdict::Success,
                 };
