@@ -232,3 +232,25 @@ fn one_endpoint_is_asked_once() {
     assert_eq!(requests(&[&only]), 2);
     assert_eq!(proxy.metric("selvedge_hedges_total", &[]), 0.0);
 }
+
+/// It was held back for as long as the other endpoint said nothing.
+#[test]
+fn a_failure_is_told_soon_where_the_other_says_nothing() {
+    let gate = Arc::new(Gate::default());
+    let _opens = Opens(&gate);
+    let late = Upstream::scripted(|connection| {
+        while connection.request().is_some() {
+            std::thread::park_timeout(std::time::Duration::from_millis(60));
+            connection.send("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy");
+        }
+    });
+    let hung = held(&gate, "b");
+    let rule = "retry: { attempts: 0, hedge: 30ms }, timeouts: { request: 0s }";
+    let ejection = ", ejection: { consecutive: 0, successRate: 0 }";
+    let proxy = before(&[late.address(), hung.address()], rule, ejection);
+    for _ in 0..4 {
+        let begun = Instant::now();
+        assert_eq!(Raw::connect(proxy.address("web")).get("/").status, 503);
+        assert!(begun.elapsed() < PATIENCE / 4, "{:?}", begun.elapsed());
+    }
+}

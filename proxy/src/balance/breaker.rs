@@ -24,6 +24,8 @@ pub enum Verdict {
     Failure(Failing),
     /// Says nothing about the endpoint: the client went away, a limit of ours.
     Neutral,
+    /// It had no room for it. Once in a while that is as it should be; always, it is of no use.
+    Full,
 }
 
 impl Verdict {
@@ -124,7 +126,7 @@ impl Breaker {
     /// Takes note of how a request ended.
     pub fn observe(&self, verdict: Verdict, probe: bool, now: Instant) {
         let Some(spec) = self.spec else { return };
-        if verdict == Verdict::Neutral {
+        if matches!(verdict, Verdict::Neutral | Verdict::Full) {
             if probe {
                 self.cancel_probe();
             }

@@ -21,6 +21,11 @@ impl Endpoint {
         match verdict {
             Verdict::Success => self.outcomes.succeeded(),
             Verdict::Neutral => {}
+            Verdict::Full => {
+                if let Some(why) = self.outcomes.was_full(&service.spec.ejection) {
+                    leave_alone(service, self, why, now);
+                }
+            }
             Verdict::Failure(what) => {
                 if let Some(why) = self.failed(service, what, now) {
                     leave_alone(service, self, why, now);
@@ -47,6 +52,7 @@ impl Endpoint {
                 self.failed(service, what, now);
                 leave_alone(service, self, Ejected::Trial, now);
             }
+            Verdict::Full => leave_alone(service, self, Ejected::Trial, now),
             Verdict::Neutral => self.cancel_trial(service, now),
         }
     }

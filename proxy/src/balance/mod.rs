@@ -61,8 +61,10 @@ pub struct Lease {
     stayed: bool,
     /// Its time was taken.
     timed: bool,
-    /// It counts as waiting, for a limit that adapts.
+    /// It counts as waiting, for a limit that adapts, ...
     waits: bool,
+    /// ... since this epoch of it.
+    epoch: u32,
     /// When it began, by [`endpoint::micros`].
     since: u32,
 }
@@ -86,7 +88,7 @@ pub fn pick(
     let own = asked.session.and_then(|session| set.of_session(session));
     let own = own.filter(|endpoint| avoid != Some(endpoint.id));
     let mut trial = false;
-    let lease = service.enter(permit.class()).and_then(|()| {
+    let lease = service.enter(permit.class(), now).and_then(|epoch| {
         let endpoint = match service.spec.reached {
             Reached::AtEndpoints => {
                 // Who failed once already is not sent to an endpoint that may fail again, and who
@@ -107,12 +109,12 @@ pub fn pick(
         let endpoint = endpoint.ok_or_else(|| service.why_none());
         if endpoint.is_err() {
             service.leave();
-            service.answered_or_gone();
+            service.waits_no_more(epoch);
         }
-        endpoint
+        endpoint.map(|endpoint| (endpoint, epoch))
     });
     match lease {
-        Ok(endpoint) => {
+        Ok((endpoint, epoch)) => {
             endpoint.begin();
             Ok(Lease {
                 service: service.clone(),
@@ -123,6 +125,7 @@ pub fn pick(
                 stayed: own.is_some(),
                 timed: false,
                 waits: service.adaptive.is_some(),
+                epoch,
                 since: if service.times() {
                     endpoint::micros(now)
                 } else {
@@ -144,6 +147,12 @@ impl Lease {
     #[must_use]
     pub const fn service(&self) -> &Arc<Service> {
         &self.service
+    }
+
+    /// Whether it tries an endpoint that was left alone.
+    #[must_use]
+    pub const fn is_trial(&self) -> bool {
+        self.trial
     }
 
     /// The endpoint.
@@ -214,9 +223,9 @@ impl Lease {
         if std::mem::take(&mut self.waits)
             && let Some(adaptive) = &self.service.adaptive
         {
-            adaptive.leave();
+            adaptive.leave(self.epoch);
             if worked_on {
-                adaptive.answered(self.took(now), now);
+                adaptive.answered(self.took(now), self.epoch, now);
             }
         }
     }
@@ -261,7 +270,7 @@ impl Lease {
         if std::mem::replace(&mut self.reported, true) {
             return;
         }
-        if verdict == Verdict::Neutral {
+        if matches!(verdict, Verdict::Neutral | Verdict::Full) {
             self.given_up(now);
         } else {
             self.time(matches!(verdict, Verdict::Failure(_)), now);

@@ -114,6 +114,14 @@ impl Outcomes {
         (bad && ended >= u64::from(spec.min_requests)).then_some(Ejected::SuccessRate)
     }
 
+    /// Takes note that it had no room for a request; says why it is one too many, if it is: as many in a row as
+    /// failures, as nobody would get anywhere with it. Its share of successes is not touched.
+    pub(super) fn was_full(&self, spec: &EjectionSpec) -> Option<Ejected> {
+        let row = self.consecutive.fetch_add(1, Relaxed).saturating_add(1);
+        let many = spec.consecutive != 0 && row >= spec.consecutive;
+        (many && !self.is_out()).then_some(Ejected::Consecutive)
+    }
+
     /// Leaves it alone, unless it is already; says for how long. Only the request that is trying it
     /// (`trial`) can do so while it is on trial.
     pub(super) fn eject(&self, spec: &EjectionSpec, trial: bool, now: u64) -> Option<Duration> {

@@ -344,25 +344,26 @@ impl Service {
         self.plan().times() || self.adaptive.is_some()
     }
 
-    pub(super) fn enter(&self, class: Class) -> Result<(), ErrorKind> {
+    /// Lets one more in; gives what it has to say when it [waits no more](Self::waits_no_more).
+    pub(super) fn enter(&self, class: Class, now: Instant) -> Result<u32, ErrorKind> {
         let most = self.spec.max_requests;
         if class == Class::Batch && self.in_flight() >= class.share(most) {
             return Err(ErrorKind::Shed);
         }
-        if let Some(adaptive) = &self.adaptive {
-            adaptive.admit(class)?;
-        }
-        let entered = self.caps.enter(most);
-        if entered.is_err() {
-            self.answered_or_gone();
-        }
-        entered
+        let epoch = match &self.adaptive {
+            Some(adaptive) => adaptive.admit(class, now)?,
+            None => 0,
+        };
+        self.caps
+            .enter(most)
+            .inspect_err(|_| self.waits_no_more(epoch))?;
+        Ok(epoch)
     }
 
     /// What was let in waits for no answer any more.
-    pub(super) fn answered_or_gone(&self) {
+    pub(super) fn waits_no_more(&self, epoch: u32) {
         if let Some(adaptive) = &self.adaptive {
-            adaptive.leave();
+            adaptive.leave(epoch);
         }
     }
 

@@ -120,7 +120,7 @@ fn run(service: &Service, count: u32, gap: Duration, work: impl Fn(usize) -> Dur
         while ends.peek().is_some_and(|Reverse((at, _))| *at <= now) {
             end(&mut ends, &mut out);
         }
-        service.enter(Class::default()).unwrap();
+        service.enter(Class::default(), now).unwrap();
         let endpoint = chosen(service, &keyed(id.into()), now);
         endpoint.begin();
         *counts.entry(endpoint.address).or_insert(0) += 1;

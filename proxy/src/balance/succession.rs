@@ -19,8 +19,8 @@ impl Service {
     #[must_use]
     pub fn in_place_of(mut self, before: &Self) -> Self {
         self.caps = before.caps.clone();
-        let known = before.adaptive.as_ref();
-        if let Some(known) = known.filter(|known| Some(known.spec()) == self.spec.adaptive) {
+        if let (Some(known), Some(spec)) = (&before.adaptive, self.spec.adaptive) {
+            known.retune(spec);
             self.adaptive = Some(known.clone());
         }
         let (spec, old) = (&self.spec, &before.spec);

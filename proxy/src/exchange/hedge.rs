@@ -3,7 +3,7 @@
 
 use std::cell::OnceCell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -64,7 +64,7 @@ impl Race<'_, '_> {
             (lease, other)
         };
         record.tries(&winner, tries.count());
-        hedge::lose(loser, finish.other, self.context.worker.now());
+        hedge::lose(loser, finish.other, self.context.worker);
         (finish.sent, winner)
     }
 
@@ -84,8 +84,10 @@ impl Race<'_, '_> {
         }
         let now = worker.now();
         let late = until.is_some_and(|until| until <= now);
-        let other = if late { None } else { self.second(lease, now) };
-        let Some((other, _room)) = other.and_then(|other| Some((other, tries.hedge(now)?))) else {
+        // First whether there is room: who is only looked for is counted, too.
+        let room = if late { None } else { tries.hedge(now) };
+        let second_lease = room.and_then(|room| Some((self.second(lease, now)?, room)));
+        let Some((other, _room)) = second_lease else {
             return Finish::only(timer.within(until, first).await);
         };
         let mut head = self.head.clone();
@@ -93,29 +95,18 @@ impl Race<'_, '_> {
         let other = second.get_or_init(|| other);
         let mut again = pin!(self.send(other, &head, &Deaf, Reuse::Any));
         let (mut one, mut two) = (None, None);
+        let mut patience = until;
         poll_fn(|cx| {
-            if one.is_none()
-                && let Poll::Ready(sent) = first.as_mut().poll(cx)
-            {
-                let settled = hedge::settles(&sent);
-                one = Some(sent);
-                if settled {
-                    return Poll::Ready(());
-                }
-            }
-            if two.is_none()
-                && let Poll::Ready(sent) = again.as_mut().poll(cx)
-            {
-                let settled = hedge::settles(&sent);
-                two = Some(sent);
-                if settled {
-                    return Poll::Ready(());
-                }
-            }
-            if one.is_some() && two.is_some() {
+            let settled = step(cx, first.as_mut(), &mut one) || step(cx, again.as_mut(), &mut two);
+            if settled || (one.is_some() && two.is_some()) {
                 return Poll::Ready(());
             }
-            timer.poll_maybe(cx, until)
+            if (one.is_some() || two.is_some()) && patience == until {
+                // A failure that is there is not held back for long: it may be tried again.
+                let soon = worker.now() + self.permit.rule().retry.hedge;
+                patience = Some(until.map_or(soon, |until| until.min(soon)));
+            }
+            timer.poll_maybe(cx, patience)
         })
         .await;
         Finish::of(one, two)
@@ -150,15 +141,54 @@ impl Finish {
         }
     }
 
-    /// The one that settles it, or else the first that there is.
+    /// The one that settles it, or else the first that there is; where there is none, it is the first that had
+    /// all the time.
     fn of(one: Option<Sent>, two: Option<Sent>) -> Self {
         let settled = |sent: &Option<Sent>| sent.as_ref().is_some_and(hedge::settles);
-        let second = !settled(&one) && (settled(&two) || one.is_none());
+        let second = !settled(&one) && (settled(&two) || (one.is_none() && two.is_some()));
         let (sent, other) = if second { (two, one) } else { (one, two) };
         Self {
             sent,
             second,
             other,
         }
+    }
+}
+
+/// Goes on with one of the two until it is there; says whether it settles the matter.
+fn step(
+    cx: &mut std::task::Context<'_>,
+    sending: Pin<&mut impl Future<Output = Sent>>,
+    sent: &mut Option<Sent>,
+) -> bool {
+    if sent.is_some() {
+        return false;
+    }
+    let Poll::Ready(done) = sending.poll(cx) else {
+        return false;
+    };
+    let settles = hedge::settles(&done);
+    *sent = Some(done);
+    settles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    /// The second was charged with what the first had all the time for.
+    #[test]
+    fn where_neither_is_there_the_first_is_to_blame() {
+        assert!(!Finish::of(None, None).second);
+        let failed = || {
+            Some(Err(Failure::untouched(
+                ErrorKind::UpstreamReset,
+                Body::Empty,
+            )))
+        };
+        assert!(!Finish::of(failed(), None).second);
+        assert!(Finish::of(None, failed()).second);
+        assert!(!Finish::of(failed(), failed()).second);
     }
 }

@@ -64,7 +64,7 @@ pub(super) async fn send<'a>(
         record.tries(&lease, tries.count());
         tries.mark(&lease, permit.class(), &mut request.head.fields);
         let head = &request.head;
-        let (sent, lease) = if let Some(at) = tries.hedges_at(&asked) {
+        let (sent, lease) = if let Some(at) = tries.hedges_at(&asked, &lease) {
             let race = Race {
                 context,
                 permit,

@@ -66,7 +66,9 @@ async fn check_forever(
     plan: Arc<Plan>,
     places: Arc<Semaphore>,
 ) {
-    let mut verdict = Verdict::default();
+    // A reload may have begun these checks anew, and has kept what was found.
+    let begun = endpoint.last_check().is_some();
+    let mut verdict = Verdict::of(endpoint.is_unhealthy(), begun);
     loop {
         // First those of its service: who waits for them keeps no other service from being checked.
         let (Ok(place), Ok(place_in_all)) = (places.acquire().await, PLACES.acquire().await) else {

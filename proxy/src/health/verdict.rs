@@ -13,6 +13,15 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
+    /// Goes on from what is known already.
+    pub(super) const fn of(unhealthy: bool, begun: bool) -> Self {
+        Self {
+            unhealthy,
+            against: 0,
+            begun,
+        }
+    }
+
     /// Takes note of one more check; whether the endpoint is unhealthy now.
     pub(super) const fn after(&mut self, good: bool, plan: &Plan) -> bool {
         if good != self.unhealthy {

@@ -222,23 +222,24 @@ impl<'a> Tries<'a> {
     ) -> Next {
         match sent {
             Some(Ok(mut answer)) => {
-                let mark = take_mark(&mut answer).filter(|_| lease.security().is_mesh());
+                let mark = mark_of(&mut answer, &lease);
                 let head = &answer.response.head;
-                // It has as much to do as it can, and sends on what came after. Nothing but a failure says so.
-                let refused = mark == Some(Mark::Refused) && head.is_failure();
+                let refused = mark == Some(Mark::Refused);
                 let verdict = match head.status.as_u16() {
-                    _ if refused => Verdict::Neutral,
+                    // It has as much to do as it can.
+                    _ if refused => Verdict::Full,
                     status @ 502..=504 => Verdict::Failure(Failing::Status(status)),
                     _ => Verdict::Success,
                 };
                 lease.answered(&answer.response.head, now);
                 lease.report(verdict, now);
                 // It has been tried again as often as may be, nearer to the failure than we are.
-                if mark == Some(Mark::Spent) && head.is_failure() {
+                if mark == Some(Mark::Spent) {
                     worker.shared.storm.note(now);
                     return Next::Answer(answer, lease);
                 }
-                let elsewhere = refused.then_some(Duration::ZERO);
+                let others = || self.service.endpoints.load().all.len() > 1;
+                let elsewhere = (refused && others()).then_some(Duration::ZERO);
                 if let Some(least) = elsewhere.or_else(|| self.wants_another(&answer))
                     && let Some(body) = answer.sent.take().and_then(Body::rewind)
                 {
@@ -378,15 +379,15 @@ enum Mark {
     Refused,
 }
 
-/// Takes it out.
-fn take_mark(answer: &mut Answer) -> Option<Mark> {
-    let fields = &mut answer.response.head.fields;
-    let mark = match fields.known(Known::XSelvedgeAttempt)? {
+/// Takes it out. Only peers of the mesh are believed, and only with a failure.
+fn mark_of(answer: &mut Answer, lease: &Lease) -> Option<Mark> {
+    let head = &mut answer.response.head;
+    let mark = match head.fields.known(Known::XSelvedgeAttempt)? {
         b"refused" => Mark::Refused,
         _ => Mark::Spent,
     };
-    fields.remove_known(Known::XSelvedgeAttempt);
-    Some(mark)
+    head.fields.remove_known(Known::XSelvedgeAttempt);
+    (lease.security().is_mesh() && head.is_failure()).then_some(mark)
 }
 
 /// Whether an answer that is nothing but a status of gRPC has one of these.

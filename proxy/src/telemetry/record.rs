@@ -38,6 +38,8 @@ pub struct Record<'a> {
     complete: bool,
     /// Tries after the first.
     pub retries: u32,
+    /// A try has begun.
+    tried: bool,
     /// A second endpoint was asked as the first was late; and whether it answered first.
     pub hedged: Option<bool>,
     /// Body bytes received and sent.
@@ -112,6 +114,7 @@ impl<'a> Record<'a> {
             end: None,
             complete: false,
             retries: 0,
+            tried: false,
             hedged: None,
             received: 0,
             sent: 0,
@@ -139,6 +142,7 @@ impl<'a> Record<'a> {
             end: None,
             complete: false,
             retries: 0,
+            tried: false,
             hedged: None,
             received: 0,
             sent: 0,
@@ -224,10 +228,12 @@ impl<'a> Record<'a> {
     #[must_use]
     pub const fn was_refused_for_load(&self) -> bool {
         use ErrorKind::{Overloaded, PendingTimeout, Shed, TooManyPending, TooManyRequests};
-        matches!(
-            self.end,
-            Some(Overloaded | PendingTimeout | Shed | TooManyPending | TooManyRequests)
-        )
+        // Of what was tried before, some may have been carried out.
+        match self.end {
+            Some(Overloaded | Shed | TooManyRequests) => !self.tried,
+            Some(PendingTimeout | TooManyPending) => self.retries == 0 && self.hedged.is_none(),
+            _ => false,
+        }
     }
 
     /// Whether retries are to be left to whoever is next to the failure.
@@ -244,6 +250,7 @@ impl<'a> Record<'a> {
     /// A try begins; `retries` came before it.
     pub fn tries(&mut self, lease: &Lease, retries: u32) {
         self.retries = retries;
+        self.tried = true;
         if let Some(detail) = &mut self.detail {
             detail.upstream = Some(lease.endpoint().address);
         }

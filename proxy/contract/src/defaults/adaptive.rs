@@ -16,5 +16,5 @@ pub const OUTLIER: u64 = 8;
 pub const FIRST_LOOK: u64 = 1000;
 /// ... and again: twice as long each time, up to this.
 pub const PERIOD: u64 = 30_000;
-/// Milliseconds within which what was sent before a look has to be answered.
-pub const LONGEST_DRAIN: u64 = 1000;
+/// Milliseconds after which a look that has shown nothing is given up.
+pub const LONGEST_LOOK: u64 = 10_000;

@@ -8,9 +8,9 @@ use super::*;
 struct Modelled {
     at_once: usize,
     takes: u64,
-    queue: VecDeque<u64>,
+    queue: VecDeque<(u64, u32)>,
     /// When each of those that are worked on ends, and when it came; in milliseconds.
-    busy: Vec<(u64, u64)>,
+    busy: Vec<(u64, u64, u32)>,
 }
 
 struct Seen {
@@ -40,27 +40,27 @@ impl Modelled {
             due += rate;
             while due >= 1000 {
                 due -= 1000;
-                match limit.admit(Class::Interactive) {
-                    Ok(()) => self.queue.push_back(now),
+                match limit.admit(Class::Interactive, start + Duration::from_millis(now)) {
+                    Ok(epoch) => self.queue.push_back((now, epoch)),
                     Err(_) => seen.shed += 1,
                 }
             }
-            self.busy.retain(|(ends, came)| {
+            self.busy.retain(|(ends, came, epoch)| {
                 let over = *ends <= now;
                 if over {
-                    limit.leave();
+                    limit.leave(*epoch);
                     let took = Duration::from_millis(now - came);
-                    limit.answered(took, start + Duration::from_millis(now));
+                    limit.answered(took, *epoch, start + Duration::from_millis(now));
                     seen.answered += 1;
                     seen.took += now - came;
                 }
                 !over
             });
             while self.busy.len() < self.at_once {
-                let Some(came) = self.queue.pop_front() else {
+                let Some((came, epoch)) = self.queue.pop_front() else {
                     break;
                 };
-                self.busy.push((now + self.takes, came));
+                self.busy.push((now + self.takes, came, epoch));
             }
         }
         seen
@@ -135,13 +135,73 @@ async fn a_limit_that_nobody_reaches_does_not_rise() {
 #[test]
 fn a_class_has_its_share() {
     let limit = Adaptive::new(AdaptiveSpec { min: 20, max: 20 });
-    let admitted = |class| (0..100).take_while(|_| limit.admit(class).is_ok()).count();
+    let admitted = |class| {
+        (0..100)
+            .take_while(|_| limit.admit(class, Instant::now()).is_ok())
+            .count()
+    };
     assert_eq!(admitted(Class::Batch), 15);
     assert_eq!(admitted(Class::Interactive), 5);
     assert_eq!(admitted(Class::Health), 4);
     assert_eq!(admitted(Class::Interactive), 0);
     for _ in 0..24 {
-        limit.leave();
+        limit.leave(0);
     }
     assert_eq!(limit.waiting(), 0);
+}
+
+/// A look shut the service for as long as a few requests had no answer.
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_never_answered_shut_nobody_out() {
+    let (limit, start) = (Adaptive::new(SPEC), Instant::now());
+    for _ in 0..20 {
+        limit.admit(Class::Interactive, start).unwrap();
+    }
+    let mut service = modelled(1000, 50);
+    let _ = service.run(&limit, start, 0, 5, 500);
+    let seen = service.run(&limit, start, 5, 60, 500);
+    assert!(
+        seen.shed * 20 < seen.answered,
+        "{} of {} shed",
+        seen.shed,
+        seen.answered
+    );
+    // Nothing else is there, and nothing is answered: it is as if there were no limit.
+    let hung = Adaptive::new(SPEC);
+    let late = |second| start + Duration::from_secs(second);
+    let admitted = |from: u64| {
+        let all = (from * 1000..(from + 60) * 1000).step_by(10);
+        let at = all.map(|ms| late(0) + Duration::from_millis(ms));
+        at.filter(|at| hung.admit(Class::Interactive, *at).is_ok())
+            .count()
+    };
+    assert!(admitted(0) > 200, "{}", hung.limit());
+}
+
+/// The queue was longer than a look had patience, and was taken for what an answer takes.
+#[tokio::test(start_paused = true)]
+async fn a_long_queue_is_no_measure() {
+    let (limit, start) = (Adaptive::new(SPEC), Instant::now());
+    let mut service = modelled(1, 150);
+    let _ = service.run(&limit, start, 0, 60, 100);
+    let seen = service.run(&limit, start, 60, 60, 100);
+    let mean = seen.took / seen.answered;
+    assert!(mean < 2500, "{mean} ms, limit {}", limit.limit());
+    assert!(limit.limit() <= 16, "{}", limit.limit());
+}
+
+/// Three seconds of quick answers were the measure for half a minute.
+#[tokio::test(start_paused = true)]
+async fn cheap_answers_are_soon_forgotten() {
+    let (limit, start) = (Adaptive::new(SPEC), Instant::now());
+    let _ = modelled(50, 1).run(&limit, start, 0, 3, 2000);
+    let mut service = modelled(50, 20);
+    let _ = service.run(&limit, start, 3, 5, 800);
+    let seen = service.run(&limit, start, 8, 20, 800);
+    assert!(
+        seen.shed * 10 < seen.answered,
+        "{} of {} shed",
+        seen.shed,
+        seen.answered
+    );
 }

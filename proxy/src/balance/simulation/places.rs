@@ -39,7 +39,7 @@ fn a_bounded_load_is_bounded() {
         let now = Instant::now();
         // All want the same endpoint, and none ends.
         for _ in 0..1000 {
-            service.enter(Class::default()).unwrap();
+            service.enter(Class::default(), now).unwrap();
             let endpoint = chosen(&service, &keyed(1), now);
             endpoint.begin();
         }

@@ -178,7 +178,7 @@ impl Compiler {
         if spec.mtls == Some(MtlsMode::Permissive) {
             pass.check_permissive(&at.then("policies"), &policies.guards);
         }
-        pass.check_caps(&at.then("limits"), &spec.limits);
+        pass.check_app(at, &name, spec);
         let security = self.inbound_security(pass, at, &name, spec)?;
         let app = app?;
         let tag = routes::simple_tag(pass, &name, serde_json::to_vec(spec), &spec.policies);

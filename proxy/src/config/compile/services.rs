@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use selvedge_contract::config::{
-    Endpoint, ProxyVersion, Service as Spec, ServiceLimits, UpstreamProtocol,
+    Endpoint, Inbound, ProxyVersion, Service as Spec, ServiceLimits, UpstreamProtocol,
 };
 use selvedge_contract::defaults::transparent::CONNECT;
 use selvedge_contract::defaults::{adaptive as adaptive_defaults, upstream as defaults};
@@ -207,6 +207,16 @@ impl Pass<'_> {
             }
         }
         endpoints
+    }
+
+    /// What an inbound port says of its application, which has a place among the services by the port's name.
+    pub(super) fn check_app(&mut self, at: &At, name: &str, spec: &Inbound) {
+        self.check_caps(&at.then("limits"), &spec.limits);
+        if self.config.services.contains_key(name) {
+            let message = format!("`{name}` is the name of an inbound port");
+            let remedy = "give the service another name: metrics could not tell them apart";
+            self.error(&At::key("services").then(name), message, remedy);
+        }
     }
 
     /// Caps with which something can be sent.

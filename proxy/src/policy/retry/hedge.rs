@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
 
-use super::{Tries, verdict_of};
+use super::{Mark, Tries, mark_of, verdict_of};
 use crate::balance::breaker::BreakerState;
 use crate::balance::{Asked, Failing, Lease, Service, Verdict};
 use crate::message::{Fields, Known};
 use crate::timer;
 use crate::upstream::{Answer, Failure};
+use crate::worker::Worker;
 
 /// The right to have one request under way twice. Counted as a retry until it is dropped.
 #[derive(Debug)]
@@ -26,9 +27,11 @@ impl<'a> Tries<'a> {
     /// When a second endpoint is asked too, if this request is one of which that may be done: the first
     /// try of what may be carried out twice, has no body, and belongs to no endpoint in particular.
     #[must_use]
-    pub fn hedges_at(&self, asked: &Asked) -> Option<Instant> {
+    pub fn hedges_at(&self, asked: &Asked, lease: &Lease) -> Option<Instant> {
         let after = self.rule.retry.hedge;
+        // What tries an endpoint has to come to its end, or nobody ever finds out that it is well.
         let may = !after.is_zero()
+            && !lease.is_trial()
             && self.count == 0
             && self.repeatable
             && self.bodiless
@@ -65,12 +68,21 @@ pub fn settles(sent: &Result<Answer, Failure>) -> bool {
         .is_ok_and(|answer| !matches!(answer.response.head.status.as_u16(), 502..=504))
 }
 
-/// Tells of the endpoint whose answer was not taken: nothing, if there was none yet.
-pub fn lose(mut lease: Lease, sent: Option<Result<Answer, Failure>>, now: Instant) {
+/// Tells of the endpoint whose answer was not taken: nothing, if there was none yet, or if it had no room.
+pub fn lose(mut lease: Lease, sent: Option<Result<Answer, Failure>>, worker: &Worker) {
+    let now = worker.now();
     let verdict = match sent {
         None => Verdict::Neutral,
         Some(Err(failure)) => verdict_of(failure.error.kind),
-        Some(Ok(answer)) => Verdict::Failure(Failing::Status(answer.response.head.status.as_u16())),
+        Some(Ok(mut answer)) => match mark_of(&mut answer, &lease) {
+            Some(Mark::Refused) => Verdict::Full,
+            mark => {
+                if mark == Some(Mark::Spent) {
+                    worker.shared.storm.note(now);
+                }
+                Verdict::Failure(Failing::Status(answer.response.head.status.as_u16()))
+            }
+        },
     };
     lease.report(verdict, now);
 }
