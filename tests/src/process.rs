@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::PATIENCE;
+use crate::netns::Namespace;
 use crate::secrets::secret_in;
 
 /// A running process. Killed when dropped.
@@ -56,25 +57,6 @@ pub fn binary() -> &'static Path {
     })
 }
 
-/// What `check` says of a configuration, and whether it finds it good.
-///
-/// # Panics
-/// When it cannot be run.
-#[must_use]
-pub fn check(mode: &str, config: &str) -> (bool, String) {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("config.yaml");
-    std::fs::write(&file, config).unwrap();
-    let output = Command::new(binary())
-        .args(["check", "--mode", mode])
-        .arg(&file)
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    (output.status.success(), said)
-}
-
 impl Selvedge {
     /// Starts with `mode` and waits until everything the configuration asks for listens.
     #[must_use]
@@ -100,6 +82,18 @@ impl Selvedge {
             "info",
         ]);
         Self::spawn(command, dir, &["admin", "health"])
+    }
+
+    /// A gateway with one worker on another machine of a test, whose configuration says where its admin is.
+    #[must_use]
+    pub fn gateway_in(place: &Namespace, config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.yaml");
+        std::fs::write(&file, config).unwrap();
+        let mut command = place.command(binary());
+        command.arg("gateway").arg("--config").arg(&file);
+        command.args(["--workers", "1", "--log", "info"]);
+        Self::spawn(command, dir, &["web", "admin", "health"])
     }
 
     /// Changes the configuration that it was started with, and waits until that is in force.

@@ -2,13 +2,11 @@
 //! nothing is answered.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use selvedge_tests::netns::{Namespace, run};
-use selvedge_tests::process::binary;
 use selvedge_tests::{PATIENCE, Raw, Selvedge, Upstream};
 
 /// Requests are routed round the hole within a second; a try ends 200 ms after it was sent.
@@ -16,7 +14,6 @@ const ROUND: Duration = Duration::from_millis(1200);
 
 /// A gateway in one namespace before two endpoints in another.
 fn start(here: &Namespace, there: [&Upstream; 2]) -> Selvedge {
-    let dir = tempfile::tempdir().unwrap();
     let [a, b] = there.map(|upstream| format!("10.7.0.2:{}", upstream.address().port()));
     let config = format!(
         "listeners: [{{ name: web, bind: 127.0.0.1, port: 0 }}]
@@ -31,12 +28,7 @@ services:
 admin: {{ bind: \"127.0.0.1:0\", health: \"127.0.0.1:0\" }}
 "
     );
-    let file = dir.path().join("gateway.yaml");
-    std::fs::write(&file, config).unwrap();
-    let mut command: Command = here.command(binary());
-    command.arg("gateway").arg("--config").arg(&file);
-    command.args(["--workers", "1", "--log", "info"]);
-    Selvedge::spawn(command, dir, &["web", "admin", "health"])
+    Selvedge::gateway_in(here, &config)
 }
 
 /// What the admin says of the first endpoint.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use selvedge_tests::process::check;
+use selvedge_tests::checked::check;
 use selvedge_tests::upstream::Connection;
 use selvedge_tests::{Bell, PATIENCE, Raw, Selvedge, Upstream, gateway};
 

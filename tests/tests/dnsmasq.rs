@@ -2,11 +2,10 @@
 //! other names for names, addresses that go while requests are on their way to them.
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use selvedge_tests::netns::Namespace;
-use selvedge_tests::process::binary;
 use selvedge_tests::{Bell, PATIENCE, Raw, Selvedge, Upstream};
 
 /// A name server that says what its arguments say, until it is dropped.
@@ -42,7 +41,6 @@ impl Drop for Names {
 }
 
 fn gateway(place: &Namespace, service: &str) -> Selvedge {
-    let dir = tempfile::tempdir().unwrap();
     let config = format!(
         "listeners: [{{ name: web, bind: 127.0.0.1, port: 0 }}]
 routes: [{{ rules: [{{ backendRefs: [{{ service: app }}], timeouts: {{ request: 0s }} }}] }}]
@@ -50,12 +48,7 @@ services: {{ app: {{ {service} }} }}
 admin: {{ bind: \"127.0.0.1:0\", health: \"127.0.0.1:0\" }}
 "
     );
-    let file = dir.path().join("gateway.yaml");
-    std::fs::write(&file, config).unwrap();
-    let mut command: Command = place.command(binary());
-    command.arg("gateway").arg("--config").arg(&file);
-    command.args(["--workers", "1", "--log", "info"]);
-    Selvedge::spawn(command, dir, &["web", "admin", "health"])
+    Selvedge::gateway_in(place, &config)
 }
 
 /// An endpoint that answers with its name; `/held` only when the bell has rung.

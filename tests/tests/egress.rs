@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use selvedge_tests::checked::check;
 use selvedge_tests::netns::Namespace;
 use selvedge_tests::pod::{Pod, serve};
-use selvedge_tests::process::binary;
 use selvedge_tests::{PATIENCE, TestCa};
 
 const WEB: &str = "spiffe://shop.local/ns/shop/sa/web";
@@ -91,22 +91,12 @@ fn else_what_is_for_no_service_goes_on() {
 
 #[test]
 fn it_is_of_use_only_where_everything_comes_by() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("sidecar.yaml");
-    std::fs::write(&file, "outbound: { egress: registryOnly }\n").unwrap();
-    let check = || {
-        let output = std::process::Command::new(binary())
-            .args(["check", &file.display().to_string()])
-            .output()
-            .unwrap();
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    };
-    let told = check();
+    let (_, told) = check("sidecar", "outbound: { egress: registryOnly }\n");
     assert!(
         told.contains("nothing but services is called anyway"),
         "{told}"
     );
-    std::fs::write(&file, "outbound: { egress: registry }\n").unwrap();
-    let told = check();
+    let (well, told) = check("sidecar", "outbound: { egress: registry }\n");
+    assert!(!well);
     assert!(told.contains("registryOnly"), "{told}");
 }

@@ -1,9 +1,8 @@
 //! Failures on purpose: who waits, who is refused, and what is told of it.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use selvedge_tests::process::binary;
+use selvedge_tests::checked::check;
 use selvedge_tests::{Raw, Selvedge, Upstream, gateway};
 
 fn with(fault: &str, app: &Upstream) -> Selvedge {
@@ -98,21 +97,13 @@ services: {{ app: {{ endpoints: [\"{}\"] }} }}",
 
 #[test]
 fn mistakes_are_told_with_their_place() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("config.yaml");
     let text = "listeners: [{ name: web, port: 8080 }]
 policies:
   none: { fault: {} }
   odd: { fault: { delay: { duration: 6m, percentage: 101 }, abort: { status: 200 } } }
 ";
-    std::fs::write(&file, text).unwrap();
-    let output = Command::new(binary())
-        .arg("check")
-        .arg(&file)
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
+    let (well, said) = check("gateway", text);
+    assert!(!well);
     for wanted in [
         "nothing would ever fail",
         "longer than a caller waits",

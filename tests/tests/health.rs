@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
-use selvedge_tests::process::check;
+use selvedge_tests::checked::check;
 use selvedge_tests::python::Server;
 use selvedge_tests::{PATIENCE, Raw, Selvedge, TestCa, Upstream, gateway, sidecar};
 

@@ -2,48 +2,9 @@
 //! and it costs what a retry costs.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
-use selvedge_tests::{PATIENCE, Raw, Selvedge, Upstream, gateway};
-
-/// Holds the answers of endpoints until it is opened.
-#[derive(Default)]
-struct Gate(Mutex<bool>, Condvar);
-
-impl Gate {
-    fn open(&self) {
-        *self.0.lock().unwrap() = true;
-        self.1.notify_all();
-    }
-
-    fn pass(&self) {
-        let open = self.0.lock().unwrap();
-        let waiting = self.1.wait_timeout_while(open, PATIENCE, |open| !*open);
-        drop(waiting.unwrap());
-    }
-}
-
-/// Opens it at the end, also where a test fails: clients wait for answers.
-struct Opens<'a>(&'a Gate);
-
-impl Drop for Opens<'_> {
-    fn drop(&mut self) {
-        self.0.open();
-    }
-}
-
-fn held(gate: &Arc<Gate>, name: &'static str) -> Upstream {
-    let gate = gate.clone();
-    Upstream::scripted(move |connection| {
-        while connection.request().is_some() {
-            gate.pass();
-            connection.send(format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{name}"
-            ));
-        }
-    })
-}
+use selvedge_tests::{Bell, Gate, PATIENCE, Raw, Selvedge, Upstream, gateway};
 
 fn before(endpoints: &[SocketAddr], rule: &str, more: &str) -> Selvedge {
     let endpoints: Vec<_> = endpoints.iter().map(|e| format!("\"{e}\"")).collect();
@@ -79,9 +40,8 @@ fn wait_for_requests(upstreams: &[&Upstream], count: usize) {
 
 #[test]
 fn the_first_answer_counts_and_the_other_is_given_up() {
-    let gate = Arc::new(Gate::default());
-    let _opens = Opens(&gate);
-    let (late, well) = (held(&gate, "a"), Upstream::answering("b"));
+    let gate = Gate::default();
+    let (late, well) = (gate.upstream("a"), Upstream::answering("b"));
     let proxy = before(&[late.address(), well.address()], SOON, "");
     let mut client = Raw::connect(proxy.address("web"));
     while requests(&[&late]) < 3 {
@@ -108,9 +68,8 @@ fn the_first_answer_counts_and_the_other_is_given_up() {
 
 #[test]
 fn a_failure_of_one_waits_for_the_other() {
-    let gate = Arc::new(Gate::default());
-    let _opens = Opens(&gate);
-    let late = held(&gate, "a");
+    let gate = Gate::default();
+    let late = gate.upstream("a");
     let broken = Upstream::scripted(|connection| {
         while connection.request().is_some() {
             connection.send("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy");
@@ -142,9 +101,8 @@ fn a_failure_of_one_waits_for_the_other() {
 
 #[test]
 fn what_may_not_be_carried_out_twice_is_not() {
-    let gate = Arc::new(Gate::default());
-    let _opens = Opens(&gate);
-    let (one, two) = (held(&gate, "a"), held(&gate, "b"));
+    let gate = Gate::default();
+    let (one, two) = (gate.upstream("a"), gate.upstream("b"));
     let proxy = before(&[one.address(), two.address()], SOON, "");
     let web = proxy.address("web");
     let ask = move |request: &'static str| {
@@ -182,10 +140,9 @@ fn what_may_not_be_carried_out_twice_is_not() {
 
 #[test]
 fn it_costs_what_a_retry_costs() {
-    let gate = Arc::new(Gate::default());
-    let _opens = Opens(&gate);
-    let (one, two) = (held(&gate, "a"), held(&gate, "b"));
-    let (clock, hand) = (held(&gate, "c"), held(&gate, "d"));
+    let gate = Gate::default();
+    let (one, two) = (gate.upstream("a"), gate.upstream("b"));
+    let (clock, hand) = (gate.upstream("c"), gate.upstream("d"));
     let [a, b, c, d] = [&one, &two, &clock, &hand].map(Upstream::address);
     let proxy = gateway(&format!(
         "listeners: [{{ name: web, bind: 127.0.0.1, port: 0 }}]
@@ -221,9 +178,8 @@ services:
 
 #[test]
 fn one_endpoint_is_asked_once() {
-    let gate = Arc::new(Gate::default());
-    let _opens = Opens(&gate);
-    let only = held(&gate, "a");
+    let gate = Gate::default();
+    let only = gate.upstream("a");
     let proxy = before(
         &[only.address()],
         "retry: { hedge: 1ms }, timeouts: { backendRequest: 300ms }",
@@ -238,15 +194,20 @@ fn one_endpoint_is_asked_once() {
 /// It was held back for as long as the other endpoint said nothing.
 #[test]
 fn a_failure_is_told_soon_where_the_other_says_nothing() {
-    let gate = Arc::new(Gate::default());
-    let _opens = Opens(&gate);
-    let late = Upstream::scripted(|connection| {
+    // The one fails once the other has been asked, which says nothing as long as it is asked.
+    let asked = Bell::default();
+    let (rings, waits) = (asked.clone(), asked);
+    let late = Upstream::scripted(move |connection| {
         while connection.request().is_some() {
-            std::thread::park_timeout(std::time::Duration::from_millis(60));
+            waits.wait();
             connection.send("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy");
         }
     });
-    let hung = held(&gate, "b");
+    let hung = Upstream::scripted(move |connection| {
+        while connection.request().is_some() {
+            rings.ring();
+        }
+    });
     let rule = "retry: { attempts: 0, hedge: 30ms }, timeouts: { request: 0s }";
     let ejection = ", ejection: { consecutive: 0, successRate: 0 }";
     let proxy = before(&[late.address(), hung.address()], rule, ejection);

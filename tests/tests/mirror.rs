@@ -1,11 +1,10 @@
 //! Copies of requests: who gets them, whole, and that nobody waits for them.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use selvedge_tests::bell::Bell;
-use selvedge_tests::process::binary;
+use selvedge_tests::checked::check;
 use selvedge_tests::{Raw, Selvedge, Upstream, gateway};
 
 fn with(app: &Upstream, copies: &[(&Upstream, f64)]) -> Selvedge {
@@ -111,8 +110,6 @@ fn only_a_share_is_copied() {
 
 #[test]
 fn mistakes_are_told_with_their_place() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("config.yaml");
     let text = "listeners: [{ name: web, port: 8080 }]
 routes:
 - rules:
@@ -120,14 +117,8 @@ routes:
     backendRefs: [{ service: shop }]
 services: { shop: { endpoints: [\"10.0.0.1:80\"] } }
 ";
-    std::fs::write(&file, text).unwrap();
-    let output = Command::new(binary())
-        .arg("check")
-        .arg(&file)
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
+    let (well, said) = check("gateway", text);
+    assert!(!well);
     for wanted in ["101 in a hundred", "shpo", "`shop`"] {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use selvedge_tests::certs::Leaf;
-use selvedge_tests::process::binary;
+use selvedge_tests::checked::check_file;
 use selvedge_tests::{Selvedge, TestCa};
 
 /// An answer about a certificate in this directory, signed by its CA, good for a day.
@@ -129,16 +129,7 @@ fn check_refuses_what_is_no_answer() {
     let text = CONFIG.replace("$DIR", &dir.path().display().to_string());
     std::fs::write(&file, text.replace("port: 0", "port: 8443")).unwrap();
     let good = respond(dir.path(), "shop");
-    let check = || {
-        let output = Command::new(binary())
-            .arg("check")
-            .arg(&file)
-            .output()
-            .unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        (output.status.success(), said)
-    };
+    let check = || check_file("gateway", &file);
     let ocsp = dir.path().join("shop.ocsp");
     std::fs::write(&ocsp, &good).unwrap();
     assert!(check().0);

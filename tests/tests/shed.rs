@@ -1,65 +1,13 @@
 //! A service that is asked for more than it can do: what matters least is turned away first, what is let in is
 //! answered in time, and an endpoint that turns requests away is not taken for a broken one.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use selvedge_tests::checked::check;
 use selvedge_tests::mesh::Mesh;
-use selvedge_tests::process::check;
-use selvedge_tests::{PATIENCE, Raw, Selvedge, Upstream, gateway};
-
-/// Holds the answers of an endpoint until it is opened; counts what it holds.
-#[derive(Default)]
-struct Gate(Mutex<(bool, usize)>, Condvar);
-
-impl Gate {
-    fn open(&self) {
-        self.0.lock().unwrap().0 = true;
-        self.1.notify_all();
-    }
-
-    fn pass(&self) {
-        let mut state = self.0.lock().unwrap();
-        state.1 += 1;
-        self.1.notify_all();
-        drop(
-            self.1
-                .wait_timeout_while(state, PATIENCE, |s| !s.0)
-                .unwrap(),
-        );
-    }
-
-    fn wait_for(&self, held: usize) {
-        let state = self.0.lock().unwrap();
-        let waiting = self.1.wait_timeout_while(state, PATIENCE, |s| s.1 < held);
-        let (state, late) = waiting.unwrap();
-        assert!(!late.timed_out(), "{} of {held}", state.1);
-    }
-
-    fn held(&self) -> usize {
-        self.0.lock().unwrap().1
-    }
-}
-
-/// Opens it at the end, also where a test fails: clients wait for answers.
-struct Opens<'a>(&'a Gate);
-
-impl Drop for Opens<'_> {
-    fn drop(&mut self) {
-        self.0.open();
-    }
-}
-
-fn held(gate: &Arc<Gate>) -> Upstream {
-    let gate = gate.clone();
-    Upstream::scripted(move |connection| {
-        while connection.request().is_some() {
-            gate.pass();
-            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-        }
-    })
-}
+use selvedge_tests::{Gate, PATIENCE, Raw, Selvedge, Upstream, gateway};
 
 fn before(upstream: &Upstream, limits: &str) -> Selvedge {
     gateway(&format!(
@@ -100,9 +48,8 @@ fn what_matters_least_is_turned_away_first() {
         ("adaptive: {}", [24, 8, 5], "BS"),
         ("requests: 40", [30, 10, 0], "BR"),
     ] {
-        let gate = Arc::new(Gate::default());
-        let _opens = Opens(&gate);
-        let upstream = held(&gate);
+        let gate = Gate::default();
+        let upstream = gate.upstream("a");
         let proxy = before(&upstream, limits);
         let failures = |end: &str| {
             let end = format!("end=\"{end}\"");
@@ -128,9 +75,8 @@ fn what_matters_least_is_turned_away_first() {
 
 #[test]
 fn a_client_of_the_gateway_does_not_say_how_much_it_matters() {
-    let gate = Arc::new(Gate::default());
-    let _opens = Opens(&gate);
-    let upstream = held(&gate);
+    let gate = Gate::default();
+    let upstream = gate.upstream("a");
     let proxy = before(&upstream, "adaptive: { min: 4 }");
     let _waiting = fill(&proxy, &gate, "/");
     let mut client = Raw::connect(proxy.address("web"));
@@ -140,9 +86,8 @@ fn a_client_of_the_gateway_does_not_say_how_much_it_matters() {
 
 #[test]
 fn the_class_goes_along_to_the_next_sidecar_and_no_further() {
-    let gate = Arc::new(Gate::default());
-    let _opens = Opens(&gate);
-    let upstream = held(&gate);
+    let gate = Gate::default();
+    let upstream = gate.upstream("a");
     let mesh = Mesh::with(upstream.address(), "http1", ", limits: { requests: 8 }");
     let mut waiting = Vec::new();
     let ask = |class: &str| {

@@ -2,11 +2,9 @@
 //! one. What each request costs is bounded, and no answer that was cut looks whole.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use selvedge_tests::netns::{Namespace, run};
-use selvedge_tests::process::binary;
 use selvedge_tests::{Bell, Raw, Selvedge, Upstream};
 
 /// Two machines; the proxy is on the first, its endpoints on the second.
@@ -42,7 +40,6 @@ impl Place {
     }
 
     fn proxy(&self, endpoints: &[SocketAddr], more: &str) -> Selvedge {
-        let dir = tempfile::tempdir().unwrap();
         let endpoints: Vec<_> = endpoints.iter().map(|e| format!("\"{e}\"")).collect();
         let config = format!(
             "listeners: [{{ name: web, bind: 127.0.0.1, port: 0 }}]
@@ -53,12 +50,7 @@ admin: {{ bind: \"127.0.0.1:0\", health: \"127.0.0.1:0\" }}
 ",
             endpoints.join(", ")
         );
-        let file = dir.path().join("gateway.yaml");
-        std::fs::write(&file, config).unwrap();
-        let mut command: Command = self.here.command(binary());
-        command.arg("gateway").arg("--config").arg(&file);
-        command.args(["--workers", "1", "--log", "info"]);
-        Selvedge::spawn(command, dir, &["web", "admin", "health"])
+        Selvedge::gateway_in(&self.here, &config)
     }
 
     /// Does something where the proxy is, and says how long it took.

@@ -2,12 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use selvedge_tests::netns::Namespace;
-use selvedge_tests::process::binary;
 use selvedge_tests::{PATIENCE, Raw, Selvedge, Upstream};
 
 /// What the server says of any name.
@@ -113,7 +111,6 @@ fn name_server(place: &Namespace, mind: &Mind) {
 }
 
 fn gateway(place: &Namespace, port: u16) -> Selvedge {
-    let dir = tempfile::tempdir().unwrap();
     let config = format!(
         "listeners: [{{ name: web, bind: 127.0.0.1, port: 0 }}]
 routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]
@@ -121,12 +118,7 @@ services: {{ app: {{ dns: app.test., port: {port} }} }}
 admin: {{ bind: \"127.0.0.1:0\", health: \"127.0.0.1:0\" }}
 "
     );
-    let file = dir.path().join("gateway.yaml");
-    std::fs::write(&file, config).unwrap();
-    let mut command: Command = place.command(binary());
-    command.arg("gateway").arg("--config").arg(&file);
-    command.args(["--workers", "1", "--log", "info"]);
-    Selvedge::spawn(command, dir, &["web", "admin", "health"])
+    Selvedge::gateway_in(place, &config)
 }
 
 /// Endpoints that answer with their names, at one port of two addresses.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Uid;
 use rustix::thread::set_thread_uid;
 use selvedge_tests::authority::CaProcess;
+use selvedge_tests::checked::check_file;
 use selvedge_tests::process::{Selvedge, binary};
 
 const WEB: &str = "spiffe://shop.local/ns/shop/sa/web";
@@ -217,16 +218,7 @@ fn mistakes_are_told_with_their_place() {
             text.replace("$DIR", &dir.path().display().to_string()),
         )
         .unwrap();
-        let output = Command::new(binary())
-            .args(["check", "--mode", mode])
-            .arg(&file)
-            .output()
-            .unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (
-            output.status.success(),
-            String::from_utf8_lossy(&said).into_owned(),
-        )
+        check_file(mode, &file)
     };
     let (well, said) = check(
         "sidecar",

@@ -260,8 +260,8 @@ impl Lease {
         }
     }
 
-    /// It is for bytes, whose time says nothing of how busy the endpoint is.
-    pub fn is_for_bytes(&mut self, now: Instant) {
+    /// It is for bytes that are not looked into: how long they take says nothing of how busy the endpoint is.
+    pub fn awaits_no_answer(&mut self, now: Instant) {
         self.waited(false, now);
     }
 

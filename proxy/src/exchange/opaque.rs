@@ -74,7 +74,7 @@ pub async fn dial(
     let mut count = 0;
     loop {
         let mut lease = balance::pick(&permit, service, beside, &asked, avoid, worker.now())?;
-        lease.is_for_bytes(worker.now());
+        lease.awaits_no_answer(worker.now());
         tried(&lease, count);
         let place = pool::wait_for_place(worker, service).await?;
         let announces = service.spec.announces;

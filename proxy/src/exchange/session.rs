@@ -280,7 +280,9 @@ impl Far {
         asked: &Asked,
         avoid: Option<u64>,
     ) -> Result<Self, ErrorKind> {
-        let lease = balance::pick(&hop.permit(), service, None, asked, avoid, worker.now())?;
+        let now = worker.now();
+        let mut lease = balance::pick(&hop.permit(), service, None, asked, avoid, now)?;
+        lease.awaits_no_answer(now);
         // Never in the open what belongs into the mesh.
         if !matches!(lease.security(), Security::Plain) {
             return Err(ErrorKind::UpstreamTls);
