@@ -146,7 +146,7 @@ fn a_slot_moves_under_load_and_nothing_is_lost() {
 fn a_server_without_slots_is_found_by_a_redirect() {
     let (upstream, cluster) = (ok(), RedisCluster::start(2, 1, None));
     let store = at(cluster.nodes[0].address());
-    let proxy = counting(&upstream, &store, "rate: 1000/s, onLoss: refuse");
+    let proxy = counting(&upstream, &store, "rate: 100000/month, onLoss: refuse");
     until_whole(&proxy);
     for node in &cluster.nodes {
         let _ = node.ask(&["FLUSHALL"]);
