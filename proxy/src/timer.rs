@@ -66,30 +66,31 @@ impl Timer {
     }
 }
 
-/// Bytes a second below which a sender is not slow but hostile.
-const FLOOR: u64 = 256;
 /// How long a sender may be under the floor before it counts.
 const FLOOR_AFTER: Duration = Duration::from_secs(10);
 
-/// Watches a sender: ends a silence that lasts too long, and a trickle under 256 bytes a second.
+/// Watches a sender: ends a silence that lasts too long, and a trickle under a rate.
 ///
 /// Only time spent waiting for the sender counts, not time in which nobody asked it.
 #[derive(Debug)]
 pub struct Stall {
     timer: Timer,
     idle: Duration,
+    floor: u64,
     since: Option<Instant>,
     waited: Duration,
     bytes: u64,
 }
 
 impl Stall {
-    /// A watch that allows silences of `idle`; zero allows any.
+    /// A watch that allows silences of `idle`, and ten seconds of waiting in all besides a second for
+    /// each `floor` bytes; zero allows any.
     #[must_use]
-    pub const fn new(idle: Duration) -> Self {
+    pub const fn new(idle: Duration, floor: u64) -> Self {
         Self {
             timer: Timer::new(),
             idle,
+            floor,
             since: None,
             waited: Duration::ZERO,
             bytes: 0,
@@ -106,13 +107,42 @@ impl Stall {
 
     /// Nothing came: ready once that has gone on too long.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.idle.is_zero() {
-            return Poll::Pending;
-        }
         let since = *self.since.get_or_insert_with(Instant::now);
-        let earned = Duration::from_secs(self.bytes / FLOOR).max(FLOOR_AFTER);
-        let rate = earned.saturating_sub(self.waited);
-        self.timer.poll_at(cx, since + rate.min(self.idle))
+        let idle = (!self.idle.is_zero()).then_some(self.idle);
+        let rate = self.bytes.checked_div(self.floor).map(|seconds| {
+            let earned = Duration::from_secs(seconds).saturating_add(FLOOR_AFTER);
+            earned.saturating_sub(self.waited)
+        });
+        let least = [idle, rate].into_iter().flatten().min();
+        let until = least.and_then(|least| since.checked_add(least));
+        self.timer.poll_maybe(cx, until)
+    }
+}
+
+/// Since when neither end of an exchange has said anything.
+#[derive(Debug, Default)]
+pub struct Silence {
+    since: Option<Instant>,
+    heard: u64,
+}
+
+impl Silence {
+    /// Since when; from now on, where it begins.
+    pub fn since(&mut self) -> Instant {
+        *self.since.get_or_insert_with(Instant::now)
+    }
+
+    /// Something was said.
+    pub const fn broken(&mut self) {
+        self.since = None;
+    }
+
+    /// So many bytes have come from the other end so far: more than before is no silence.
+    pub const fn heard(&mut self, bytes: u64) {
+        if bytes != self.heard {
+            self.heard = bytes;
+            self.since = None;
+        }
     }
 }
 
@@ -129,6 +159,33 @@ pub fn deadline(now: Instant, after: Duration) -> Option<Instant> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// When a sender of one byte in `every` seconds is ended, of no more than a thousand.
+    async fn ends_after(idle: u64, floor: u64, every: u64, bytes: usize) -> Option<u64> {
+        let start = Instant::now();
+        let mut stall = Stall::new(Duration::from_secs(idle), floor);
+        for _ in 0..1000 {
+            let silence = poll_fn(|cx| stall.poll(cx));
+            let pause = Duration::from_secs(every);
+            if tokio::time::timeout(pause, silence).await.is_ok() {
+                return Some(start.elapsed().as_secs());
+            }
+            stall.moved(bytes);
+        }
+        None
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_trickles_is_ended_where_there_is_a_floor() {
+        assert_eq!(ends_after(30, 256, 1, 1).await, Some(10));
+        assert_eq!(ends_after(30, 256, 4, 512).await, Some(16));
+        assert_eq!(ends_after(30, 256, 4, 1100).await, None);
+        assert_eq!(ends_after(30, 0, 29, 1).await, None);
+        assert_eq!(ends_after(30, 0, 31, 1).await, Some(30));
+        assert_eq!(ends_after(5, 256, 60, 1).await, Some(5));
+        assert_eq!(ends_after(0, 256, 60, 1).await, Some(10));
+        assert_eq!(ends_after(0, 0, 60, 1).await, None);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn fires_at_what_was_asked_last() {

@@ -38,6 +38,9 @@ pub struct Limits {
     pub header_read: Duration,
     /// Longest silence inside a body or stream -> 408 or abort.
     pub stream_idle: Duration,
+    /// Bytes a second that a request body must bring, after ten seconds of waiting for it -> 408; 0 =
+    /// no floor. A slow POST is an attack of the edge; a peer in the mesh may have nothing to say.
+    pub body_rate: u64,
     /// Longest silence between two requests of a connection.
     pub downstream_idle: Duration,
     /// Requests on one connection before it is closed politely, so that load spreads again.
@@ -79,6 +82,7 @@ impl Limits {
             handshake: Duration::from_secs(10),
             header_read: Duration::from_secs(if gateway { 10 } else { 30 }),
             stream_idle: Duration::from_secs(if gateway { 30 } else { 300 }),
+            body_rate: if gateway { 256 } else { 0 },
             downstream_idle: Duration::from_secs(if gateway { 60 } else { 600 }),
             requests_per_connection: 10_000,
             connection_age: Duration::from_secs(3600),

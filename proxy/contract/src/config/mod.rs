@@ -352,9 +352,13 @@ pub struct LimitsSpec {
     /// First to last byte of a head. Default: 10s, 30s. Over it: 408.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header_read: Option<Duration>,
-    /// Silence inside a body or stream. Default: 30s, 300s.
+    /// Silence inside a body or stream; of both ends, once the response has begun. Default: 30s, 300s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_idle: Option<Duration>,
+    /// Bytes a second of a request body, after ten seconds of waiting for it and until the response
+    /// begins; 0 = no floor. Messages of gRPC may come as they like. Default: 256, none. Under it: 408.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_rate: Option<Size>,
     /// Silence between requests. Default: 60s, 600s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub downstream_idle: Option<Duration>,

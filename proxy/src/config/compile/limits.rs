@@ -19,6 +19,7 @@ pub(super) fn limits(role: Role, spec: &LimitsSpec) -> Limits {
         handshake = spec.handshake.map(|d| d.0);
         header_read = spec.header_read.map(|d| d.0);
         stream_idle = spec.stream_idle.map(|d| d.0);
+        body_rate = spec.body_rate.map(|s| s.0);
         downstream_idle = spec.downstream_idle.map(|d| d.0);
         requests_per_connection = spec.requests_per_connection.map(u64::from);
         connection_age = spec.connection_age.map(|d| d.0);

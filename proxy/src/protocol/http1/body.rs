@@ -1,7 +1,6 @@
 //! Bodies on an HTTP/1 connection: one is read, another written, perhaps at the same time.
 
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use crate::error::{ErrorKind, Side};
 use crate::message::{Body, BodyLength, Chunk};
@@ -20,7 +19,7 @@ pub struct Http1Body {
     length: BodyLength,
     /// The client waits for `100 Continue` before it sends.
     expects_continue: bool,
-    /// On the downstream side: ends a body that stops coming.
+    /// On the downstream side: ends a body that stops coming before there is an answer.
     stall: Option<Stall>,
     /// On the upstream side: the rest of the request, still on its way.
     upload: Option<Box<Upload>>,
@@ -29,17 +28,17 @@ pub struct Http1Body {
 }
 
 impl Http1Body {
-    /// A request body, read from a downstream connection whose decoder is set. It may be silent
-    /// for `idle`.
+    /// A request body, read from a downstream connection whose decoder is set. Until the response
+    /// begins, `stall` ends it.
     #[must_use]
     pub fn downstream(
         conn: SharedConn,
         length: BodyLength,
         expects_continue: bool,
-        idle: Duration,
+        stall: Stall,
     ) -> Self {
         Self {
-            stall: Some(Stall::new(idle)),
+            stall: Some(stall),
             conn,
             side: Side::Downstream,
             length,
@@ -129,7 +128,7 @@ impl Http1Body {
                     }
                 }
                 Poll::Pending => {
-                    let stall = self.stall.as_mut();
+                    let stall = self.stall.as_mut().filter(|_| !conn.answering);
                     return stall.map_or(Poll::Pending, |stall| {
                         stall.poll(cx).map(|()| Err(ErrorKind::BodyTimeout))
                     });

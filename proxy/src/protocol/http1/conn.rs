@@ -41,6 +41,9 @@ pub struct Conn {
     tail_ends_chunk: bool,
     /// The message being read.
     pub decoder: Decoder,
+    /// At a server: the head of the response is queued, so that the request is not all that is
+    /// waited for.
+    pub answering: bool,
     /// How much one read may bring.
     read_size: usize,
     /// How much of `input` was searched for the end of a head.
@@ -66,6 +69,7 @@ impl Conn {
             tail: Bytes::new(),
             tail_ends_chunk: false,
             decoder: Decoder::Length(0),
+            answering: false,
             read_size: FIRST_READ,
             searched: 0,
             limit,

@@ -7,12 +7,11 @@ use std::time::Duration;
 use bytes::BufMut;
 use http::StatusCode;
 use selvedge_contract::defaults::Limits;
-use tokio::time::Instant;
 
 use crate::error::ErrorKind;
 use crate::message::{BodyLength, Chunk, Known, ResponseHead, Version};
 use crate::respond::Outgoing;
-use crate::timer::{self, Timer};
+use crate::timer::{self, Silence, Timer};
 use crate::upstream::http1::{put_length, write_status};
 
 use super::chunked::{ChunkLimits, Encoder};
@@ -68,6 +67,7 @@ fn write_head(conn: &mut Conn, outgoing: &mut Outgoing<'_>, reply: Reply) -> Opt
     let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let fields = &mut outgoing.head.fields;
     let mut close = !reply.persists;
+    conn.answering = true;
     let encoder = match outgoing.body.length() {
         _ if reply.head_only || bodiless => None,
         BodyLength::Exact(length) => Some(Encoder::Length(length)),
@@ -116,7 +116,7 @@ pub(super) async fn write(
     timer: &mut Timer,
 ) -> Ended {
     let mut encoder = write_head(&mut conn.borrow_mut(), &mut outgoing, reply);
-    let mut silent_since: Option<Instant> = None;
+    let mut silence = Silence::default();
     let result = poll_fn(|cx| {
         loop {
             let room = conn.borrow().has_room();
@@ -130,7 +130,7 @@ pub(super) async fn write(
                             return Poll::Ready(Err(ErrorKind::BadResponse));
                         }
                         conn.push_chunk(data, *writing);
-                        silent_since = None;
+                        silence.broken();
                         continue;
                     }
                     Poll::Ready(Ok(end)) => {
@@ -165,16 +165,17 @@ pub(super) async fn write(
             if waits_for_body && super::server::poll_gone(conn, cx).is_ready() {
                 return Poll::Ready(Err(ErrorKind::ClientGone));
             }
-            let since = *silent_since.get_or_insert_with(Instant::now);
-            return timer
-                .poll_maybe(cx, timer::deadline(since, reply.stall))
-                .map(|()| {
-                    Err(if waits_for_body {
-                        ErrorKind::UpstreamStalled
-                    } else {
-                        ErrorKind::ClientStalled
-                    })
-                });
+            // While the rest of the request still comes, the exchange is not silent.
+            if waits_for_body {
+                silence.heard(conn.borrow().received);
+            }
+            let until = timer::deadline(silence.since(), reply.stall);
+            return timer.poll_maybe(cx, until).map(|()| {
+                Err(match waits_for_body {
+                    true => ErrorKind::UpstreamStalled,
+                    false => ErrorKind::ClientStalled,
+                })
+            });
         }
     })
     .await;

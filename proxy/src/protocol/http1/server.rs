@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::{self, demand};
-use crate::message::{Body, BodyLength, Request, ResponseHead, Version};
+use crate::message::{Body, BodyLength, Request, RequestHead, ResponseHead, Version};
 use crate::protocol::io::Io;
 use crate::protocol::tunnel::{self, Moved, TunnelEnd};
 use crate::respond::{self, Outgoing};
 use crate::telemetry::Record;
-use crate::timer::{self, Timer};
+use crate::timer::{self, Stall, Timer};
 use crate::upstream::Interim;
 use crate::worker::{DrainWaker, Worker};
 
@@ -164,7 +164,7 @@ impl Session {
         let version = head.version;
         let method = head.method.clone();
         let limits = &self.downstream.listener.limits;
-        let body = self.request_body(length, expects_continue);
+        let body = self.request_body(&head, length, expects_continue);
         let mut snapshot = self.worker.snapshot();
         if demand::unknown(&self.worker, &snapshot, &self.downstream, &head).is_some() {
             snapshot = Box::pin(demand::settle(&self.worker, &self.downstream, &head)).await;
@@ -241,20 +241,23 @@ impl Session {
     }
 
     /// The body of the request whose head was just read.
-    fn request_body(&self, length: BodyLength, expects_continue: bool) -> Body {
+    fn request_body(&self, head: &RequestHead, length: BodyLength, expects_continue: bool) -> Body {
         let limits = &self.downstream.listener.limits;
         let decoder = match length {
             BodyLength::Exact(0) => return Body::Empty,
             BodyLength::Exact(length) => Decoder::Length(length),
             BodyLength::Unknown => Decoder::chunked(respond_http1::chunk_limits(limits)),
         };
-        self.conn.borrow_mut().decoder = decoder;
-        let (conn, idle) = (self.conn.clone(), limits.stream_idle);
+        let mut conn = self.conn.borrow_mut();
+        conn.decoder = decoder;
+        conn.answering = false;
+        let floor = if head.is_grpc() { 0 } else { limits.body_rate };
+        let stall = Stall::new(limits.stream_idle, floor);
         Body::Http1(Box::new(Http1Body::downstream(
-            conn,
+            self.conn.clone(),
             length,
             expects_continue,
-            idle,
+            stall,
         )))
     }
 

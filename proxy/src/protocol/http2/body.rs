@@ -1,7 +1,6 @@
 //! Bodies on HTTP/2 streams, read with flow control: a byte is given credit when it is taken.
 
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -27,19 +26,19 @@ pub struct Http2Body {
 }
 
 impl Http2Body {
-    /// A request body, which may be silent for `idle`.
+    /// A request body, which `stall` ends until the response begins.
     #[must_use]
     pub const fn downstream(
         stream: Handle,
         length: BodyLength,
-        idle: Duration,
+        stall: Stall,
         expects_continue: bool,
     ) -> Self {
         Self {
             stream,
             side: Side::Downstream,
             length,
-            stall: Some(Stall::new(idle)),
+            stall: Some(stall),
             expects_continue,
             upload: None,
         }
@@ -103,9 +102,12 @@ impl Http2Body {
             }
             Poll::Ready(Ok(Part::End)) => Poll::Ready(Ok(None)),
             Poll::Ready(Err(_)) => Poll::Ready(Err(self.broken())),
-            Poll::Pending => self.stall.as_mut().map_or(Poll::Pending, |stall| {
-                stall.poll(cx).map(|()| Err(ErrorKind::BodyTimeout))
-            }),
+            Poll::Pending => match &mut self.stall {
+                Some(stall) if !self.stream.is_replying() => {
+                    stall.poll(cx).map(|()| Err(ErrorKind::BodyTimeout))
+                }
+                _ => Poll::Pending,
+            },
         }
     }
 }

@@ -184,6 +184,29 @@ impl Handle {
         conn.put_block(self.key, ended, |out| encode::put_response(out, head));
     }
 
+    /// Queues the final head of a response, see [`Handle::is_replying`].
+    pub fn reply(&self, head: &ResponseHead, ended: bool) {
+        if let Some(stream) = self.conn.borrow_mut().stream(self.key) {
+            stream.replying = true;
+        }
+        self.send_response(head, ended);
+    }
+
+    /// Whether the final head of the response is queued, so that the request is not all that is
+    /// waited for.
+    #[must_use]
+    pub fn is_replying(&self) -> bool {
+        let mut conn = self.conn.borrow_mut();
+        conn.stream(self.key).is_none_or(|s| s.replying)
+    }
+
+    /// Bytes of body that the peer has sent so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        let mut conn = self.conn.borrow_mut();
+        conn.stream(self.key).map_or(0, |s| s.received)
+    }
+
     /// Queues `100 Continue`.
     pub fn send_continue(&self) {
         let mut conn = self.conn.borrow_mut();

@@ -19,7 +19,7 @@ use crate::protocol::io::Io;
 use crate::protocol::tunnel::{self, Moved, TunnelEnd};
 use crate::respond::{self, Outgoing};
 use crate::telemetry::Record;
-use crate::timer::{self, Timer};
+use crate::timer::{self, Silence, Stall, Timer};
 use crate::upstream::Interim;
 use crate::worker::Worker;
 
@@ -250,8 +250,10 @@ async fn stream(
     let body = if tunnelled || length == BodyLength::Exact(0) {
         Body::Empty
     } else {
-        let idle = downstream.listener.limits.stream_idle;
-        let body = Http2Body::downstream(handle.clone(), length, idle, expects_continue);
+        let limits = &downstream.listener.limits;
+        let floor = if head.is_grpc() { 0 } else { limits.body_rate };
+        let stall = Stall::new(limits.stream_idle, floor);
+        let body = Http2Body::downstream(handle.clone(), length, stall, expects_continue);
         Body::Http2(Box::new(body))
     };
     let context = exchange::Context {
@@ -319,14 +321,14 @@ async fn answer(
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
     );
     let empty = head_only || bodiless || body.length() == BodyLength::Exact(0);
-    handle.send_response(&outgoing.head, empty);
+    handle.reply(&outgoing.head, empty);
     if empty {
         outgoing.record.complete();
         return;
     }
-    let mut writer = Writer::new(body, handle, ErrorKind::ClientGone, outgoing.trailers);
     let stall = downstream.listener.limits.stream_idle;
-    let (mut silent_since, mut moved) = (None, 0);
+    let mut writer = Writer::new(body, handle, ErrorKind::ClientGone, outgoing.trailers);
+    let (mut silence, mut moved) = (Silence::default(), 0);
     let result = poll_fn(|cx| {
         if let Poll::Ready(done) = writer.poll(cx) {
             return Poll::Ready(done);
@@ -334,20 +336,22 @@ async fn answer(
         if writer.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(ErrorKind::ClientGone));
         }
+        // While the rest of the request still comes, the exchange is not silent; but who does not
+        // read is stalled, whatever they send.
+        if writer.waits_for_body() {
+            silence.heard(writer.received());
+        }
         if writer.sent != moved {
             moved = writer.sent;
-            silent_since = None;
+            silence.broken();
         }
-        let since = *silent_since.get_or_insert_with(Instant::now);
-        timer
-            .poll_maybe(cx, timer::deadline(since, stall))
-            .map(|()| {
-                Err(if writer.waits_for_body() {
-                    ErrorKind::UpstreamStalled
-                } else {
-                    ErrorKind::ClientStalled
-                })
+        let until = timer::deadline(silence.since(), stall);
+        timer.poll_maybe(cx, until).map(|()| {
+            Err(match writer.waits_for_body() {
+                true => ErrorKind::UpstreamStalled,
+                false => ErrorKind::ClientStalled,
             })
+        })
     })
     .await;
     outgoing.record.sent += writer.sent;

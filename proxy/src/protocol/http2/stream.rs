@@ -46,6 +46,8 @@ pub struct Stream {
     small: BytesMut,
     /// Bytes of body in the two above.
     pub held: usize,
+    /// Bytes of body that came.
+    pub received: u64,
     /// What the peer may still send; below zero it has sent too much.
     pub recv_window: i64,
     /// Bytes taken and not yet given back as credit.
@@ -56,6 +58,8 @@ pub struct Stream {
     pub has_head: bool,
     /// A head came, interim or final.
     pub answered: bool,
+    /// At a server: the final head of our response is queued.
+    pub replying: bool,
     /// The request was HEAD: the answer has no body, whatever its head says.
     pub head_only: bool,
     /// The peer ended its side.
@@ -110,6 +114,7 @@ impl Stream {
     /// before.
     pub fn push(&mut self, input: &mut BytesMut, length: usize) {
         self.held += length;
+        self.received += length as u64;
         if length < SMALL {
             self.small
                 .extend_from_slice(input.get(..length).unwrap_or_default());

@@ -72,6 +72,12 @@ impl Writer {
         self.waits_for_body
     }
 
+    /// Bytes of body that the peer has sent on the stream.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.stream.received()
+    }
+
     /// Ready once the peer has reset the stream.
     pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
         self.stream.poll_cut(cx).map(|_| ())

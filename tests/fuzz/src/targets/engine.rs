@@ -14,6 +14,7 @@ use selvedge::protocol::http2::frame::{self, HEADER, Header};
 use selvedge::protocol::http2::settings::Own;
 use selvedge::protocol::http2::{Conn, End, SharedConn};
 use selvedge::protocol::io::Io;
+use selvedge::timer::Stall;
 use tokio::runtime::{Builder, Runtime};
 
 thread_local! {
@@ -145,6 +146,6 @@ pub(super) fn body(length: BodyLength) -> Body {
         return Body::Empty;
     }
     let conn = IDLE.with(Rc::clone);
-    let idle = std::time::Duration::ZERO;
-    Body::Http1(Box::new(Http1Body::downstream(conn, length, false, idle)))
+    let stall = Stall::new(std::time::Duration::ZERO, 0);
+    Body::Http1(Box::new(Http1Body::downstream(conn, length, false, stall)))
 }
