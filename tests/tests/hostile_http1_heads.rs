@@ -247,3 +247,22 @@ fn h1_14_request_lines() {
         stage.run("H1-14", &cases[..last]);
     });
 }
+
+#[test]
+fn a_head_that_is_refused_gets_no_content() {
+    both(|stage| {
+        for bytes in [
+            "HEAD /hostile%00 HTTP/1.1\r\nHost: a\r\n\r\n",
+            "HEAD /hostile HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            "\r\nHEAD /hostile HTTP/1.1\nHost: a\r\n\r\n",
+        ] {
+            let mut client = stage.client();
+            client.send(bytes);
+            let refused = client.try_reply_to("HEAD").unwrap();
+            let role = stage.role;
+            assert_eq!(refused.status, 400, "{bytes:?} as {role:?}");
+            assert_eq!(refused.header("connection"), Some("close"));
+            assert!(client.rest().is_empty(), "{bytes:?} as {role:?}");
+        }
+    });
+}

@@ -80,13 +80,17 @@ impl Session {
                 }
                 return false;
             }
-            Err(NoRequest::Refused(kind)) => return Box::pin(self.refuse(kind)).await,
+            Err(NoRequest::Refused(kind)) => {
+                let head_only = asks_for_head(&self.conn.borrow().input);
+                return Box::pin(self.refuse(kind, head_only)).await;
+            }
         };
         self.requests += 1;
         let head = self.conn.borrow_mut().input.split_to(head_end).freeze();
+        let head_only = asks_for_head(&head);
         match parse_request(head, &self.downstream.listener) {
             Ok(parsed) => self.exchange(parsed).await,
-            Err(kind) => Box::pin(self.refuse(kind)).await,
+            Err(kind) => Box::pin(self.refuse(kind, head_only)).await,
         }
     }
 
@@ -262,7 +266,7 @@ impl Session {
     }
 
     /// Answers something that is no request, and closes.
-    async fn refuse(&mut self, kind: ErrorKind) -> bool {
+    async fn refuse(&mut self, kind: ErrorKind, head_only: bool) -> bool {
         let seen = respond::Seen::unread(&self.downstream.listener);
         let response = respond::refusal(&kind.into(), seen);
         let snapshot = self.worker.snapshot();
@@ -278,7 +282,7 @@ impl Session {
             trailers: false,
         };
         let reply = respond_http1::Reply {
-            head_only: false,
+            head_only,
             version: Version::Http11,
             persists: false,
             stall: self.downstream.listener.limits.stream_idle,
@@ -348,6 +352,11 @@ async fn switch(
         false => outgoing.record.complete(),
     }
     false
+}
+
+/// Whether it began as a HEAD: that has no content in its answer, not in a refusal either (RFC 9110 9.3.2).
+fn asks_for_head(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"HEAD ")
 }
 
 fn refused<T>(kind: ErrorKind) -> Poll<Result<T, NoRequest>> {
