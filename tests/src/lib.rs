@@ -29,6 +29,7 @@ pub mod mmdb;
 pub mod netns;
 pub mod node;
 pub mod oidc;
+pub mod oracle;
 pub mod pod;
 pub mod process;
 pub mod python;
