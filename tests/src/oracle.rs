@@ -9,6 +9,7 @@ pub mod judge;
 pub mod mutation;
 pub mod normal;
 pub mod stand;
+pub mod witness;
 
 use std::fmt;
 
@@ -22,6 +23,8 @@ pub enum Writer {
     Client,
     /// The proxy: HTTP/1.1 without any of that, and `Host` always, though it may be empty.
     Proxy,
+    /// A proxy of others: what a client may write, and an empty `Host`.
+    Witness,
 }
 
 /// A whole request.
@@ -182,7 +185,7 @@ impl Reader<'_> {
     fn request(&mut self) -> Result<Request, Stop> {
         let mut line = self.line()?;
         // Section 2.2: at least one empty line before a request line is ignored.
-        if line.is_empty() && self.writer == Writer::Client {
+        if line.is_empty() && self.writer != Writer::Proxy {
             line = self.line()?;
         }
         let (method, target, minor) = self.request_line(&line)?;
@@ -212,7 +215,7 @@ impl Reader<'_> {
         }
         let minor = match version {
             b"HTTP/1.1" => 1,
-            b"HTTP/1.0" if self.writer == Writer::Client => 0,
+            b"HTTP/1.0" if self.writer != Writer::Proxy => 0,
             _ => return self.bad("the version"),
         };
         // Section 3.2: four forms. Nobody here offers the tunnel that authority-form asks for.
@@ -220,7 +223,7 @@ impl Reader<'_> {
             _ if method == b"CONNECT" => false,
             b"*" => method == b"OPTIONS",
             [b'/', ..] => normal::is_origin_form(target),
-            _ if self.writer == Writer::Client => normal::is_absolute_form(target),
+            _ if self.writer != Writer::Proxy => normal::is_absolute_form(target),
             _ => false,
         };
         match fine {
@@ -258,7 +261,7 @@ impl Reader<'_> {
         match (request.all("host").as_slice(), request.minor) {
             ([], 0) => Ok(()),
             ([host], _) if normal::is_authority(host) => Ok(()),
-            ([b""], _) if self.writer == Writer::Proxy => Ok(()),
+            ([b""], _) if self.writer != Writer::Client => Ok(()),
             _ => self.bad("Host"),
         }
     }

@@ -1,21 +1,26 @@
 //! A proxy with its client and its upstream in one thread: each stream of bytes is carried out alone, and when it is
 //! over, everything that the upstream will ever see of it lies in its sockets.
 
+use std::any::Any;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::judge::{Trial, Verdict, judge};
-use super::{End, Stop, Writer, answers, one, read};
+use super::{End, Reading, Request, Stop, Writer, answers, one, read};
 use crate::hostile::Role;
 use crate::{PATIENCE, Selvedge, gateway, sidecar};
 
 /// See the module.
 pub struct Stand {
     role: Role,
-    proxy: Selvedge,
+    front: SocketAddr,
+    /// What listens there; it ends with the stand.
+    _process: Box<dyn Any>,
+    /// As what the upstream reads what comes from there.
+    writer: Writer,
     listener: TcpListener,
     peers: Vec<Peer>,
     serial: u64,
@@ -51,27 +56,72 @@ impl Stand {
     /// A proxy in this role.
     #[must_use]
     pub fn start(role: Role) -> Self {
+        let (config, name): (fn(SocketAddr) -> Selvedge, _) = match role {
+            Role::Gateway => (at_the_edge, "web"),
+            Role::Sidecar => (inbound, "inbound-0"),
+        };
+        let start = |upstream: SocketAddr| {
+            let proxy = config(upstream);
+            (proxy.address(name), Box::new(proxy) as Box<dyn Any>)
+        };
+        Self::over(role, Writer::Proxy, start)
+    }
+
+    /// Somebody else's proxy, started by `start` before an upstream at the address given to it.
+    #[must_use]
+    pub fn before(start: impl FnOnce(SocketAddr) -> (SocketAddr, Box<dyn Any>)) -> Self {
+        Self::over(Role::Sidecar, Writer::Witness, start)
+    }
+
+    fn over(
+        role: Role,
+        writer: Writer,
+        start: impl FnOnce(SocketAddr) -> (SocketAddr, Box<dyn Any>),
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let proxy = match role {
-            Role::Gateway => gateway(&format!(
-                "listeners: [{{ name: web, bind: 127.0.0.1, port: 0 }}]
-routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]
-services: {{ app: {{ endpoints: [\"{address}\"] }} }}"
-            )),
-            Role::Sidecar => sidecar(&format!(
-                "inbound: [{{ bind: 127.0.0.1, port: 0, app: \"{address}\", mtls: permissive }}]"
-            )),
-        };
+        let (front, process) = start(listener.local_addr().unwrap());
         Self {
             role,
-            proxy,
+            front,
+            _process: process,
+            writer,
             listener,
             peers: Vec::new(),
             serial: 0,
             passed: Vec::new(),
         }
+    }
+
+    /// Sends what our proxy has let through, and compares what was made of it with the oracle: as many requests, with
+    /// the same methods and bodies, each answered.
+    ///
+    /// # Errors
+    /// Where they differ, with the bytes.
+    pub fn replay(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let mut trial = Trial::default();
+        let told = read(bytes, Writer::Proxy);
+        let sending = Sending {
+            bytes: bytes.to_vec(),
+            cuts: Vec::new(),
+            slow: false,
+            hasty: false,
+        };
+        let done = self.carry_out(&sending, &told, &mut trial);
+        let body = |r: &Request| (r.method.clone(), r.body.clone());
+        let want: Vec<_> = told.requests.iter().map(body).collect();
+        let seen: Vec<_> = trial.seen.iter().map(|(_, r)| body(r)).collect();
+        match done {
+            Ok(()) if seen == want && trial.cut.is_empty() && told.end == End::Open => Ok(()),
+            Ok(()) => Err(format!("{} of {} requests", seen.len(), want.len())),
+            Err(why) => Err(why),
+        }
+        .map_err(|why| {
+            let (sent, heard) = (shown(bytes), shown(&trial.heard));
+            let unlike = want.iter().zip(&seen).take_while(|(a, b)| a == b).count();
+            let request = told.requests.get(unlike);
+            format!("{why}\n  first: {request:?}\n  heard: \"{heard}\"\n  sent: \"{sent}\"")
+        })
     }
 
     /// Carries one stream out, and judges.
@@ -81,7 +131,8 @@ services: {{ app: {{ endpoints: [\"{address}\"] }} }}"
     pub fn check(&mut self, sending: &Sending) -> Result<Verdict, String> {
         let mut trial = Trial::default();
         self.passed.clear();
-        let done = self.carry_out(sending, &mut trial);
+        let told = read(&sending.bytes, Writer::Client);
+        let done = self.carry_out(sending, &told, &mut trial);
         done.and_then(|()| judge(&trial, self.role)).map_err(|why| {
             let seen: Vec<String> = trial.seen.iter().map(|(_, r)| format!("{r:?}")).collect();
             let seen = seen.join("\n    ");
@@ -115,17 +166,17 @@ services: {{ app: {{ endpoints: [\"{address}\"] }} }}"
         }
     }
 
-    fn carry_out(&mut self, sending: &Sending, trial: &mut Trial) -> Result<(), String> {
+    fn carry_out(
+        &mut self,
+        sending: &Sending,
+        told: &Reading,
+        trial: &mut Trial,
+    ) -> Result<(), String> {
         trial.sent.clone_from(&sending.bytes);
-        let told = read(&sending.bytes, Writer::Client);
         // Whoever waits for the rest of a request would wait for ever.
         trial.patient = !sending.hasty && matches!(told.end, End::Open | End::Closed);
         let methods: Vec<&[u8]> = told.requests.iter().map(|r| r.method.as_slice()).collect();
-        let address = self.proxy.address(match self.role {
-            Role::Gateway => "web",
-            Role::Sidecar => "inbound-0",
-        });
-        let mut client = TcpStream::connect(address).unwrap();
+        let mut client = TcpStream::connect(self.front).unwrap();
         client.set_nodelay(true).unwrap();
         let mut from = 0;
         for to in sending.cuts.iter().copied().chain([sending.bytes.len()]) {
@@ -205,7 +256,7 @@ services: {{ app: {{ endpoints: [\"{address}\"] }} }}"
         for peer in &mut self.peers {
             peer.closed = peer.closed || take(&mut peer.stream, &mut peer.bytes);
             loop {
-                let (request, end) = match one(&peer.bytes, 0, Writer::Proxy) {
+                let (request, end) = match one(&peer.bytes, 0, self.writer) {
                     Ok(found) => found,
                     Err(Stop::Short) => break,
                     Err(Stop::Malformed(at, why)) => {
@@ -223,6 +274,20 @@ services: {{ app: {{ endpoints: [\"{address}\"] }} }}"
         }
         Ok(())
     }
+}
+
+fn at_the_edge(upstream: SocketAddr) -> Selvedge {
+    gateway(&format!(
+        "listeners: [{{ name: web, bind: 127.0.0.1, port: 0 }}]
+routes: [{{ rules: [{{ backendRefs: [{{ service: app }}] }}] }}]
+services: {{ app: {{ endpoints: [\"{upstream}\"] }} }}"
+    ))
+}
+
+fn inbound(upstream: SocketAddr) -> Selvedge {
+    sidecar(&format!(
+        "inbound: [{{ bind: 127.0.0.1, port: 0, app: \"{upstream}\", mtls: permissive }}]"
+    ))
 }
 
 /// What is left of the time, if anything is.
