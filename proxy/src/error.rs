@@ -198,6 +198,15 @@ const fn row(
 }
 
 impl ErrorKind {
+    /// A response that has begun and does not go on: whose fault that is.
+    #[must_use]
+    pub const fn stalled(waits_for_body: bool) -> Self {
+        match waits_for_body {
+            true => Self::UpstreamStalled,
+            false => Self::ClientStalled,
+        }
+    }
+
     /// Every kind, for metrics and documentation.
     pub const ALL: [Self; 61] = [
         Self::BadRequest,

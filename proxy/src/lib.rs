@@ -14,7 +14,7 @@
 //! [`config`] (files to snapshot), [`worker`] and [`app`] (threads), [`identity`] (certificates of
 //! one's own), [`workload`] (what the application is given), [`acme`] (public certificates),
 //! [`discover`] (endpoints by DNS and from a cluster), [`health`] (whether they are well), `kubernetes` (its API), `webhook` (new pods),
-//! `attest` (whose tokens the CA takes), [`pages`] (memory), [`telemetry`], [`admin`], [`drain`].
+//! `attest` (whose tokens the CA takes), [`pages`] and [`overload`] (memory), [`telemetry`], [`admin`], [`drain`].
 
 pub mod accept;
 pub mod acme;
@@ -36,6 +36,7 @@ pub mod identity;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod message;
+pub mod overload;
 pub mod pages;
 pub mod policy;
 pub mod protocol;

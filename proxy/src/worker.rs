@@ -17,6 +17,7 @@ use crate::balance::storm::Storm;
 use crate::config::Snapshot;
 use crate::discover::demand::Demand;
 use crate::drain::Phase;
+use crate::overload::{Gauge, Pressure, Spare};
 use crate::protocol::greeters::Greeters;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::bond::Bonds;
@@ -33,6 +34,10 @@ pub struct Shared {
     failed_reload: Mutex<Option<String>>,
     /// How far the drain is.
     pub drain: watch::Sender<Phase>,
+    /// How short memory is.
+    pub pressure: Gauge,
+    /// Descriptors that are not for traffic.
+    pub spare: Spare,
     /// Connections of each listener and address, for the caps.
     pub census: Census,
     /// Downstream connections that live, over all workers.
@@ -61,6 +66,8 @@ impl Shared {
             metrics,
             failed_reload: Mutex::new(None),
             drain: watch::Sender::new(Phase::Serving),
+            pressure: Gauge::default(),
+            spare: Spare::of_process(),
             census: Census::default(),
             live: Live::default(),
             dials: Dials::default(),
@@ -217,6 +224,32 @@ impl Worker {
     /// Connections end from now on: wakes those that are idle.
     pub fn stop(&self) {
         self.stopping.set(true);
+        self.end_idle();
+    }
+
+    /// How short memory is. One relaxed load of what hardly ever changes: what all workers share is
+    /// asked, as a worker that has come to its end of memory is late with everything it is told.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        self.shared.pressure.level()
+    }
+
+    /// Whether this connection, which has us hold so many streams or pieces for a peer that does not
+    /// read, is one of those that are cut off for want of memory. Who hoards a hundred is cut off at
+    /// once, who reads one answer slowly most likely outlives the shortage. To be asked once each time
+    /// that memory was looked at.
+    #[must_use]
+    pub fn cuts_off(&self, hoard: usize) -> bool {
+        let chance = match self.pressure() {
+            Pressure::None | Pressure::CloseIdle => return false,
+            Pressure::RefuseRequests => hoard,
+            Pressure::StopAccepting => hoard.saturating_mul(16),
+        };
+        hoard > 0 && fastrand::usize(..64) < chance
+    }
+
+    /// Closes what is idle upstream, and wakes connections of clients: those that are idle end.
+    pub fn end_idle(&self) {
         self.pools.clear();
         for waker in self.wakers.borrow().values() {
             waker.wake_by_ref();
@@ -233,9 +266,16 @@ impl Worker {
         cached.clone()
     }
 
-    /// Whether connections should be closed as soon as they are idle.
+    /// Whether the drain has begun.
     #[must_use]
     pub const fn is_stopping(&self) -> bool {
         self.stopping.get()
+    }
+
+    /// Whether a connection should be closed as soon as it is idle. For want of memory only where it
+    /// `has_served`: one that has just come is there for a request.
+    #[must_use]
+    pub fn ends(&self, has_served: bool) -> bool {
+        self.stopping.get() || (has_served && self.pressure() > Pressure::None)
     }
 }

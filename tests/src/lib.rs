@@ -24,6 +24,7 @@ pub mod kube;
 pub mod l4;
 pub mod l4_tls;
 pub mod least;
+pub mod limited;
 pub mod mesh;
 pub mod mmdb;
 pub mod netns;

@@ -132,6 +132,19 @@ pub mod http2 {
     pub const FRAME: u32 = 16_384;
 }
 
+/// What is given up when the process runs out of memory, in percent of what it may have (Envoy's
+/// overload manager shrinks at 95 and stops at 98; it has no cgroup to be killed by).
+pub mod overload {
+    /// Idle connections are closed.
+    pub const CLOSE_IDLE: u64 = 80;
+    /// Requests are answered with 503.
+    pub const REFUSE_REQUESTS: u64 = 90;
+    /// Connections are closed at once.
+    pub const STOP_ACCEPTING: u64 = 95;
+    /// So much below one of these it ends: at the same mark it would come and go with every request.
+    pub const EASE: u64 = 2;
+}
+
 pub mod acme;
 pub mod adaptive;
 pub mod balance;

@@ -80,6 +80,7 @@ impl Collector for Snapshot {
         mirrors::encode(&mut encoder, &snapshot)?;
         policies::issuers(&mut encoder, &snapshot)?;
         self.process(&mut encoder)?;
+        self.memory(&mut encoder)?;
         trust::encode(&mut encoder, &self.0.metrics)?;
         discovery::encode(&mut encoder, &self.0)
     }
@@ -330,5 +331,20 @@ impl Snapshot {
             "End of the certificate's life, Unix time",
             expiry,
         )
+    }
+
+    fn memory(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let process = &self.0.metrics.process;
+        let ceiling = process.memory_ceiling.load(Relaxed);
+        if ceiling > 0 {
+            let used = process.memory_used.load(Relaxed);
+            gauge(encoder, "memory_used_bytes", "Memory in use", used)?;
+            let help = "Memory that may be used";
+            gauge(encoder, "memory_ceiling_bytes", help, ceiling)?;
+        }
+        let help = "What is given up for want of memory: 0 nothing, 1 idle connections, \
+                    2 requests, 3 connections";
+        let pressure = process.memory_pressure.load(Relaxed);
+        gauge(encoder, "memory_pressure", help, pressure)
     }
 }

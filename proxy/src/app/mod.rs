@@ -30,7 +30,7 @@ use crate::identity::Source;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::IdentityStore;
 use crate::worker::Shared;
-use crate::{acme, balance, discover, health, identity};
+use crate::{acme, balance, discover, health, identity, overload};
 
 use discovery::Discovery;
 use federation::Federation;
@@ -126,6 +126,8 @@ impl App {
             // Ends with the process.
             tokio::spawn(trust::follow(keeper.store.clone(), shared.clone()));
         }
+        // Ends with the process.
+        tokio::spawn(overload::watch(shared.clone()));
         let mut app = Self {
             options,
             compiler,

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::drain::Phase;
+use crate::overload::Pressure;
 use crate::worker::{Shared, Worker};
 use crate::{accept, protocol, upstream};
 
@@ -74,6 +75,7 @@ async fn run_worker(index: usize, shared: Arc<Shared>, mut commands: mpsc::Recei
     let mut drain = shared.drain.subscribe();
     let mut distrusted = shared.distrusted.subscribe();
     let mut places_wanted = shared.places_wanted.subscribe();
+    let mut short = shared.pressure.told.subscribe();
     // When the next connection whose peer is not trusted any more is cut off.
     let mut cut_at = None;
     tokio::task::spawn_local(upstream::pool::reap_forever(worker.clone()));
@@ -99,6 +101,7 @@ async fn run_worker(index: usize, shared: Arc<Shared>, mut commands: mpsc::Recei
                 cut_at = worker.bonds.cut(Instant::now());
             }
             Ok(()) = places_wanted.changed() => worker.pools.give_way(),
+            Ok(()) = short.changed() => worker.end_idle(),
             () = until(cut_at) => cut_at = worker.bonds.cut(Instant::now()),
         }
     }
@@ -141,6 +144,15 @@ fn serve_listener(
                 let Some(plan) = snapshot.listener(&name).cloned() else {
                     return;
                 };
+                // Of a request on it more can be said than by closing it; of bytes nothing can.
+                let bearable = match plan.streams {
+                    Some(_) => Pressure::CloseIdle,
+                    None => Pressure::RefuseRequests,
+                };
+                if worker.pressure() > bearable || worker.shared.spare.has(&stream) {
+                    worker.metrics.worker(worker.index).refused.add(1);
+                    return;
+                }
                 // A load balancer has as many connections as it has clients.
                 let address = (!protocol::is_balancer(&plan, peer)).then(|| peer.ip());
                 let census = &worker.shared.census;

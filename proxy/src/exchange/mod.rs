@@ -26,6 +26,7 @@ use crate::cache::Site;
 use crate::config::Snapshot;
 use crate::error::{Error, ErrorKind};
 use crate::message::{Body, Known, Request, Response};
+use crate::overload::Pressure;
 use crate::policy::guard::{Found, Notes, Seen, Stop};
 use crate::policy::{self, Caller, Passed};
 use crate::respond::{self, Outgoing, Reply};
@@ -115,6 +116,9 @@ async fn forward<'a>(
         return Err(ErrorKind::NoRoute.into());
     };
     record.counts_for(&rule.metrics);
+    if context.worker.pressure() >= Pressure::RefuseRequests {
+        return Err(ErrorKind::Overloaded.into());
+    }
     let mut caller = Caller::of(downstream, &request.head);
     let passed = match policy::unguarded(rule, plan, downstream) {
         Some(passed) => passed,

@@ -57,7 +57,7 @@ const FIRST: usize = 4 << 10;
 pub async fn dial(worker: &Worker, onward: &Onward, to: SocketAddr) -> Result<Far, Error> {
     let backend = onward.rule.backends.first();
     let service = &backend.ok_or(ErrorKind::NoBackend)?.service;
-    let stream = connect::open(&service.spec, to).await;
+    let stream = connect::open(&service.spec, to, worker.shared.spare).await;
     let shard = worker.metrics.worker(worker.index);
     match &stream {
         Ok(_) => shard.connected.add(1),

@@ -288,6 +288,12 @@ impl Far {
             return Err(ErrorKind::UpstreamTls);
         }
         let socket = datagram::towards(lease.endpoint().address);
+        if socket
+            .as_ref()
+            .is_ok_and(|socket| worker.shared.spare.has(socket))
+        {
+            return Err(ErrorKind::Overloaded);
+        }
         Ok(Self {
             socket: socket.map_err(|_| ErrorKind::ConnectFailed)?,
             lease: RefCell::new(lease),

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::drain::Phase;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::session::{self, Ended, Session};
+use crate::overload::Pressure;
 use crate::telemetry::Record;
 use crate::worker::Worker;
 
@@ -91,7 +92,8 @@ fn begin(
     let shard = worker.metrics.worker(worker.index);
     let snapshot = worker.snapshot();
     let draining = *worker.shared.drain.borrow() >= Phase::Draining;
-    let Some(plan) = snapshot.listener(name).filter(|_| !draining) else {
+    let short = worker.pressure() >= Pressure::RefuseRequests;
+    let Some(plan) = snapshot.listener(name).filter(|_| !draining && !short) else {
         return shard.datagrams_lost.add(1);
     };
     let census = &worker.shared.census;

@@ -187,6 +187,12 @@ pub struct ProcessCounters {
     pub trust_changes: AtomicU64,
     /// When the first list of revoked certificates ends, Unix seconds; 0 = none.
     pub lists_end: AtomicU64,
+    /// Bytes of memory in use where that is bounded, ...
+    pub memory_used: AtomicU64,
+    /// ... of so many; 0 = no bound.
+    pub memory_ceiling: AtomicU64,
+    /// How short it is, see `Pressure`.
+    pub memory_pressure: AtomicU64,
     /// Bundles of other trust domains that could not be obtained.
     pub bundle_failures: AtomicU64,
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::sockopt::set_ipv6_tclass;
 use selvedge_contract::ports::{APP_CLASS, APP_SOURCE};
 use socket2::{SockRef, TcpKeepalive};
@@ -15,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use crate::balance::service::Speaks;
 use crate::balance::{Lease, Reached, ServiceSpec};
 use crate::error::{Error, ErrorKind};
+use crate::overload::{Pressure, Spare};
 use crate::protocol::io::Io;
 use crate::protocol::socket::Socket;
 use crate::tls::trust::Role;
@@ -88,43 +90,67 @@ async fn within(
 ///
 /// # Errors
 /// [`ErrorKind::ConnectFailed`], [`ErrorKind::ConnectTimeout`].
-pub async fn open(spec: &ServiceSpec, address: SocketAddr) -> Result<TcpStream, Error> {
-    let stream = tokio::time::timeout(spec.connect_timeout, reach(spec.reached, address))
+pub async fn open(
+    spec: &ServiceSpec,
+    address: SocketAddr,
+    spare: Spare,
+) -> Result<TcpStream, Error> {
+    let reach = reach(spec.reached, address, spare);
+    let stream = tokio::time::timeout(spec.connect_timeout, reach)
         .await
         .map_err(|_| Error::from(ErrorKind::ConnectTimeout))?
-        .map_err(|error| Error::with(ErrorKind::ConnectFailed, error))?;
+        .map_err(unreached)?;
     tune(&stream);
     Ok(stream)
 }
 
-async fn reach(reached: Reached, address: SocketAddr) -> io::Result<TcpStream> {
-    if reached == Reached::AsApplication {
-        return from_beside(address).await;
-    }
-    TcpStream::connect(address).await
-}
-
-/// Connects in a way that the rules of redirection let by: see `APP_SOURCE`.
-async fn from_beside(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() {
-        let socket = TcpSocket::new_v4()?;
-        // A port is chosen before it is known where to: those that others have left may be used.
-        socket.set_reuseaddr(true)?;
-        socket.bind(SocketAddr::from((APP_SOURCE, 0)))?;
-        socket
-    } else {
-        let socket = TcpSocket::new_v6()?;
-        set_ipv6_tclass(&socket, u32::from(APP_CLASS))?;
-        socket
+async fn reach(reached: Reached, address: SocketAddr, spare: Spare) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
+    if spare.has(&socket) {
+        return Err(Errno::MFILE.into());
+    }
+    if reached == Reached::AsApplication {
+        pass_by(&socket, address)?;
+    }
     socket.connect(address).await
 }
 
+/// That there is no descriptor left says nothing about the endpoint.
+fn unreached(error: io::Error) -> Error {
+    let exhausted = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    let own = error
+        .raw_os_error()
+        .is_some_and(|code| exhausted.contains(&code));
+    let kind = match own {
+        true => ErrorKind::Overloaded,
+        false => ErrorKind::ConnectFailed,
+    };
+    Error::with(kind, error)
+}
+
+/// Has a socket connect in a way that the rules of redirection let by: see `APP_SOURCE`.
+fn pass_by(socket: &TcpSocket, address: SocketAddr) -> io::Result<()> {
+    if address.is_ipv4() {
+        // A port is chosen before it is known where to: those that others have left may be used.
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::from((APP_SOURCE, 0)))
+    } else {
+        Ok(set_ipv6_tclass(socket, u32::from(APP_CLASS))?)
+    }
+}
+
 async fn establish(worker: &Worker, lease: &Lease, what_for: For) -> Result<Io, Error> {
+    if worker.pressure() >= Pressure::RefuseRequests {
+        return Err(ErrorKind::Overloaded.into());
+    }
     let address = lease.endpoint().address;
     let failed = |error| Error::with(ErrorKind::ConnectFailed, error);
     let reached = lease.service().spec.reached;
-    let mut stream = reach(reached, address).await.map_err(failed)?;
+    let reach = reach(reached, address, worker.shared.spare);
+    let mut stream = reach.await.map_err(unreached)?;
     tune(&stream);
     let dials = worker.snapshot().may_come_round();
     // Before its first byte.

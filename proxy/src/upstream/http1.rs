@@ -312,7 +312,7 @@ fn accept(
         // Bytes behind a response that nobody asked for: this connection is not to be trusted.
         let clean = {
             let conn = conn.borrow();
-            conn.input.is_empty() && !conn.io().is_leaving() && !worker.is_stopping()
+            conn.input.is_empty() && !conn.io().is_leaving() && !worker.ends(true)
         };
         if clean && persists {
             pool.put_idle(conn, permit, worker.now());

@@ -3,13 +3,15 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use selvedge_contract::defaults::upstream::{PENDING_WAIT, PING_AFTER};
 use tokio::time::Instant;
 
 use crate::balance::Lease;
 use crate::error::{Error, ErrorKind};
+use crate::overload::Pressure;
 use crate::protocol::http2::conn::Phase;
 use crate::protocol::http2::frame::Reason;
 use crate::protocol::http2::{Conn, End, SharedConn};
@@ -135,8 +137,9 @@ async fn open(
     let service = lease.service().name().clone();
     // The pool ends with its last request, not with its connections.
     let pool = Rc::downgrade(pool);
+    let holder = worker.clone();
     tokio::task::spawn_local(async move {
-        drive(&conn, permit).await;
+        drive(&holder, &conn, permit).await;
         if let Some(pool) = pool.upgrade() {
             judge(&conn.borrow(), &pool.setbacks);
             pool.changed.notify_waiters();
@@ -169,12 +172,14 @@ fn judge(conn: &Conn, setbacks: &Setbacks) {
 
 /// Moves a connection's frames until the peer closes it, it has done its work, or the peer shows
 /// no sign of life while streams wait for it.
-async fn drive(conn: &SharedConn, _permit: Permit) {
+async fn drive(worker: &Worker, conn: &SharedConn, _permit: Permit) {
     let mut timer = Timer::new();
+    let mut patience = Patience::default();
     let mut check_at = Instant::now() + PING_AFTER;
     let mut asked = false;
     poll_fn(|cx| {
         loop {
+            std::task::ready!(patience.poll(cx, worker));
             let mut conn = conn.borrow_mut();
             if conn.poll_drive(cx).is_ready() {
                 return Poll::Ready(());
@@ -198,4 +203,36 @@ async fn drive(conn: &SharedConn, _permit: Permit) {
     })
     .await;
     conn.borrow_mut().close();
+}
+
+/// How often a connection that waits for memory looks whether there is some, ...
+const LOOK: Duration = Duration::from_millis(10);
+/// ... and for how many times it may wait: who does not hoard must get on.
+const LOOKS: u32 = 100;
+
+/// Leaves what an endpoint sends with the kernel while memory is so short that requests are refused:
+/// whatever is read would have to be held, and who hoards it is cut off meanwhile.
+#[derive(Default)]
+struct Patience {
+    timer: Timer,
+    until: Option<Instant>,
+    waited: u32,
+}
+
+impl Patience {
+    /// Ready when the connection may be read.
+    fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<()> {
+        loop {
+            if let Some(until) = self.until {
+                std::task::ready!(self.timer.poll_at(cx, until));
+                self.until = None;
+            }
+            if worker.pressure() < Pressure::RefuseRequests || self.waited >= LOOKS {
+                self.waited = 0;
+                return Poll::Ready(());
+            }
+            self.waited += 1;
+            self.until = Some(Instant::now() + LOOK);
+        }
+    }
 }

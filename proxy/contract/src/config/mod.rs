@@ -371,6 +371,11 @@ pub struct LimitsSpec {
     /// Concurrent HTTP/2 streams of a connection. Default: 100, 250.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub streams: Option<u32>,
+    /// Bytes of memory that the process may have, beside the limit of its control group: at 80 % of
+    /// either connections end once they are idle, at 90 % requests are answered with 503 and clients
+    /// that do not read are cut off, at 95 % connections are closed at once. 0 = no bound at all. Default: that of the control group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Size>,
     /// Connections of a listener. Default: 10000, and never more than 80 % of the descriptors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,

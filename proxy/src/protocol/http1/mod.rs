@@ -4,6 +4,7 @@ pub mod body;
 pub mod chunked;
 pub mod conn;
 pub mod framing;
+mod interim;
 pub mod parse;
 pub mod request;
 mod respond_http1;

@@ -13,6 +13,7 @@ use crate::message::{BodyLength, Chunk, Known, ResponseHead, Version};
 use crate::respond::Outgoing;
 use crate::timer::{self, Silence, Timer};
 use crate::upstream::http1::{put_length, write_status};
+use crate::worker::Worker;
 
 use super::chunked::{ChunkLimits, Encoder};
 use super::conn::{Conn, SharedConn};
@@ -23,7 +24,7 @@ pub(super) const LINGER_BYTES: usize = 256 << 10;
 
 /// How a response is to be written.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reply {
+pub(super) struct Reply<'a> {
     /// The request was HEAD.
     pub(super) head_only: bool,
     /// The client's version.
@@ -32,6 +33,8 @@ pub(super) struct Reply {
     pub(super) persists: bool,
     /// Longest silence of either side.
     pub(super) stall: Duration,
+    /// Who knows how short memory is.
+    pub(super) worker: &'a Worker,
 }
 
 /// How writing ended.
@@ -62,7 +65,7 @@ pub(super) fn write_switch(conn: &mut Conn, head: &ResponseHead) {
 }
 
 /// Queues the head, and says how the body is written; `None` where there is none to write.
-fn write_head(conn: &mut Conn, outgoing: &mut Outgoing<'_>, reply: Reply) -> Option<Encoder> {
+fn write_head(conn: &mut Conn, outgoing: &mut Outgoing<'_>, reply: Reply<'_>) -> Option<Encoder> {
     let status = outgoing.head.status;
     let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let fields = &mut outgoing.head.fields;
@@ -112,7 +115,7 @@ fn say_what_came(conn: &SharedConn, encoder: Encoder, cx: &mut Context<'_>) {
 pub(super) async fn write(
     conn: &SharedConn,
     mut outgoing: Outgoing<'_>,
-    reply: Reply,
+    reply: Reply<'_>,
     timer: &mut Timer,
 ) -> Ended {
     let mut encoder = write_head(&mut conn.borrow_mut(), &mut outgoing, reply);
@@ -165,17 +168,15 @@ pub(super) async fn write(
             if waits_for_body && super::server::poll_gone(conn, cx).is_ready() {
                 return Poll::Ready(Err(ErrorKind::ClientGone));
             }
-            // While the rest of the request still comes, the exchange is not silent.
             if waits_for_body {
+                // While the rest of the request still comes, the exchange is not silent.
                 silence.heard(conn.borrow().received);
+            } else if reply.worker.cuts_off(1) {
+                return Poll::Ready(Err(ErrorKind::Overloaded));
             }
             let until = timer::deadline(silence.since(), reply.stall);
-            return timer.poll_maybe(cx, until).map(|()| {
-                Err(match waits_for_body {
-                    true => ErrorKind::UpstreamStalled,
-                    false => ErrorKind::ClientStalled,
-                })
-            });
+            let stalled = timer.poll_maybe(cx, until);
+            return stalled.map(|()| Err(ErrorKind::stalled(waits_for_body)));
         }
     })
     .await;

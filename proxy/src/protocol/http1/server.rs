@@ -6,25 +6,25 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut};
-use http::{Method, StatusCode};
+use bytes::Buf;
+use http::Method;
 use tokio::time::Instant;
 
 use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::{self, demand};
-use crate::message::{Body, BodyLength, Request, RequestHead, ResponseHead, Version};
+use crate::message::{Body, BodyLength, Request, RequestHead, Version};
 use crate::protocol::io::Io;
 use crate::protocol::tunnel::{self, Moved, TunnelEnd};
 use crate::respond::{self, Outgoing};
 use crate::telemetry::Record;
 use crate::timer::{self, Stall, Timer};
-use crate::upstream::Interim;
 use crate::worker::{DrainWaker, Worker};
 
 use super::body::Http1Body;
 use super::chunked::Decoder;
 use super::conn::{Conn, SharedConn};
+use super::interim::EarlyHints;
 use super::parse::HeadEnd;
 use super::request::{Parsed, parse_request};
 use super::respond_http1::{self, Ended};
@@ -130,7 +130,7 @@ impl Session {
                         return refused(too_large(&conn.input, limits.uri));
                     }
                 }
-                let leaving = self.worker.is_stopping() || conn.io().is_leaving();
+                let leaving = self.worker.ends(!first) || conn.io().is_leaving();
                 if conn.input.is_empty() && leaving {
                     return Poll::Ready(Err(NoRequest::Quiet));
                 }
@@ -165,8 +165,7 @@ impl Session {
             expects_continue,
             wants_trailers,
         } = parsed;
-        let version = head.version;
-        let method = head.method.clone();
+        let (version, method) = (head.version, head.method.clone());
         let limits = &self.downstream.listener.limits;
         let body = self.request_body(&head, length, expects_continue);
         let mut snapshot = self.worker.snapshot();
@@ -224,6 +223,7 @@ impl Session {
             version,
             persists,
             stall: limits.stream_idle,
+            worker: &self.worker,
         };
         let ended = respond_http1::write(&self.conn, outgoing, reply, &mut self.timer).await;
         match ended {
@@ -241,7 +241,7 @@ impl Session {
 
     /// Whether it is to end as soon as nothing is in flight.
     fn is_leaving(&self) -> bool {
-        self.worker.is_stopping() || self.conn.borrow().io().is_leaving()
+        self.worker.ends(true) || self.conn.borrow().io().is_leaving()
     }
 
     /// The body of the request whose head was just read.
@@ -286,6 +286,7 @@ impl Session {
             version: Version::Http11,
             persists: false,
             stall: self.downstream.listener.limits.stream_idle,
+            worker: &self.worker,
         };
         let _ = respond_http1::write(&self.conn, outgoing, reply, &mut self.timer).await;
         linger(&self.conn, &mut self.timer).await;
@@ -368,24 +369,6 @@ fn too_large(input: &[u8], uri: usize) -> ErrorKind {
     match memchr::memchr(b'\n', input) {
         Some(line) if line <= uri + 32 => ErrorKind::HeadTooLarge,
         _ => ErrorKind::TargetTooLong,
-    }
-}
-
-/// Hands interim responses to an HTTP/1.1 client as they come.
-struct EarlyHints<'a> {
-    conn: &'a SharedConn,
-    wanted: bool,
-}
-
-impl Interim for EarlyHints<'_> {
-    fn interim(&self, head: ResponseHead) {
-        let mut conn = self.conn.borrow_mut();
-        if self.wanted && head.status != StatusCode::CONTINUE && conn.has_room() {
-            let out = conn.output();
-            crate::upstream::http1::write_status(out, head.status);
-            head.fields.write_http1(out);
-            out.put_slice(b"\r\n");
-        }
     }
 }
 

@@ -23,7 +23,7 @@ use super::budget::{Abuse, Budget};
 use super::frame::{self, Reason, WINDOW};
 use super::head::Head;
 use super::settings::{End, Own, Peer};
-use super::stream::Stream;
+use super::stream::{READ, Stream};
 
 /// First size of a read buffer; doubles while reads fill it.
 const FIRST_READ: usize = 4 << 10;
@@ -287,6 +287,15 @@ impl Conn {
     }
 
     /// Has the driver write what was queued.
+    /// How much is held for this peer that it does not read or gives no credit for, or of its own that
+    /// nobody takes: in streams, and in pieces of 32 KiB.
+    #[must_use]
+    pub fn hoard(&self) -> usize {
+        let taken = self.streams.iter().filter(|s| s.id != 0);
+        let held = taken.map(|s| usize::from(s.blocked) + s.held / READ);
+        held.sum::<usize>() + self.output.len().div_ceil(READ)
+    }
+
     pub(super) fn wake_driver(&mut self) {
         if let Some(driver) = self.driver.take() {
             driver.wake();

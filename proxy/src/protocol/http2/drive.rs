@@ -119,7 +119,7 @@ impl Conn {
     }
 
     /// Ends the connection for a fault of the peer.
-    fn fail(&mut self, fatal: Fatal) {
+    pub(super) fn fail(&mut self, fatal: Fatal) {
         let reason = match fatal {
             Fatal::Protocol(reason) => reason,
             Fatal::Abuse(_) => Reason::ENHANCE_YOUR_CALM,

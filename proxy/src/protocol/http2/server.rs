@@ -15,6 +15,7 @@ use crate::accept::{Downstream, ListenerPlan};
 use crate::error::{Error, ErrorKind};
 use crate::exchange::{self, demand};
 use crate::message::{Body, BodyLength, Request, ResponseHead};
+use crate::overload::Pressure;
 use crate::protocol::io::Io;
 use crate::protocol::tunnel::{self, Moved, TunnelEnd};
 use crate::respond::{self, Outgoing};
@@ -24,6 +25,7 @@ use crate::upstream::Interim;
 use crate::worker::Worker;
 
 use super::body::{Http2Body, Stream};
+use super::budget::Abuse;
 use super::conn::{Conn, Fatal, Incoming, Phase, SharedConn};
 use super::frame::Reason;
 use super::handle::Handle;
@@ -143,6 +145,9 @@ impl Life {
     fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker, limits: &Limits) -> Poll<()> {
         let conn = self.conn.clone();
         let mut conn = conn.borrow_mut();
+        if worker.pressure() >= Pressure::RefuseRequests && worker.cuts_off(conn.hoard()) {
+            conn.fail(Fatal::Abuse(Abuse::Unread));
+        }
         loop {
             if conn.phase() == Phase::Closing {
                 return self.poll_last_words(cx);
@@ -161,7 +166,7 @@ impl Life {
                 continue;
             }
             let over = self.requests >= limits.requests_per_connection
-                || worker.is_stopping()
+                || worker.ends(self.requests > 0 && conn.live() == 0)
                 || conn.is_leaving();
             if !over && !conn.peer.known {
                 std::task::ready!(self.timer.poll_maybe(cx, self.settings_by));
@@ -346,12 +351,8 @@ async fn answer(
             silence.broken();
         }
         let until = timer::deadline(silence.since(), stall);
-        timer.poll_maybe(cx, until).map(|()| {
-            Err(match writer.waits_for_body() {
-                true => ErrorKind::UpstreamStalled,
-                false => ErrorKind::ClientStalled,
-            })
-        })
+        let stalled = timer.poll_maybe(cx, until);
+        stalled.map(|()| Err(ErrorKind::stalled(writer.waits_for_body())))
     })
     .await;
     outgoing.record.sent += writer.sent;
