@@ -57,6 +57,8 @@ pub struct Limits {
     pub connections: usize,
     /// Connections from one address (0 = no bound): one client cannot hold the edge.
     pub connections_per_address: usize,
+    /// What an HTTP/2 peer may do how often -> GOAWAY.
+    pub http2: http2::Rates,
     /// Bytes held for a connection in each direction.
     pub buffer: usize,
     /// From the head of a request to the head of its response; 0 = off. Not to the last byte: a
@@ -89,47 +91,13 @@ impl Limits {
             streams: if gateway { 100 } else { 250 },
             stream_window: if gateway { 64 << 10 } else { 256 << 10 },
             connection_window: 1 << 20,
+            http2: http2::Rates::DEFAULT,
             connections: 10_000,
             connections_per_address: if gateway { 1000 } else { 0 },
             buffer: 64 * KIB,
             request: Duration::from_secs(if gateway { 15 } else { 0 }),
         }
     }
-}
-
-/// HTTP/2 rates and sizes that no setting negotiates: a peer past one gets GOAWAY.
-pub mod http2 {
-    /// CONTINUATION frames of one header block.
-    pub const CONTINUATIONS: u32 = 8;
-    /// Streams reset by the client within [`WINDOW_SECONDS`] (rapid reset, CVE-2023-44487).
-    pub const CLIENT_RESETS: u32 = 100;
-    /// Resets that the peer made us send on one connection (MadeYouReset, CVE-2025-8671).
-    pub const LOCAL_RESETS: u32 = 100;
-    /// Streams above the announced limit that one connection may try.
-    pub const REFUSED_STREAMS: u32 = 100;
-    /// PING and SETTINGS frames within [`WINDOW_SECONDS`], and one more for each DATA frame sent.
-    pub const CONTROL_FRAMES: u32 = 1000;
-    /// Empty DATA or HEADERS frames without END_STREAM within [`WINDOW_SECONDS`].
-    pub const EMPTY_FRAMES: u32 = 10;
-    /// DATA frames of less than this many bytes are a trickle (the emptiest message of gRPC has 5,
-    /// of a WebSocket client 6), ...
-    pub const TRICKLE_BYTES: usize = 5;
-    /// ... of which this many pass within [`WINDOW_SECONDS`].
-    pub const TRICKLE_FRAMES: u32 = 20_000;
-    /// Heads larger than this many times their limit end the connection, smaller ones get 431.
-    pub const HEAD_FACTOR: usize = 4;
-    /// Frames of unknown type within [`WINDOW_SECONDS`].
-    pub const UNKNOWN_FRAMES: u32 = 1000;
-    /// PRIORITY frames: this many times (1 + streams opened), as Envoy counts them.
-    pub const PRIORITY_FACTOR: u32 = 100;
-    /// WINDOW_UPDATE frames: 5 + 2 x (streams opened + this x DATA frames sent), as Envoy.
-    pub const WINDOW_UPDATE_FACTOR: u32 = 10;
-    /// The window of the rates above, in seconds.
-    pub const WINDOW_SECONDS: u64 = 10;
-    /// HPACK dynamic table, bytes (the protocol's own default).
-    pub const HEADER_TABLE: u32 = 4096;
-    /// Largest frame we accept, bytes (the protocol's least).
-    pub const FRAME: u32 = 16_384;
 }
 
 /// What is given up when the process runs out of memory, in percent of what it may have (Envoy's
@@ -151,6 +119,7 @@ pub mod balance;
 pub mod calls;
 pub mod datagrams;
 pub mod health;
+pub mod http2;
 pub mod kubernetes;
 pub mod mirror;
 pub mod transparent;

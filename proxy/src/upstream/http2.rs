@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::Method;
+use selvedge_contract::defaults::http2::Rates;
 use selvedge_contract::defaults::upstream::{HEADER_BLOCK, HEADER_COUNT, INTERIM, STREAMS};
 use selvedge_contract::defaults::{Limits, Role};
 use tokio::time::Instant;
@@ -38,6 +39,7 @@ pub(super) const OWN: Own = {
         // gRPC puts the details of an error there.
         trailer_block: HEADER_BLOCK,
         trailer_count: HEADER_COUNT,
+        rates: Rates::DEFAULT,
         buffer: limits.buffer,
     }
 };

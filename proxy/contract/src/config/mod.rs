@@ -10,6 +10,7 @@ mod edge;
 mod federation;
 mod health;
 mod kubernetes;
+mod limits;
 mod listener;
 mod login;
 mod policy;
@@ -25,7 +26,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Duration, Size};
+use crate::units::Duration;
 
 pub use acme::{Acme, AcmeChallenge, ExternalAccount};
 pub use balance::{
@@ -44,6 +45,7 @@ pub use edge::{
 pub use federation::{Federated, Profile};
 pub use health::{DegradedAnswer, HealthCheck, HealthWay, StatusRange};
 pub use kubernetes::{Kubernetes, KubernetesService, PortRef};
+pub use limits::{Http2Rates, LimitsSpec};
 pub use listener::{
     CertificateFiles, ClientCertificateMode, ClientCertificates, Listener, ListenerProtocol,
     ListenerTls, ProxyProtocol, TlsMode, TlsVersion,
@@ -328,64 +330,6 @@ impl Tracing {
     const fn default_sample() -> f64 {
         1.0
     }
-}
-
-/// Limits and timeouts towards downstream. What is not set has the default of the role.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct LimitsSpec {
-    /// Bytes of a request head. Default: 32KiB (gateway), 60KiB (sidecar). Over it: 431.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub header_block: Option<Size>,
-    /// Fields of a request head. Default: 100. Over it: 431.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub header_count: Option<u32>,
-    /// Bytes of the request target. Default: 8KiB, 16KiB. Over it: 414.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub uri: Option<Size>,
-    /// Bytes of a request body, 0 = no bound. Default: 10MiB, none. Over it: 413.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub body: Option<Size>,
-    /// TLS handshake. Default: 10s.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub handshake: Option<Duration>,
-    /// First to last byte of a head. Default: 10s, 30s. Over it: 408.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub header_read: Option<Duration>,
-    /// Silence inside a body or stream; of both ends, once the response has begun. Default: 30s, 300s.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stream_idle: Option<Duration>,
-    /// Bytes a second of a request body, after ten seconds of waiting for it and until the response
-    /// begins; 0 = no floor. Messages of gRPC may come as they like. Default: 256, none. Under it: 408.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub body_rate: Option<Size>,
-    /// Silence between requests. Default: 60s, 600s.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub downstream_idle: Option<Duration>,
-    /// Requests of one connection. Default: 10000.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub requests_per_connection: Option<u32>,
-    /// Age of one connection. Default: 1h.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connection_age: Option<Duration>,
-    /// Concurrent HTTP/2 streams of a connection. Default: 100, 250.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub streams: Option<u32>,
-    /// Bytes of memory that the process may have, beside the limit of its control group: at 80 % of
-    /// either connections end once they are idle, at 90 % requests are answered with 503 and clients
-    /// that do not read are cut off, at 95 % connections are closed at once. 0 = no bound at all. Default: that of the control group.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Size>,
-    /// Connections of a listener. Default: 10000, and never more than 80 % of the descriptors.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connections: Option<u32>,
-    /// Connections of one address, 0 = no bound. Default: 1000, none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connections_per_address: Option<u32>,
-    /// From the head of a request to the head of its response, all retries included; 0s = off.
-    /// Default: 15s, off. Over it: 504. Bodies and streams are bounded by `streamIdle` instead.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request: Option<Duration>,
 }
 
 /// Admin and health ports.

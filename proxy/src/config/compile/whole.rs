@@ -64,6 +64,7 @@ impl Pass<'_> {
             ),
             ("streams", limits.streams == Some(0)),
             ("connections", limits.connections == Some(0)),
+            ("streamWindow", zero(limits.stream_window)),
         ] {
             if wrong {
                 self.error(
@@ -71,6 +72,30 @@ impl Pass<'_> {
                     "0 would let nothing through",
                     "expected more than 0",
                 );
+            }
+        }
+        let outside = |size: Option<selvedge_contract::units::Size>, least: u64, most: u64| {
+            size.is_some_and(|s| !(least..=most).contains(&s.0))
+        };
+        for (key, wrong, remedy) in [
+            (
+                "streamWindow",
+                outside(limits.stream_window, 0, (1 << 31) - 1),
+                "expected at most 2147483647 (RFC 9113 section 6.9.1)",
+            ),
+            (
+                "connectionWindow",
+                outside(limits.connection_window, 65_535, (1 << 31) - 1),
+                "expected 65535 to 2147483647 (RFC 9113 section 6.9)",
+            ),
+            (
+                "buffer",
+                outside(limits.buffer, 4096, 1 << 30),
+                "expected 4KiB to 1GiB",
+            ),
+        ] {
+            if wrong {
+                self.error(&at.then(key), "not a size that can be used", remedy);
             }
         }
         let bind = self

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use selvedge_contract::defaults::http2 as limits;
+use selvedge_contract::defaults::http2::{self as limits, Rates};
 use tokio::time::Instant;
 
 use super::frame::{Header, flag, kind};
@@ -42,6 +42,7 @@ pub enum Abuse {
 #[derive(Debug)]
 pub struct Budget {
     end: End,
+    rates: Rates,
     window_start: Instant,
     resets: u32,
     control: u32,
@@ -66,9 +67,10 @@ const fn over(count: &mut u32, limit: u32, abuse: Abuse) -> Result<(), Abuse> {
 impl Budget {
     /// Nothing spent.
     #[must_use]
-    pub const fn new(end: End, now: Instant) -> Self {
+    pub const fn new(end: End, rates: Rates, now: Instant) -> Self {
         Self {
             end,
+            rates,
             window_start: now,
             resets: 0,
             control: 0,
@@ -109,23 +111,26 @@ impl Budget {
             kind::DATA | kind::HEADERS
                 if stranger && content == 0 && !frame.has(flag::END_STREAM) =>
             {
-                over(&mut self.empty, limits::EMPTY_FRAMES, Abuse::Empty)
+                over(&mut self.empty, self.rates.empty_frames, Abuse::Empty)
             }
             kind::DATA
                 if stranger && content < limits::TRICKLE_BYTES && !frame.has(flag::END_STREAM) =>
             {
-                over(&mut self.trickle, limits::TRICKLE_FRAMES, Abuse::Trickle)
+                over(&mut self.trickle, self.rates.trickle_frames, Abuse::Trickle)
             }
             kind::PRIORITY if stranger => {
                 let limit = limits::PRIORITY_FACTOR.saturating_mul(1 + self.streams);
                 over(&mut self.priority, limit, Abuse::Priority)
             }
             kind::RST_STREAM if stranger => {
-                over(&mut self.resets, limits::CLIENT_RESETS, Abuse::Resets)
+                over(&mut self.resets, self.rates.client_resets, Abuse::Resets)
             }
             // Clients measure their bandwidth by a PING for every bit of data that comes.
             kind::SETTINGS | kind::PING if stranger => {
-                let limit = limits::CONTROL_FRAMES.saturating_add(self.data_in_window);
+                let limit = self
+                    .rates
+                    .control_frames
+                    .saturating_add(self.data_in_window);
                 over(&mut self.control, limit, Abuse::Control)
             }
             kind::WINDOW_UPDATE if stranger => {
@@ -139,11 +144,11 @@ impl Budget {
             }
             kind::CONTINUATION => over(
                 &mut self.continuations,
-                limits::CONTINUATIONS,
+                self.rates.continuations,
                 Abuse::Continuation,
             ),
             0..=9 => Ok(()),
-            _ => over(&mut self.unknown, limits::UNKNOWN_FRAMES, Abuse::Unknown),
+            _ => over(&mut self.unknown, self.rates.unknown_frames, Abuse::Unknown),
         }
     }
 
@@ -163,7 +168,11 @@ impl Budget {
     /// # Errors
     /// [`Abuse::Provoked`].
     pub const fn provoked(&mut self) -> Result<(), Abuse> {
-        over(&mut self.provoked, limits::LOCAL_RESETS, Abuse::Provoked)
+        over(
+            &mut self.provoked,
+            self.rates.provoked_resets,
+            Abuse::Provoked,
+        )
     }
 
     /// A stream above the limit was refused.
@@ -171,7 +180,11 @@ impl Budget {
     /// # Errors
     /// [`Abuse::Refused`].
     pub const fn refused(&mut self) -> Result<(), Abuse> {
-        over(&mut self.refused, limits::REFUSED_STREAMS, Abuse::Refused)
+        over(
+            &mut self.refused,
+            self.rates.refused_streams,
+            Abuse::Refused,
+        )
     }
 
     /// Begins another window if this one is over; says whether it did.
@@ -206,7 +219,7 @@ mod tests {
 
     /// How many frames of a kind pass before the alarm.
     fn passes(kind: u8, content: usize) -> (u32, Option<Abuse>) {
-        let mut budget = Budget::new(End::Server, Instant::now());
+        let mut budget = Budget::new(End::Server, Rates::DEFAULT, Instant::now());
         for passed in 0..100_000 {
             if let Err(abuse) = budget.received(frame(kind), content) {
                 return (passed, Some(abuse));
@@ -218,20 +231,30 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn budgets_hold_at_their_edge() {
         for (kind, content, limit, abuse) in [
-            (kind::RST_STREAM, 4, limits::CLIENT_RESETS, Abuse::Resets),
-            (kind::PING, 8, limits::CONTROL_FRAMES, Abuse::Control),
-            (kind::SETTINGS, 0, limits::CONTROL_FRAMES, Abuse::Control),
+            (
+                kind::RST_STREAM,
+                4,
+                Rates::DEFAULT.client_resets,
+                Abuse::Resets,
+            ),
+            (kind::PING, 8, Rates::DEFAULT.control_frames, Abuse::Control),
+            (
+                kind::SETTINGS,
+                0,
+                Rates::DEFAULT.control_frames,
+                Abuse::Control,
+            ),
             (
                 kind::CONTINUATION,
                 1,
-                limits::CONTINUATIONS,
+                Rates::DEFAULT.continuations,
                 Abuse::Continuation,
             ),
-            (kind::DATA, 0, limits::EMPTY_FRAMES, Abuse::Empty),
-            (kind::DATA, 1, limits::TRICKLE_FRAMES, Abuse::Trickle),
+            (kind::DATA, 0, Rates::DEFAULT.empty_frames, Abuse::Empty),
+            (kind::DATA, 1, Rates::DEFAULT.trickle_frames, Abuse::Trickle),
             (kind::PRIORITY, 5, limits::PRIORITY_FACTOR, Abuse::Priority),
             (kind::WINDOW_UPDATE, 4, 5, Abuse::WindowUpdate),
-            (0xfa, 4, limits::UNKNOWN_FRAMES, Abuse::Unknown),
+            (0xfa, 4, Rates::DEFAULT.unknown_frames, Abuse::Unknown),
         ] {
             assert_eq!(passes(kind, content), (limit, Some(abuse)));
         }
@@ -240,12 +263,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn rates_start_over_with_the_window() {
-        let mut budget = Budget::new(End::Server, Instant::now());
-        for _ in 0..limits::CONTROL_FRAMES {
+        let mut budget = Budget::new(End::Server, Rates::DEFAULT, Instant::now());
+        for _ in 0..Rates::DEFAULT.control_frames {
             assert_eq!(budget.received(frame(kind::PING), 8), Ok(()));
         }
         tokio::time::advance(Duration::from_secs(limits::WINDOW_SECONDS)).await;
-        for _ in 0..limits::CONTROL_FRAMES {
+        for _ in 0..Rates::DEFAULT.control_frames {
             assert_eq!(budget.received(frame(kind::PING), 8), Ok(()));
         }
         let over = budget.received(frame(kind::PING), 8);

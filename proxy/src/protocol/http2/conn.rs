@@ -189,7 +189,7 @@ impl Conn {
             end,
             own,
             peer: Peer::unknown(),
-            budget: Budget::new(end, Instant::now()),
+            budget: Budget::new(end, own.rates, Instant::now()),
             decoder: Decoder::new(defaults::HEADER_TABLE as usize),
             arena: BytesMut::new(),
             block: None,

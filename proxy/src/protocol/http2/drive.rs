@@ -180,6 +180,7 @@ mod tests {
         header_count: 10,
         trailer_block: 1024,
         trailer_count: 10,
+        rates: selvedge_contract::defaults::http2::Rates::DEFAULT,
         buffer: 16 << 10,
     };
 

@@ -46,6 +46,7 @@ fn own(limits: &Limits) -> Own {
         header_count: limits.header_count,
         trailer_block: limits.trailer_block,
         trailer_count: limits.trailer_count,
+        rates: limits.http2,
         buffer: limits.buffer,
     }
 }

@@ -2,7 +2,7 @@
 //! 6.5.2, RFC 8441).
 
 use bytes::BytesMut;
-use selvedge_contract::defaults::http2 as defaults;
+use selvedge_contract::defaults::http2::{self as defaults, Rates};
 
 use super::frame::{self, Reason, WINDOW, WINDOW_MAX};
 
@@ -40,6 +40,8 @@ pub struct Own {
     pub trailer_block: usize,
     /// Fields of trailers.
     pub trailer_count: usize,
+    /// What the peer may do how often; of use to a server.
+    pub rates: Rates,
     /// Bytes held for the peer before streams wait for it to read.
     pub buffer: usize,
 }

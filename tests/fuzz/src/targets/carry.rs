@@ -70,6 +70,7 @@ fn own() -> Own {
         header_count: limits.header_count,
         trailer_block: limits.trailer_block,
         trailer_count: limits.trailer_count,
+        rates: limits.http2,
         buffer: limits.buffer,
     }
 }

@@ -16,6 +16,7 @@ use selvedge::protocol::http2::handle::Part;
 use selvedge::protocol::http2::request::read_request;
 use selvedge::protocol::http2::settings::Own;
 use selvedge::protocol::http2::{End, Handle};
+use selvedge_contract::defaults::http2::Rates;
 
 use super::engine::{self, Line};
 use super::{LISTENERS, carry, lines};
@@ -29,6 +30,7 @@ const OWN: Own = Own {
     header_count: 24,
     trailer_block: 256,
     trailer_count: 4,
+    rates: Rates::DEFAULT,
     buffer: 4096,
 };
 
