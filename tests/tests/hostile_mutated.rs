@@ -4,10 +4,9 @@
 //! found; `SELVEDGE_SEED` gives the seed again, `SELVEDGE_STREAM` one number alone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use selvedge_tests::hostile::{ROLES, Role};
-use selvedge_tests::oracle::mutation::stream;
+use selvedge_tests::oracle::mutation::{seed, stream};
 use selvedge_tests::oracle::stand::Stand;
 
 /// Streams that one process of the proxy gets: it keeps none of them, but its log is kept here.
@@ -32,9 +31,7 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn mutated_streams_are_read_as_the_oracle_reads_them() {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed = number("SELVEDGE_SEED").unwrap_or(u64::from(now.subsec_nanos()) ^ now.as_secs());
-    println!("SELVEDGE_SEED={seed}");
+    let seed = seed();
     let long = std::env::var_os("SELVEDGE_LONG").is_some();
     let all = if long { 1_000_000 } else { 20_000 };
     let (next, tally) = (AtomicU64::new(0), Tally::default());

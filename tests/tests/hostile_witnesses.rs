@@ -2,10 +2,8 @@
 //!
 //! 500 streams in every run, 20,000 with `SELVEDGE_LONG=1`. `SELVEDGE_SEED` gives a seed again.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use selvedge_tests::hostile::ROLES;
-use selvedge_tests::oracle::mutation::stream;
+use selvedge_tests::oracle::mutation::{seed, stream};
 use selvedge_tests::oracle::stand::Stand;
 use selvedge_tests::oracle::witness::{WITNESSES, Witness};
 use selvedge_tests::oracle::{Request, Writer, read};
@@ -65,12 +63,7 @@ fn passed(seed: u64, wanted: usize) -> Vec<Vec<Vec<u8>>> {
 
 #[test]
 fn witnesses_read_what_is_let_through_as_the_oracle_does() {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed = match std::env::var("SELVEDGE_SEED") {
-        Ok(seed) => seed.parse().expect("a number"),
-        Err(_) => u64::from(now.subsec_nanos()) ^ now.as_secs(),
-    };
-    println!("SELVEDGE_SEED={seed}");
+    let seed = seed();
     let long = std::env::var_os("SELVEDGE_LONG").is_some();
     let streams = passed(seed, if long { 20_000 } else { 500 });
     let mut wrong = Vec::new();

@@ -126,6 +126,23 @@ const WORDS: [&[u8]; 60] = [
 /// After this request a connection is over, where it is read as one.
 const LAST: &[u8] = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
+/// The seed of a run, printed: that of `SELVEDGE_SEED`, or else always the same, so that one change of the
+/// product cannot be blamed for the luck of another; the long run has luck of its own.
+///
+/// # Panics
+/// Where it is no number.
+#[must_use]
+pub fn seed() -> u64 {
+    let given = std::env::var("SELVEDGE_SEED").ok();
+    let given = given.map(|seed| seed.parse().expect("SELVEDGE_SEED is a number"));
+    let seed = given.unwrap_or_else(|| match std::env::var_os("SELVEDGE_LONG") {
+        Some(_) => fastrand::u64(..),
+        None => 20_260_913,
+    });
+    println!("SELVEDGE_SEED={seed}");
+    seed
+}
+
 /// Stream `number` of this seed.
 #[must_use]
 pub fn stream(seed: u64, number: u64) -> Sending {
