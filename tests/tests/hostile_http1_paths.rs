@@ -1,7 +1,9 @@
 //! Hostile HTTP/1, rows H1-15 to H1-25 of the battery: old versions, fields that a client would
 //! have removed, and the many ways to write a path.
 
-use selvedge_tests::hostile::{Case, ROLES, Role, Stage, Want, both};
+use selvedge_tests::hostile::{Case, ROLES, Role, Stage, Want, both, echo};
+use selvedge_tests::http2::{Http2, Outcome};
+use selvedge_tests::{Raw, Upstream, gateway};
 
 #[test]
 fn h1_15_http_1_0() {
@@ -244,4 +246,33 @@ fn h1_25_paths() {
             );
         }
     }
+}
+
+/// Some applications have names with slashes in one segment, and say so.
+#[test]
+fn encoded_slashes_are_kept_where_a_listener_says_so() {
+    let upstream = Upstream::scripted(|connection| {
+        while let Some(request) = connection.request() {
+            echo(connection, &request);
+        }
+    });
+    let proxy = gateway(&format!(
+        "listeners:
+  - {{ name: web, bind: 127.0.0.1, port: 0, encodedSlashes: keep }}
+  - {{ name: strict, bind: 127.0.0.1, port: 0 }}
+routes: [{{ rules: [{{ matches: [{{ path: {{ value: /own }} }}], backendRefs: [{{ service: app }}] }}] }}]
+services: {{ app: {{ endpoints: [\"{}\"] }} }}\n",
+        upstream.address()
+    ));
+    let path = "/own/group%2fproject%5C";
+    let mut client = Raw::connect(proxy.address("web"));
+    assert_eq!(client.get(path).text(), "/own/group%2Fproject%5C");
+    let mut http2 = Http2::connect(proxy.address("web"), &[]);
+    http2.get(1, path);
+    let kept = Outcome::Answer(200, b"/own/group%2Fproject%5C".to_vec());
+    assert_eq!(http2.outcome(1), kept);
+    // `own%2f..` is one segment, and not `/own`.
+    assert_eq!(client.get("/own%2f../other").status, 404);
+    let mut client = Raw::connect(proxy.address("strict"));
+    assert_eq!(client.get(path).status, 400);
 }

@@ -17,6 +17,7 @@ use spoken::Spoken;
 
 use crate::balance::Endpoint;
 use crate::message::Host;
+use crate::message::target::EncodedSlash;
 use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
 use crate::route::{Named, Onward, Rule, Streams, Table};
@@ -68,6 +69,8 @@ pub struct ListenerPlan {
     pub table: Table,
     /// Limits.
     pub limits: Limits,
+    /// What is done with encoded slashes.
+    pub encoded_slash: EncodedSlash,
     /// Proxies before this one whose word counts.
     pub trusted_hops: usize,
     /// Load balancers that say whom they speak for.

@@ -30,6 +30,11 @@ pub struct Listener {
     /// Load balancers that say whom they speak for by the PROXY protocol (version 1 or 2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// What is done with `%2F` and `%5C` in a path: `refuse` (400), as an application that decodes them
+    /// sees another path than routes and policies did, or `keep`, for those that want them so. Policies
+    /// take them for slashes either way. Default: `refuse`.
+    #[serde(default)]
+    pub encoded_slashes: EncodedSlashes,
     /// Names of policies for all that comes here; one of the same kind at a route or rule wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
@@ -45,6 +50,17 @@ pub struct ProxyProtocol {
     /// Addresses and ranges of the load balancers. From these a PROXY header is demanded; from others
     /// it is no HTTP.
     pub from: Vec<String>,
+}
+
+/// What is done with encoded slashes and backslashes in a path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum EncodedSlashes {
+    /// 400.
+    #[default]
+    Refuse,
+    /// They go on as they are.
+    Keep,
 }
 
 /// What a listener speaks.

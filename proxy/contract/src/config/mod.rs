@@ -47,8 +47,8 @@ pub use health::{DegradedAnswer, HealthCheck, HealthWay, StatusRange};
 pub use kubernetes::{Kubernetes, KubernetesService, PortRef};
 pub use limits::{Http2Rates, LimitsSpec};
 pub use listener::{
-    CertificateFiles, ClientCertificateMode, ClientCertificates, Listener, ListenerProtocol,
-    ListenerTls, ProxyProtocol, TlsMode, TlsVersion,
+    CertificateFiles, ClientCertificateMode, ClientCertificates, EncodedSlashes, Listener,
+    ListenerProtocol, ListenerTls, ProxyProtocol, TlsMode, TlsVersion,
 };
 pub use login::{IntrospectionPolicy, OidcPolicy};
 pub use policy::{

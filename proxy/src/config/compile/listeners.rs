@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_contract::config::{
-    Inbound, KubernetesService, Listener, ListenerProtocol, MtlsMode, ServiceLimits, TlsMode,
-    UpstreamProtocol,
+    EncodedSlashes, Inbound, KubernetesService, Listener, ListenerProtocol, MtlsMode,
+    ServiceLimits, TlsMode, UpstreamProtocol,
 };
 use selvedge_contract::defaults::{Limits, Role};
 use selvedge_gateway::authorize::Sense;
@@ -16,6 +16,7 @@ use selvedge_gateway::hostname::Pattern;
 use crate::accept::spoken::Spoken;
 use crate::accept::{ListenerPlan, ListenerRole, ListenerSecurity};
 use crate::balance::Service;
+use crate::message::target::EncodedSlash;
 use crate::policy::guard::Guard;
 use crate::policy::treatment::Treatment;
 use crate::route::table::Path;
@@ -130,6 +131,10 @@ impl Compiler {
             name: self.name(&spec.name),
             address: SocketAddr::new(ip?, spec.port),
             role: ListenerRole::Gateway,
+            encoded_slash: match spec.encoded_slashes {
+                EncodedSlashes::Refuse => EncodedSlash::Refuse,
+                EncodedSlashes::Keep => EncodedSlash::Keep,
+            },
             security,
             table,
             limits: limits.clone(),
@@ -212,6 +217,7 @@ impl Compiler {
             name: self.name(&name),
             address: SocketAddr::new(ip?, spec.port),
             role: ListenerRole::Inbound,
+            encoded_slash: EncodedSlash::Keep,
             security,
             table,
             limits: limits.clone(),
@@ -358,6 +364,7 @@ impl Compiler {
             name: self.name("outbound"),
             address: address?,
             role: ListenerRole::Outbound,
+            encoded_slash: EncodedSlash::Keep,
             security: ListenerSecurity::Plain,
             table,
             limits: limits.clone(),

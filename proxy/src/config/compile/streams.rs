@@ -13,6 +13,7 @@ use selvedge_contract::units;
 use selvedge_gateway::hostname::Pattern;
 
 use crate::accept::{ListenerPlan, ListenerRole, ListenerSecurity};
+use crate::message::target::EncodedSlash;
 use crate::policy::treatment::Treatment;
 use crate::route::{Backend, Edits, Named, RetryPolicy, StreamRule, Streams, Table};
 use crate::tls::FileCertificates;
@@ -231,6 +232,7 @@ impl Compiler {
             name: self.name(&spec.name),
             address: SocketAddr::new(ip?, spec.port),
             role: ListenerRole::Gateway,
+            encoded_slash: EncodedSlash::Refuse,
             security,
             table: Table::default(),
             limits: limits.clone(),

@@ -4,9 +4,8 @@ use bytes::Bytes;
 use http::Method;
 use selvedge_contract::defaults::Limits;
 
-use crate::accept::{ListenerPlan, ListenerRole};
+use crate::accept::ListenerPlan;
 use crate::error::ErrorKind;
-use crate::message::target::EncodedSlash;
 use crate::message::{BodyLength, Fields, Host, Known, RequestHead, Target, Version};
 
 use super::{framing, parse};
@@ -116,16 +115,12 @@ fn destination(
     version: Version,
     listener: &ListenerPlan,
 ) -> Result<(Target, Host), ErrorKind> {
-    let slash = match listener.role {
-        ListenerRole::Gateway => EncodedSlash::Refuse,
-        ListenerRole::Inbound | ListenerRole::Outbound => EncodedSlash::Keep,
-    };
     if *method == Method::CONNECT || *method == Method::TRACE {
         return Err(ErrorKind::MethodNotAllowed);
     }
     let host = named_host(fields, version)?;
     match target.first() {
-        Some(b'/') => Ok((Target::parse(target, slash)?, host)),
+        Some(b'/') => Ok((Target::parse(target, listener.encoded_slash)?, host)),
         Some(b'*') if target.len() == 1 && *method == Method::OPTIONS => {
             Ok((Target::asterisk(), host))
         }
@@ -150,7 +145,7 @@ fn destination(
                 Some(_) => return Err(ErrorKind::BadTarget),
                 None => Bytes::from_static(b"/"),
             };
-            Ok((Target::parse(path, slash)?, host))
+            Ok((Target::parse(path, listener.encoded_slash)?, host))
         }
         None => Err(ErrorKind::BadTarget),
     }

@@ -3,9 +3,8 @@
 use bytes::Bytes;
 use http::Method;
 
-use crate::accept::{ListenerPlan, ListenerRole};
+use crate::accept::ListenerPlan;
 use crate::error::ErrorKind;
-use crate::message::target::EncodedSlash;
 use crate::message::{BodyLength, Fields, Host, Known, RequestHead, Target, Version};
 
 use super::head::Head;
@@ -106,9 +105,5 @@ fn target(path: Bytes, method: &Method, listener: &ListenerPlan) -> Result<Targe
     if !path.iter().all(u8::is_ascii_graphic) {
         return Err(ErrorKind::BadTarget);
     }
-    let slash = match listener.role {
-        ListenerRole::Gateway => EncodedSlash::Refuse,
-        ListenerRole::Inbound | ListenerRole::Outbound => EncodedSlash::Keep,
-    };
-    Target::parse(path, slash)
+    Target::parse(path, listener.encoded_slash)
 }

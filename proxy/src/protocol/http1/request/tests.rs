@@ -5,13 +5,15 @@ use selvedge_contract::defaults::{Limits, Role};
 
 use super::*;
 use crate::accept::ListenerSecurity;
+use crate::message::target::EncodedSlash;
 use crate::route::Table;
 
 fn listener() -> ListenerPlan {
     ListenerPlan {
         name: "web".into(),
         address: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
-        role: ListenerRole::Gateway,
+        role: crate::accept::ListenerRole::Gateway,
+        encoded_slash: EncodedSlash::Refuse,
         security: ListenerSecurity::Plain,
         table: Table::default(),
         limits: Limits::of(Role::Gateway),
