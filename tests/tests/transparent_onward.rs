@@ -300,10 +300,16 @@ fn a_sidecar_that_the_rules_do_not_know_does_not_go_round() {
         assert_eq!(rest(&mut client), "");
     }
     // Nor by way of a service, whose endpoints are redirected as well.
-    let mut client = web.connect("10.7.0.2:7000");
     let request = b"GET / HTTP/1.1\r\nHost: plain.svc\r\nConnection: close\r\n\r\n";
-    client.write_all(request).unwrap();
-    let said = rest(&mut client);
+    let mut ask = || {
+        let mut client = web.connect("10.7.0.2:7000");
+        client.write_all(request).unwrap();
+        rest(&mut client)
+    };
+    // Whoever is dialled before a word was said is itself again, and closes: that may come before the
+    // request does.
+    let said = (0..4).map(|_| ask()).find(|said| !said.is_empty());
+    let said = said.unwrap_or_default();
     assert!(said.starts_with("HTTP/1.1 50"), "{said}");
     web.wait_for_line(&["outbound", "end=DO "]);
     let (_, metrics) = web.curl(&["http://127.0.0.1:15020/metrics"]);
