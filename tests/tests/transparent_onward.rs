@@ -301,7 +301,7 @@ fn a_sidecar_that_the_rules_do_not_know_does_not_go_round() {
     }
     // Nor by way of a service, whose endpoints are redirected as well.
     let request = b"GET / HTTP/1.1\r\nHost: plain.svc\r\nConnection: close\r\n\r\n";
-    let mut ask = || {
+    let ask = || {
         let mut client = web.connect("10.7.0.2:7000");
         client.write_all(request).unwrap();
         rest(&mut client)
