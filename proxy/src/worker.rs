@@ -236,16 +236,23 @@ impl Worker {
 
     /// Whether this connection, which has us hold so many streams or pieces for a peer that does not
     /// read, is one of those that are cut off for want of memory. Who hoards a hundred is cut off at
-    /// once, who reads one answer slowly most likely outlives the shortage. To be asked once each time
-    /// that memory was looked at.
-    #[must_use]
-    pub fn cuts_off(&self, hoard: usize) -> bool {
-        let chance = match self.pressure() {
-            Pressure::None | Pressure::CloseIdle => return false,
-            Pressure::RefuseRequests => hoard,
-            Pressure::StopAccepting => hoard.saturating_mul(16),
+    /// once, who reads one answer slowly most likely outlives the shortage. `looked` keeps when that
+    /// was asked last: who reads fast, and wakes its task often, is not asked about more often.
+    pub fn cuts_off(&self, hoard: impl FnOnce() -> usize, looked: &mut u32) -> bool {
+        let pressure = self.pressure();
+        if pressure < Pressure::RefuseRequests {
+            return false;
+        }
+        let looks = self.shared.pressure.looks();
+        if std::mem::replace(looked, looks) == looks {
+            return false;
+        }
+        let factor = if pressure == Pressure::StopAccepting {
+            16
+        } else {
+            1
         };
-        hoard > 0 && fastrand::usize(..64) < chance
+        fastrand::usize(..64) < hoard().saturating_mul(factor)
     }
 
     /// Closes what is idle upstream, and wakes connections of clients: those that are idle end.

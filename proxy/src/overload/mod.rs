@@ -7,8 +7,8 @@ mod memory;
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicU32};
 use std::time::Duration;
 
 use selvedge_contract::defaults::overload::{CLOSE_IDLE, EASE, REFUSE_REQUESTS, STOP_ACCEPTING};
@@ -58,6 +58,7 @@ impl Pressure {
 #[derive(Debug, Default)]
 pub struct Gauge {
     level: AtomicU8,
+    looks: AtomicU32,
     /// Told when there is something to give up.
     pub told: watch::Sender<()>,
 }
@@ -74,15 +75,24 @@ impl Gauge {
         }
     }
 
+    /// How often memory was found to be short: who is cut off is found out once each time.
+    #[must_use]
+    pub fn looks(&self) -> u32 {
+        self.looks.load(Relaxed)
+    }
+
     fn set(&self, level: Pressure) {
         self.level.store(level as u8, Relaxed);
+        self.looks.fetch_add(1, Relaxed);
         if level > Pressure::None {
             self.told.send_replace(());
         }
     }
 }
 
-/// Between two looks while there is enough ...
+/// Between two looks where nothing is bounded: a reload may change that ...
+const UNBOUNDED: Duration = Duration::from_secs(1);
+/// ... while there is enough ...
 const CALM: Duration = Duration::from_millis(50);
 /// ... and once more than half is used: a flood fills what is left in a moment.
 const ALERT: Duration = Duration::from_millis(10);
@@ -118,6 +128,7 @@ pub async fn watch(shared: Arc<Shared>) {
             shared.pressure.set(now);
         }
         let pause = match now {
+            _ if ceiling == 0 => UNBOUNDED,
             Pressure::None if used <= ceiling / 2 => CALM,
             _ => ALERT,
         };

@@ -15,7 +15,6 @@ use crate::accept::{Downstream, ListenerPlan};
 use crate::error::{Error, ErrorKind};
 use crate::exchange::{self, demand};
 use crate::message::{Body, BodyLength, Request, ResponseHead};
-use crate::overload::Pressure;
 use crate::protocol::io::Io;
 use crate::protocol::tunnel::{self, Moved, TunnelEnd};
 use crate::respond::{self, Outgoing};
@@ -66,6 +65,7 @@ pub async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Io) {
         idle_since: None,
         last_words_by: None,
         requests: 0,
+        looked: 0,
     };
     let waker = worker.register();
     poll_fn(|cx| {
@@ -138,6 +138,8 @@ struct Life {
     /// It is told to go, and gone by then, once no stream is left.
     last_words_by: Option<Instant>,
     requests: u64,
+    /// See [`Worker::cuts_off`].
+    looked: u32,
 }
 
 impl Life {
@@ -146,7 +148,7 @@ impl Life {
     fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker, limits: &Limits) -> Poll<()> {
         let conn = self.conn.clone();
         let mut conn = conn.borrow_mut();
-        if worker.pressure() >= Pressure::RefuseRequests && worker.cuts_off(conn.hoard()) {
+        if worker.cuts_off(|| conn.hoard(), &mut self.looked) {
             conn.fail(Fatal::Abuse(Abuse::Unread));
         }
         loop {
