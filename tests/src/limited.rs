@@ -68,6 +68,15 @@ impl ControlGroup {
         format!("echo $$ > {}/cgroup.procs", self.path.display())
     }
 
+    /// The most that was used at any time, in bytes; nothing where the kernel does not remember it
+    /// (cgroup v2 before Linux 5.19).
+    #[must_use]
+    pub fn peak(&self) -> Option<u64> {
+        let files = ["memory.max_usage_in_bytes", "memory.peak"];
+        let file = self.path.join(files[usize::from(self.v2)]);
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    }
+
     /// Processes that were killed in it for want of memory.
     ///
     /// # Panics

@@ -11,6 +11,7 @@ pub mod handle;
 pub mod head;
 mod receive;
 mod receive_head;
+mod refuse;
 pub mod request;
 mod send;
 pub mod server;

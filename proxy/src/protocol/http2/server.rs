@@ -11,13 +11,14 @@ use http::{Method, StatusCode};
 use selvedge_contract::defaults::Limits;
 use tokio::time::Instant;
 
-use crate::accept::{Downstream, ListenerPlan};
-use crate::error::{Error, ErrorKind};
+use crate::accept::Downstream;
+use crate::error::ErrorKind;
 use crate::exchange::{self, demand};
 use crate::message::{Body, BodyLength, Request, ResponseHead};
+use crate::overload::Pressure;
 use crate::protocol::io::Io;
 use crate::protocol::tunnel::{self, Moved, TunnelEnd};
-use crate::respond::{self, Outgoing};
+use crate::respond::Outgoing;
 use crate::telemetry::Record;
 use crate::timer::{self, Silence, Stall, Timer};
 use crate::upstream::Interim;
@@ -29,6 +30,7 @@ use super::conn::{Conn, Fatal, Incoming, Phase, SharedConn};
 use super::frame::Reason;
 use super::handle::Handle;
 use super::head::Head;
+use super::refuse::{refusal, turn_away};
 use super::request::{Parsed, read_request};
 use super::settings::{End, Own};
 use super::writer::Writer;
@@ -116,6 +118,9 @@ fn begin(worker: &Rc<Worker>, downstream: &Rc<Downstream>, conn: &SharedConn, in
         let snapshot = worker.snapshot();
         Record::unread(&snapshot, worker, downstream).fail_with(ErrorKind::ClientGone);
         return;
+    }
+    if worker.pressure() >= Pressure::RefuseRequests {
+        return turn_away(worker, downstream, &handle, incoming);
     }
     let stream = stream(
         worker.clone(),
@@ -297,21 +302,6 @@ async fn stream(
             }
             answer(handle, outgoing, head_only, &downstream, &mut timer).await;
         }
-    }
-}
-
-/// The answer to a head that is no request we serve.
-fn refusal<'a>(kind: ErrorKind, listener: &ListenerPlan, mut record: Record<'a>) -> Outgoing<'a> {
-    let seen = respond::Seen::unread(listener);
-    let response = respond::refusal(&Error::from(kind), seen);
-    record.fail_with(kind);
-    record.set_status(response.head.status);
-    Outgoing {
-        head: response.head,
-        body: response.body,
-        tunnel: None,
-        record,
-        trailers: false,
     }
 }
 
