@@ -122,7 +122,7 @@ fn h1_12_hosts() {
     for value in [
         "", "a,b", "a, b", "u@a", "u:p@a", "a/b", "a?b", "a#b", "a\\b", "a b", "a:", "a:x", "a:-1",
         "a:+80", "a:65536", "a:80:80", ":80", "[::1", "[::1]x", "[a]", "a%00", "a%2fb", "http://a",
-        "\u{e9}", "a\tb", "*",
+        "\u{e9}", "a\tb", "*", ".", ".a", "a..b", "a..",
     ] {
         let bytes = format!("GET /hostile HTTP/1.1\r\nHost: {value}\r\n\r\n");
         cases.push(Case::new(

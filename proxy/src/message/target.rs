@@ -255,7 +255,7 @@ impl Host {
         };
         let name = text.get(..name_len).unwrap_or_default();
         let bracketed = name.first() == Some(&b'[');
-        if name.is_empty() || (!bracketed && !name.iter().all(|b| is_host_byte(*b))) {
+        if name.is_empty() || (!bracketed && !is_host_name(name)) {
             return Err(ErrorKind::BadHost);
         }
         match text.get(name_len..).unwrap_or_default() {
@@ -306,6 +306,16 @@ impl Host {
     pub const fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
+}
+
+/// Whether these are labels with a dot between each two, and perhaps one behind the last: an empty
+/// label is no name of DNS (RFC 1035 section 2.3.1), and upstreams would make different things of it.
+fn is_host_name(name: &[u8]) -> bool {
+    let mut before = b'.';
+    name.iter().all(|byte| {
+        let before = std::mem::replace(&mut before, *byte);
+        is_host_byte(*byte) && (*byte, before) != (b'.', b'.')
+    })
 }
 
 /// Registered names as they occur: letters, digits, `-`, `.`, `_`. Not percent-encoded: DNS names
@@ -415,7 +425,7 @@ mod tests {
         }
         for bad in [
             "", "a b", "u@a", "a/b", "a,b", "a:", "a:x", "a:65536", "a:+1", "[::1", "[x]",
-            "[::1]x", "a%41", ":80",
+            "[::1]x", "a%41", ":80", ".", "..", ".a", "a..b", "a..", ".:80",
         ] {
             assert_eq!(host(bad), Err(ErrorKind::BadHost), "{bad}");
         }

@@ -30,7 +30,7 @@ impl Answer {
 }
 
 /// What came, and whether there was half an answer behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Heard {
     /// Whole answers.
     pub answers: Vec<Answer>,

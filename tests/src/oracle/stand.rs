@@ -26,6 +26,8 @@ pub struct Stand {
     serial: u64,
     /// What the upstream saw whole of the last stream, byte for byte.
     pub passed: Vec<Vec<u8>>,
+    /// With what its client was answered, in order, `100` left out.
+    pub statuses: Vec<u16>,
 }
 
 /// One upstream connection.
@@ -90,6 +92,7 @@ impl Stand {
             peers: Vec::new(),
             serial: 0,
             passed: Vec::new(),
+            statuses: Vec::new(),
         }
     }
 
@@ -133,6 +136,10 @@ impl Stand {
         self.passed.clear();
         let told = read(&sending.bytes, Writer::Client);
         let done = self.carry_out(sending, &told, &mut trial);
+        let methods: Vec<&[u8]> = told.requests.iter().map(|r| r.method.as_slice()).collect();
+        let heard = answers::read(&trial.heard, &methods, true).unwrap_or_default();
+        let last = heard.answers.iter().filter(|a| !a.is_interim());
+        self.statuses = last.map(|a| a.status).collect();
         done.and_then(|()| judge(&trial, self.role)).map_err(|why| {
             let seen: Vec<String> = trial.seen.iter().map(|(_, r)| format!("{r:?}")).collect();
             let seen = seen.join("\n    ");
