@@ -53,8 +53,8 @@ services: {{ app: {{ endpoints: [\"{}\"] }} }}",
         let dir: &Path = self.proxy.dir();
         let mut command = Command::new("curl");
         command
-            .args(["--silent", "--max-time", "20", "--output", "/dev/null"])
-            .args(["--write-out", "%{http_code}"])
+            .args(["--silent", "--show-error", "--max-time", "20"])
+            .args(["--output", "/dev/null", "--write-out", "%{http_code}"])
             .args(["--resolve", &format!("shop.example:{port}:127.0.0.1")])
             .arg("--cacert")
             .arg(dir.join("ca.pem"))
@@ -65,6 +65,8 @@ services: {{ app: {{ endpoints: [\"{}\"] }} }}",
         }
         let url = format!("https://shop.example:{port}{path}");
         let output = command.arg(url).output().unwrap();
+        // Of a test that fails: why there was no answer.
+        print!("{path}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).parse().unwrap()
     }
 }
