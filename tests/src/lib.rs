@@ -14,6 +14,7 @@ pub mod caching;
 pub mod certs;
 pub mod checked;
 pub mod cluster;
+pub mod conformance;
 pub mod control_plane;
 pub mod disk;
 pub mod gate;
