@@ -2,8 +2,8 @@
 
 use crate::hostile::{Stage, target};
 use crate::http2::{
-    ACK, END_STREAM, Frame, GOAWAY, HEADERS, Http2, PING, RST_STREAM, block, frame, headers,
-    request, status_of,
+    ACK, CONTINUATION, END_STREAM, Frame, GOAWAY, HEADERS, Http2, PING, RST_STREAM, block, frame,
+    headers, request, status_of,
 };
 
 /// What the RFC demands.
@@ -47,13 +47,45 @@ pub fn case(id: &str, frames: &[Vec<u8>], want: Want) -> Case {
 /// A GET, whole.
 #[must_use]
 pub fn get() -> Vec<u8> {
-    headers(1, &request("GET", "/hostile", &[]), true)
+    headers(1, &whole(), true)
 }
 
 /// The head of a POST, whose body is to follow.
 #[must_use]
 pub fn post() -> Vec<u8> {
     headers(1, &request("POST", "/hostile", &[]), false)
+}
+
+/// Type of a frame that no client may send (RFC 9113 section 8.4).
+pub const PUSH_PROMISE: u8 = 5;
+
+/// PRIORITY, as a flag of HEADERS.
+pub const WEIGHTED: u8 = 0x20;
+
+/// The block of a well-formed GET.
+#[must_use]
+pub fn whole() -> Vec<u8> {
+    request("GET", "/hostile", &[])
+}
+
+/// The two parts of it.
+#[must_use]
+pub fn halves() -> (Vec<u8>, Vec<u8>) {
+    let mut first = whole();
+    let second = first.split_off(12);
+    (first, second)
+}
+
+/// HEADERS with the first part, which CONTINUATION must follow.
+#[must_use]
+pub fn begun() -> Vec<u8> {
+    frame(HEADERS, END_STREAM, 1, &halves().0)
+}
+
+/// CONTINUATION with the second part.
+#[must_use]
+pub fn continued(flags: u8) -> Vec<u8> {
+    frame(CONTINUATION, flags, 1, &halves().1)
 }
 
 /// A GET with these fields and no others.
@@ -65,7 +97,7 @@ pub fn only(fields: &[(&str, &str)]) -> Vec<u8> {
 /// A GET with these bytes of a header block behind its own.
 #[must_use]
 pub fn with(more: &[u8]) -> Vec<u8> {
-    headers(1, &[&request("GET", "/hostile", &[]), more].concat(), true)
+    headers(1, &[&whole()[..], more].concat(), true)
 }
 
 /// Sent behind a case: when it is answered, the case was dealt with.

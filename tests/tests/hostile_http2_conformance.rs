@@ -1,12 +1,14 @@
 //! Hostile HTTP/2, row H2-01 of the battery: frames and streams, by sections 4 and 5 of RFC 9113. Section 6 and header
 //! blocks are beside.
 
-use selvedge_tests::conformance::{Want, case, get, post, run};
+use selvedge_tests::conformance::{
+    PUSH_PROMISE, WEIGHTED, Want, begun, case, continued, get, halves, post, run, whole,
+};
 use selvedge_tests::hostile::{Role, both};
 use selvedge_tests::http2::{
-    CONTINUATION, END_HEADERS, END_STREAM, FRAME_SIZE_ERROR, GOAWAY, HEADERS, Outcome, PING,
-    PRIORITY, PROTOCOL_ERROR, REFUSED_STREAM, RST_STREAM, SETTINGS, STREAM_CLOSED, data, frame,
-    headers, request, reset, settings, window,
+    CONTINUATION, END_HEADERS, FRAME_SIZE_ERROR, GOAWAY, HEADERS, Outcome, PING, PRIORITY,
+    PROTOCOL_ERROR, REFUSED_STREAM, RST_STREAM, SETTINGS, STREAM_CLOSED, data, frame, headers,
+    request, reset, settings, window,
 };
 
 use Want::{Connection, Lives, Served, Stream};
@@ -14,31 +16,7 @@ use Want::{Connection, Lives, Served, Stream};
 const PROTOCOL: &[u32] = &[PROTOCOL_ERROR];
 const SIZE: &[u32] = &[FRAME_SIZE_ERROR];
 const CLOSED: &[u32] = &[STREAM_CLOSED];
-/// PRIORITY, as a flag of HEADERS.
-const WEIGHTED: u8 = 0x20;
-const PUSH_PROMISE: u8 = 5;
 const UNKNOWN: u8 = 0x16;
-
-/// The block of a well-formed GET.
-fn whole() -> Vec<u8> {
-    request("GET", "/hostile", &[])
-}
-
-/// The two halves of it.
-fn halves() -> (Vec<u8>, Vec<u8>) {
-    let mut first = whole();
-    let second = first.split_off(12);
-    (first, second)
-}
-
-/// HEADERS that CONTINUATION must follow.
-fn begun() -> Vec<u8> {
-    frame(HEADERS, END_STREAM, 1, &halves().0)
-}
-
-fn continued(flags: u8) -> Vec<u8> {
-    frame(CONTINUATION, flags, 1, &halves().1)
-}
 
 #[test]
 fn h2_01_section_4_frames() {

@@ -1,11 +1,13 @@
 //! Hostile HTTP/2, row H2-01 of the battery: each type of frame, by section 6 of RFC 9113.
 
-use selvedge_tests::conformance::{Case, Want, case, get, post, run};
+use selvedge_tests::conformance::{
+    Case, PUSH_PROMISE, WEIGHTED, Want, begun, case, continued, get, halves, post, run, whole,
+};
 use selvedge_tests::hostile::both;
 use selvedge_tests::http2::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, GOAWAY,
     HEADERS, PADDED, PING, PRIORITY, PROTOCOL_ERROR, RST_STREAM, SETTINGS, WINDOW_UPDATE, block,
-    data, frame, headers, request, reset, reset_for, settings, window,
+    data, frame, headers, reset, reset_for, settings, window,
 };
 
 use Want::{Connection, Lives, Served, Stream};
@@ -15,30 +17,6 @@ const SIZE: &[u32] = &[FRAME_SIZE_ERROR];
 const FLOW: &[u32] = &[FLOW_CONTROL_ERROR];
 /// Of a frame whose padding or priority leaves no room: both sections name a code for it.
 const FORM: &[u32] = &[PROTOCOL_ERROR, FRAME_SIZE_ERROR];
-/// PRIORITY, as a flag of HEADERS.
-const WEIGHTED: u8 = 0x20;
-const PUSH_PROMISE: u8 = 5;
-
-/// The block of a well-formed GET.
-fn whole() -> Vec<u8> {
-    request("GET", "/hostile", &[])
-}
-
-/// The two halves of it.
-fn halves() -> (Vec<u8>, Vec<u8>) {
-    let mut first = whole();
-    let second = first.split_off(12);
-    (first, second)
-}
-
-/// HEADERS that CONTINUATION must follow.
-fn begun() -> Vec<u8> {
-    frame(HEADERS, END_STREAM, 1, &halves().0)
-}
-
-fn continued(flags: u8) -> Vec<u8> {
-    frame(CONTINUATION, flags, 1, &halves().1)
-}
 
 #[test]
 fn h2_01_section_6_data_headers_priority_reset() {
