@@ -5,9 +5,11 @@
 //! readers could differ on it.
 
 pub mod answers;
+pub mod http2;
 pub mod judge;
 pub mod mutation;
 pub mod normal;
+pub mod sequence;
 pub mod stand;
 pub mod witness;
 

@@ -1,6 +1,8 @@
 //! Who decides whether a proxy has done right by a stream of bytes: what was sent, what the upstream saw of it and
 //! what the client was answered, held against the oracle.
 
+pub mod http2;
+
 use super::answers::{self, Answer, Heard};
 use super::{End, Field, Reading, Request, Writer, list, normal, read};
 use crate::hostile::Role;

@@ -1,6 +1,8 @@
 //! A proxy with its client and its upstream in one thread: each stream of bytes is carried out alone, and when it is
 //! over, everything that the upstream will ever see of it lies in its sockets.
 
+pub mod http2;
+
 use std::any::Any;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -24,6 +26,8 @@ pub struct Stand {
     listener: TcpListener,
     peers: Vec<Peer>,
     serial: u64,
+    /// Of the last request that was put behind a connection of HTTP/2.
+    nonce: u64,
     /// What the upstream saw whole of the last stream, byte for byte.
     pub passed: Vec<Vec<u8>>,
     /// With what its client was answered, in order, `100` left out.
@@ -91,6 +95,7 @@ impl Stand {
             listener,
             peers: Vec::new(),
             serial: 0,
+            nonce: 0,
             passed: Vec::new(),
             statuses: Vec::new(),
         }
