@@ -143,7 +143,9 @@ pub fn session(
     ClientConnection::new(Arc::new(config), name).unwrap()
 }
 
-fn outcome_of(error: &io::Error) -> Outcome {
+/// What a handshake ended with.
+#[must_use]
+pub fn outcome_of(error: &io::Error) -> Outcome {
     let inner = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
     match inner {
         Some(Error::AlertReceived(alert)) => Outcome::Alert(format!("{alert:?}")),

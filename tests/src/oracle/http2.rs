@@ -48,6 +48,8 @@ pub struct Reading {
     pub end: End,
     /// A frame after which a server may end the connection, and need not (sections 5.1 and 5.4.2).
     pub loose: Option<&'static str>,
+    /// The client has said that it goes: a server with nothing more to say to it may go too (section 6.8).
+    pub leaves: bool,
     /// Payloads of PING.
     pub pings: Vec<Vec<u8>>,
     /// How many SETTINGS there are to be acknowledged.
@@ -107,6 +109,7 @@ pub fn read(bytes: &[u8]) -> Reading {
         streams: reader.streams,
         end,
         loose: reader.loose,
+        leaves: reader.leaves,
         pings: reader.pings,
         settings: reader.settings,
     }
@@ -133,6 +136,7 @@ type Read = Result<(), &'static str>;
 struct Reader {
     streams: BTreeMap<u32, Stream>,
     loose: Option<&'static str>,
+    leaves: bool,
     pings: Vec<Vec<u8>>,
     settings: usize,
     block: Option<Block>,
@@ -150,6 +154,7 @@ impl Default for Reader {
         Self {
             streams: BTreeMap::new(),
             loose: None,
+            leaves: false,
             pings: Vec::new(),
             settings: 0,
             block: None,
@@ -193,7 +198,10 @@ impl Reader {
             PUSH_PROMISE => Err("PUSH_PROMISE of a client"),
             PING => self.ping(frame),
             GOAWAY => match frame.stream == 0 && frame.payload.len() >= 8 {
-                true => Ok(()),
+                true => {
+                    self.leaves = true;
+                    Ok(())
+                }
                 false => Err("GOAWAY"),
             },
             WINDOW_UPDATE => self.window_update(frame),

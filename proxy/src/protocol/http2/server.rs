@@ -149,7 +149,8 @@ struct Life {
 
 impl Life {
     /// Ends the connection politely (two GOAWAYs) once it is old, has served enough, is idle too
-    /// long, its peer is not trusted any more, or the worker stops; at once where nothing that it said makes sense.
+    /// long, its peer is not trusted any more, or the worker stops; at once where nothing that it said makes sense,
+    /// and where its client has said that it goes (RFC 9113 section 6.8).
     fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker, limits: &Limits) -> Poll<()> {
         let conn = self.conn.clone();
         let mut conn = conn.borrow_mut();
@@ -159,6 +160,10 @@ impl Life {
         loop {
             if conn.phase() == Phase::Closing {
                 return self.poll_last_words(cx);
+            }
+            if conn.peer_leaving && conn.live() == 0 {
+                conn.finish(Reason::NO_ERROR);
+                continue;
             }
             if conn.end_is_settled() {
                 if conn.live() > 0 {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::frame;
 use super::hpack::Decoder;
 use crate::http2::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, NO_ERROR, PADDED,
-    PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PADDED, PING,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
 use crate::oracle::{Field, all, is_text, is_token, number};
 
@@ -43,6 +43,8 @@ pub struct Heard {
     pub answers: BTreeMap<u32, Answer>,
     /// Code of GOAWAY, which ends it.
     pub goaway: Option<u32>,
+    /// The highest stream that it may have served, by GOAWAY.
+    pub last: u32,
     /// Acknowledgements of SETTINGS.
     pub settings: usize,
     /// Payloads of acknowledged PING.
@@ -135,10 +137,8 @@ impl Reader {
             (WINDOW_UPDATE, 4) if (1..=0x7fff_ffff).contains(&frame.word(0)) => Ok(()),
             (GOAWAY, 8..) => {
                 self.heard.goaway = Some(frame.word(4));
-                match frame.word(4) {
-                    NO_ERROR => Err("it goes without a reason"),
-                    _ => Ok(()),
-                }
+                self.heard.last = frame.word(0) & 0x7fff_ffff;
+                Ok(())
             }
             _ => Err("what it is, or its length"),
         }

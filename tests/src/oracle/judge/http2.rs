@@ -44,7 +44,9 @@ pub fn judge(trial: &Trial, role: Role) -> Result<Verdict, String> {
         };
         refused += usize::from(answered(stream, answer, &mut left, role).map_err(of)?);
     }
-    for (id, stream) in told.streams.iter().filter(|_| goes_on) {
+    // Who goes politely has served what it names first.
+    let named = |id: u32| trial.patient && heard.goaway == Some(NO_ERROR) && id <= heard.last;
+    for (id, stream) in told.streams.iter().filter(|(id, _)| goes_on || named(**id)) {
         let over = heard.answers.get(id).is_some_and(Answer::is_over);
         if stream.is_owed() && !over {
             return Err(format!("stream {id} has no end: {stream:?}"));
@@ -74,6 +76,8 @@ fn ended(trial: &Trial, told: &Reading, heard: &Heard) -> Result<bool, String> {
         End::Open | End::Short => None,
     };
     match (heard.goaway, broken) {
+        (Some(NO_ERROR), _) if told.leaves => {}
+        (Some(NO_ERROR), _) => return Err("it goes without a reason".to_owned()),
         (Some(code), None) if told.loose.is_none() => {
             return Err(format!("GOAWAY with {code} for nothing"));
         }

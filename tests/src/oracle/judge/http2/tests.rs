@@ -147,7 +147,19 @@ fn it_objects_to_what_the_client_heard() {
         &with(&[a.clone(), b.clone(), goaway.clone()]),
         "for nothing",
     );
-    objects(&with(&[a.clone(), b.clone(), polite]), "without a reason");
+    objects(
+        &with(&[a.clone(), b.clone(), polite.clone()]),
+        "without a reason",
+    );
+    let leaving = sent(std::slice::from_ref(&polite));
+    let served = frame(GOAWAY, 0, 0, &[0, 0, 0, 3, 0, 0, 0, 0]);
+    let left = trial(
+        leaving.clone(),
+        &seen,
+        &[a.clone(), b.clone(), served.clone()],
+    );
+    assert!(judge(&left, Role::Sidecar).unwrap().broken);
+    objects(&trial(leaving, &seen, &[a.clone(), served]), "has no end");
     objects(
         &with(&[a.clone(), b.clone(), goaway[..5].to_vec()]),
         "half a frame",
