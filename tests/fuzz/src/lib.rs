@@ -13,8 +13,8 @@ pub mod words;
 use std::path::PathBuf;
 
 use targets::{
-    acme, answers, asked, authority, carry, chunked, config, frames, heads, hpack, identity, login,
-    pods, proof, redirected, target, trace, trusted, watched,
+    acme, announced, answers, asked, authority, carry, chunked, config, frames, heads, hpack,
+    identity, login, pods, proof, redirected, target, trace, trusted, watched,
 };
 
 /// A target: panics when a property does not hold.
@@ -36,6 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pattern", target::pattern),
     ("first-bytes", redirected::first),
     ("hello", redirected::hello),
+    ("announcement", announced::announcement),
     ("plan", redirected::plan),
     ("review", pods::review),
     ("manifests", pods::manifests),

@@ -15,6 +15,7 @@ pub fn words(target: &str) -> &'static [&'static [u8]] {
         "hpack-decode" | "hpack-encode" => HPACK,
         "path" | "host" | "pattern" => TARGETS,
         "config" => CONFIG,
+        "announcement" => crate::targets::announced::WORDS,
         "hello" => crate::targets::redirected::HELLOS,
         "plan" => PLANS,
         "review" | "manifests" => PODS,

@@ -1,6 +1,7 @@
 //! The targets, by what they feed, and the rig that HTTP/2 needs.
 
 pub(crate) mod acme;
+pub(crate) mod announced;
 pub(crate) mod answers;
 pub(crate) mod asked;
 pub(crate) mod authority;
