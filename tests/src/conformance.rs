@@ -1,6 +1,6 @@
 //! Row H2-01 of the battery: what RFC 9113 and RFC 7541 demand of whoever is sent some frames, case by case.
 
-use crate::hostile::{Stage, target};
+use crate::hostile::{Stage, held, target};
 use crate::http2::{
     ACK, CONTINUATION, END_STREAM, Frame, GOAWAY, HEADERS, Http2, PING, RST_STREAM, block, frame,
     headers, request, status_of,
@@ -221,5 +221,5 @@ pub fn run(stage: &Stage, cases: &[Case]) {
         cases.len(),
         wrong.join("\n")
     );
-    println!("H2-01 as {:?}: {} cases", stage.role, cases.len());
+    held("H2-01", stage.role, cases.len());
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use selvedge_tests::hostile::{ROLES, Stage};
+use selvedge_tests::hostile::{ROLES, Role, Stage, held};
 use selvedge_tests::http2::{Http2, Outcome, data, headers, request};
 use selvedge_tests::http2_upstream::answer;
 use selvedge_tests::limited::ControlGroup;
@@ -86,6 +86,7 @@ fn li_05_what_memory_is_short_for_is_given_up_in_order() {
         press(proxy, 20.0, 0.0, || {
             told(&|r| r.status == 200 && !closing(r))
         });
+        held("LI-05", role, 4);
     }
 }
 
@@ -159,6 +160,7 @@ fn li_05_many_who_do_not_read_are_shed_and_nobody_is_killed() {
     let mut client = Raw::connect(proxy.address("web"));
     assert_eq!(client.get("/own/again").status, 200);
     assert_eq!(group.killed(), 0);
+    held("LI-05", Role::Gateway, 1);
 }
 
 #[test]
@@ -223,6 +225,7 @@ fn li_03_at_the_last_descriptor_nothing_spins_and_who_is_served_stays_served() {
         }
         assert!(begun.elapsed() < PATIENCE, "never well again");
     }
+    held("LI-03", Role::Gateway, 1);
 }
 
 #[test]
@@ -230,6 +233,7 @@ fn li_03_over_a_cap_a_connection_is_closed_and_others_are_served() {
     for (limits, ends) in [
         ("connections: 16", true),
         ("connectionsPerAddress: 16", true),
+        ("connections: 16, connectionsPerAddress: 17", true),
         ("connections: 17, connectionsPerAddress: 0", false),
     ] {
         both_under(limits, |stage| {
@@ -252,6 +256,7 @@ fn li_03_over_a_cap_a_connection_is_closed_and_others_are_served() {
                 "{refused}"
             );
             drop(served);
+            stage.held("LI-03");
         });
     }
 }

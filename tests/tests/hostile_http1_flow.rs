@@ -82,6 +82,7 @@ fn h1_20_expectations() {
                 !got.contains("Expect") && got.ends_with(body),
                 "{lines}: {got:?}"
             );
+            stage.held("H1-20");
         }
     });
 }
@@ -130,6 +131,7 @@ fn h1_20_a_final_answer_before_the_body() {
                 .iter()
                 .any(|s| s.text().starts_with("GET /own/smuggled"));
             assert!(!smuggled, "{role:?}");
+            stage.held("H1-20");
         }
     }
 }
@@ -163,6 +165,7 @@ fn h1_27_one_bad_request_among_a_hundred() {
             let seen: Vec<String> = stage.complete(&mark).iter().map(|r| target(r)).collect();
             let want: Vec<String> = (0..50).map(|n| format!("/piped/{n}")).collect();
             assert_eq!(seen, want, "{id}");
+            stage.held("H1-27");
         }
         let mut client = Raw::connect(stage.address());
         client.send("GET /own/a HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
@@ -180,7 +183,7 @@ fn h1_27_a_head_over_its_limit() {
         let field = "a".repeat(block);
         let long = "a".repeat(uri);
         stage.run(
-            "head limits",
+            "H1-27",
             &[
                 Case::new(
                     "block",

@@ -1,7 +1,7 @@
 //! Hostile HTTP/1, rows H1-15 to H1-25 of the battery: old versions, fields that a client would
 //! have removed, and the many ways to write a path.
 
-use selvedge_tests::hostile::{Case, ROLES, Role, Stage, Want, both, echo};
+use selvedge_tests::hostile::{Case, ROLES, Role, Stage, Want, both, echo, held};
 use selvedge_tests::http2::{Http2, Outcome};
 use selvedge_tests::{Raw, Upstream, gateway};
 
@@ -69,6 +69,7 @@ fn h1_15_http_1_0() {
                 got.contains("\r\nContent-Length: 0\r\n") && got.ends_with("\r\n\r\n"),
                 "{id}: {got:?}"
             );
+            stage.held("H1-15");
         }
     });
 }
@@ -109,6 +110,7 @@ fn h1_24_nominated_fields() {
                     got.contains(&format!("{name}: ")) && got.contains(kept),
                     "{name}: {got:?}"
                 );
+                stage.held("H1-24");
             }
         }
         let bytes = "POST /hostile HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: Content-Length, Host\r\n\r\nhello";
@@ -118,6 +120,7 @@ fn h1_24_nominated_fields() {
             "{got:?}"
         );
         assert!(got.ends_with("\r\n\r\nhello"), "{got:?}");
+        stage.held("H1-24");
 
         let bytes = "GET /hostile HTTP/1.1\r\nHost: a\r\nConnection: X-Own, TE, Keep-Alive\r\nX-Own: gone\r\nKeep-Alive: gone\r\nTE: gone\r\nProxy-Connection: gone\r\nProxy-Authorization: gone\r\n\r\n";
         let got = stage.served(&Case::new("hop by hop", bytes, Want::Served));
@@ -125,6 +128,7 @@ fn h1_24_nominated_fields() {
             !got.contains("gone") && !got.contains("Connection"),
             "{got:?}"
         );
+        stage.held("H1-24");
 
         // What the proxy adds itself cannot be named away, and what it removes cannot be kept.
         let bytes = "GET /hostile HTTP/1.1\r\nHost: a\r\nConnection: X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, X-Request-Id, Forwarded, X-Forwarded-Client-Cert\r\nX-Forwarded-Client-Cert: URI=spiffe://gone/x\r\n\r\n";
@@ -140,6 +144,7 @@ fn h1_24_nominated_fields() {
                 assert!(got.contains(line), "{line}: {got:?}");
             }
         }
+        stage.held("H1-24");
     });
 }
 
@@ -174,6 +179,7 @@ fn h1_25_every_escape() {
         }
         assert!(wrong.is_empty(), "H1-25 as {role:?}: {wrong:?}");
         stage.canary().unwrap();
+        held("H1-25", role, 512);
     }
 }
 

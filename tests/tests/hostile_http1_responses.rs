@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use selvedge_tests::Upstream;
-use selvedge_tests::hostile::{ROLES, Role, Stage, echo, target};
+use selvedge_tests::hostile::{ROLES, Role, Stage, echo, held, target};
 
 /// An upstream that answers `/bad` with these bytes, and then waits; anything else it echoes.
 fn stage(role: Role, answer: &[u8]) -> Stage {
@@ -132,6 +132,7 @@ fn h1_22_answers_that_are_refused() {
             cases.len(),
             wrong.join("\n")
         );
+        held("H1-22", role, cases.len());
     }
 }
 
@@ -202,6 +203,7 @@ fn h1_22_bytes_behind_an_answer_reach_nobody() {
                 is_dropped(&stage),
                 "{id} as {role:?}: the connection was used again"
             );
+            stage.held("H1-22");
         }
     }
 }
@@ -234,6 +236,7 @@ fn h1_22_a_bad_chunk_of_an_answer_is_no_clean_end() {
                 is_dropped(&stage),
                 "{id} as {role:?}: the connection was used again"
             );
+            stage.held("H1-22");
         }
     }
 }
@@ -278,5 +281,6 @@ fn h1_22_interim_answers_are_counted_however_they_arrive() {
             "H1-22 as {role:?}: {last:?}"
         );
         stage.canary().unwrap();
+        stage.held("H1-22");
     }
 }

@@ -71,6 +71,7 @@ fn h1_16_bytes_behind_an_upgrade_wait_for_101() {
                 "{role:?} {protocol}: sent before 101"
             );
             stage.canary().unwrap();
+            stage.held("H1-16");
         }
     }
 }
@@ -86,6 +87,7 @@ fn h1_16_an_upgrade_that_is_declined_stays_http() {
         let bodies = [client.reply().text(), client.reply().text()];
         assert_eq!(bodies, ["/hostile", "/own/second"]);
         assert_eq!(stage.complete(&mark).len(), 1);
+        stage.held("H1-16");
 
         client = stage.client();
         client.send(format!("{UPGRADE}\u{81}\u{5}hello\r\n\r\n"));
@@ -97,15 +99,28 @@ fn h1_16_an_upgrade_that_is_declined_stays_http() {
         );
         assert!(client.is_closed());
         stage.canary().unwrap();
+        stage.held("H1-16");
 
-        for (id, lines) in [
-            ("no Connection", "Upgrade: websocket\r\n"),
+        for (id, version, lines) in [
+            ("no Connection", "HTTP/1.1", "Upgrade: websocket\r\n"),
+            (
+                "HTTP/1.0",
+                "HTTP/1.0",
+                "Connection: upgrade, keep-alive\r\nUpgrade: websocket\r\n",
+            ),
+            (
+                "an unknown one, a body",
+                "HTTP/1.1",
+                "Connection: upgrade\r\nUpgrade: unknown/1\r\nContent-Length: 5\r\n",
+            ),
             (
                 "a body",
+                "HTTP/1.1",
                 "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n",
             ),
             (
                 "a chunked body",
+                "HTTP/1.1",
                 "Connection: upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n",
             ),
         ] {
@@ -114,9 +129,10 @@ fn h1_16_an_upgrade_that_is_declined_stays_http() {
                 l if l.contains("chunked") => "5\r\nhello\r\n0\r\n\r\n",
                 _ => "",
             };
-            let bytes = format!("POST /hostile HTTP/1.1\r\nHost: a\r\n{lines}\r\n{body}");
+            let bytes = format!("POST /hostile {version}\r\nHost: a\r\n{lines}\r\n{body}");
             let got = stage.served(&Case::new(id, bytes, Want::Served));
             assert!(!got.to_lowercase().contains("upgrade"), "{id}: {got:?}");
+            stage.held("H1-16");
         }
         let two = UPGRADE.replace("Upgrade: websocket", "Upgrade: websocket\r\nUpgrade: other");
         stage.run(
@@ -160,6 +176,18 @@ fn h1_18_http2_by_other_ways_and_connect() {
                 "h2c, a body",
                 format!("Connection: upgrade\r\nUpgrade: h2c\r\n{settings}Content-Length: 5\r\n"),
                 "hello",
+            ),
+            (
+                "h2c, a chunked body",
+                format!(
+                    "Connection: upgrade\r\nUpgrade: h2c\r\n{settings}Transfer-Encoding: chunked\r\n"
+                ),
+                "5\r\nhello\r\n0\r\n\r\n",
+            ),
+            (
+                "HTTP2-Settings alone",
+                format!("Connection: HTTP2-Settings\r\n{settings}"),
+                "",
             ),
         ] {
             let bytes = format!("GET /hostile HTTP/1.1\r\nHost: a\r\n{lines}\r\n{body}");

@@ -8,7 +8,7 @@
 )]
 
 use selvedge_tests::Upstream;
-use selvedge_tests::hostile::{ROLES, Role, Stage, both, echo, target};
+use selvedge_tests::hostile::{ROLES, Role, Stage, both, echo, held, target};
 use selvedge_tests::http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR, GOAWAY, HEADERS, Http2, Outcome, PING, PRIORITY, PROTOCOL_ERROR,
@@ -90,6 +90,7 @@ fn h2_02_rapid_reset() {
                     "{id} as {role:?}: {}",
                     starts(&stage)
                 );
+                stage.held("H2-02");
             }
         }
         let stage = Stage::over(role, "", silent());
@@ -113,6 +114,7 @@ fn h2_02_rapid_reset() {
             starts(&stage)
         );
         stage.canary().unwrap();
+        stage.held("H2-02");
     }
 }
 
@@ -128,6 +130,7 @@ fn h2_02_a_client_that_changes_its_mind_may() {
             http2.outcome(31),
             Outcome::Answer(200, b"/own/after".to_vec())
         );
+        stage.held("H2-02");
     });
 }
 
@@ -137,7 +140,7 @@ type Flood = (&'static str, Vec<Vec<u8>>, &'static [u32]);
 /// Frames that make the server reset a stream (or give the connection up), by stream.
 type Provocation = (&'static str, fn(u32) -> Vec<u8>);
 
-const PROVOCATIONS: [Provocation; 9] = [
+const PROVOCATIONS: [Provocation; 10] = [
     ("WINDOW_UPDATE of 0", |s| {
         [headers(s, &get(), true), window(s, 0)].concat()
     }),
@@ -172,6 +175,13 @@ const PROVOCATIONS: [Provocation; 9] = [
         [
             headers(s, &post(), false),
             headers(s, &block(&[("x", "y")]), false),
+        ]
+        .concat()
+    }),
+    ("trailers with a path", |s| {
+        [
+            headers(s, &post(), false),
+            headers(s, &block(&[(":path", "/hostile")]), true),
         ]
         .concat()
     }),
@@ -216,6 +226,9 @@ fn h2_04_resets_that_the_server_is_made_to_send() {
         }
     }
     assert!(wrong.is_empty(), "H2-04:\n{}", wrong.join("\n"));
+    for role in ROLES {
+        held("H2-04", role, PROVOCATIONS.len());
+    }
 }
 
 #[test]
@@ -254,9 +267,9 @@ fn h2_05_continuations() {
                 &[PROTOCOL_ERROR],
             ),
         ];
-        for (id, frames, codes) in cases {
+        for (id, frames, codes) in &cases {
             let mark = stage.mark();
-            let all = std::iter::once(open()).chain(frames);
+            let all = std::iter::once(open()).chain(frames.iter().cloned());
             let code = flood(stage, &mut stage.http2(), all);
             assert!(
                 code.is_some_and(|c| codes.contains(&c)),
@@ -270,6 +283,7 @@ fn h2_05_continuations() {
             flood(stage, &mut stage.http2(), alone),
             Some(PROTOCOL_ERROR)
         );
+        held("H2-05", stage.role, cases.len() + 1);
 
         // Eight are in order.
         let mut http2 = stage.http2();

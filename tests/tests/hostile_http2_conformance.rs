@@ -230,6 +230,6 @@ fn h2_01_section_5_streams() {
         assert_eq!(code, (2 * granted + 1, REFUSED_STREAM));
         http2.send(data(1, "x", true));
         assert!(matches!(http2.outcome(1), Outcome::Answer(200, _)));
-        println!("H2-01 as {:?}: 1 cases", stage.role);
+        stage.held("H2-01");
     });
 }

@@ -8,7 +8,7 @@
 )]
 
 use selvedge_tests::Upstream;
-use selvedge_tests::hostile::{ROLES, Stage, both, echo, target};
+use selvedge_tests::hostile::{ROLES, Stage, both, echo, held, target};
 use selvedge_tests::http2::{
     DATA, END_STREAM, ENHANCE_YOUR_CALM, Frame, Http2, Outcome, PADDED, PING, PRIORITY,
     PROTOCOL_ERROR, SETTINGS, frame, headers, request, settings, window,
@@ -124,6 +124,9 @@ fn h2_08_floods() {
         }
     }
     assert!(wrong.is_empty(), "H2-08:\n{}", wrong.join("\n"));
+    for role in ROLES {
+        held("H2-08", role, cases.len());
+    }
 }
 
 #[test]
@@ -153,6 +156,7 @@ fn h2_08_a_reader_that_has_stopped() {
             stage.role
         );
         stage.canary().unwrap();
+        stage.held("H2-08");
     });
 }
 
@@ -215,4 +219,7 @@ fn h2_09_empty_frames() {
         stage.canary().unwrap();
     }
     assert!(wrong.is_empty(), "H2-09:\n{}", wrong.join("\n"));
+    for role in ROLES {
+        held("H2-09", role, cases.len() + 1);
+    }
 }

@@ -1,6 +1,6 @@
 //! Hostile HTTP/2, row H2-14 of the battery: bodies on their way to HTTP/1.
 
-use selvedge_tests::hostile::{ROLES, Stage, both};
+use selvedge_tests::hostile::{ROLES, Stage, both, held};
 use selvedge_tests::http2::{
     DATA, END_STREAM, Outcome, PROTOCOL_ERROR, RST_STREAM, block, frame, headers, request,
 };
@@ -223,6 +223,9 @@ fn h2_14_lengths_on_the_way_to_http1() {
         cases.len() * 2,
         wrong.join("\n")
     );
+    for role in ROLES {
+        held("H2-14", role, cases.len());
+    }
 }
 
 #[test]
@@ -270,6 +273,7 @@ fn h2_14_what_is_right_arrives_well_formed() {
             );
             assert_eq!(text.matches("\r\nHost: a\r\n").count(), 1, "{id}: {text:?}");
             stage.canary().unwrap();
+            stage.held("H2-14");
         }
         let mut http2 = stage.http2();
         http2.send(frame(RST_STREAM, 0, 1, &[0; 4]));
@@ -305,6 +309,7 @@ fn h2_14_trailers_and_te_stop_here() {
                 );
             }
             stage.canary().unwrap();
+            stage.held("H2-14");
         }
         // A field of this hop, which an HTTP/1 upstream would take for its own.
         let mark = stage.mark();
@@ -321,5 +326,6 @@ fn h2_14_trailers_and_te_stop_here() {
             "H2-14 as {:?}: {got:?}",
             stage.role
         );
+        stage.held("H2-14");
     });
 }

@@ -1,10 +1,10 @@
 //! Hostile HTTP/2, rows H2-06, H2-10 and H2-12 of the battery: what a peer may have us hold.
 
 use selvedge_tests::Upstream;
-use selvedge_tests::hostile::{ROLES, Role, Stage, echo, target};
+use selvedge_tests::hostile::{ROLES, Role, Stage, echo, held, target};
 use selvedge_tests::http2::{
     COMPRESSION_ERROR, CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, Http2,
-    Outcome, PROTOCOL_ERROR, REFUSED_STREAM, field, frame, integer, request,
+    Outcome, PROTOCOL_ERROR, REFUSED_STREAM, field, frame, integer, request, settings, window,
 };
 
 /// A block in as many frames as it takes.
@@ -116,16 +116,33 @@ fn h2_06_header_bombs() {
         }
     }
     assert!(wrong.is_empty(), "H2-06:\n{}", wrong.join("\n"));
+    for role in ROLES {
+        held("H2-06", role, cases.len());
+    }
 }
 
 #[test]
 fn h2_10_windows_that_never_open() {
-    let cases: [(&str, &[(u16, u32)]); 3] = [
-        ("closed", &[(4, 0)]),
-        ("a byte each", &[(4, 1)]),
-        ("that of the connection", &[(4, 1 << 20)]),
+    type Opened = fn(u32) -> Vec<u8>;
+    let nothing: Opened = |_| Vec::new();
+    type Case = (&'static str, &'static [(u16, u32)], Opened);
+    let cases: [Case; 6] = [
+        ("closed", &[(4, 0)], nothing),
+        ("a byte each", &[(4, 1)], nothing),
+        ("that of the connection", &[(4, 1 << 20)], nothing),
+        ("opened by a byte each", &[(4, 0)], |s| window(s, 1)),
+        ("opened and closed again", &[(4, 16)], |_| {
+            settings(&[(4, 0)])
+        }),
+        ("opened for no stream", &[(4, 0)], |s| {
+            if s == 1 {
+                window(0, 1 << 20)
+            } else {
+                Vec::new()
+            }
+        }),
     ];
-    for (role, (id, window)) in ROLES
+    for (role, (id, initial, opened)) in ROLES
         .into_iter()
         .flat_map(|role| cases.map(|case| (role, case)))
     {
@@ -145,10 +162,11 @@ fn h2_10_windows_that_never_open() {
         let stage = Stage::over(role, "streamIdle: 1s", upstream);
         stage.canary().unwrap();
         let before = stage.resident();
-        // Neither the window of a stream nor that of the connection is ever opened.
-        let mut http2 = Http2::connect(stage.address(), window);
+        // Never are the windows of a stream and of the connection both opened.
+        let mut http2 = Http2::connect(stage.address(), initial);
         for n in 0..100 {
             http2.get(2 * n + 1, "/hostile");
+            http2.send(opened(2 * n + 1));
         }
         for n in 0..100 {
             assert!(
@@ -164,6 +182,7 @@ fn h2_10_windows_that_never_open() {
             seen.iter()
                 .all(|s| !s.text().contains("/hostile") || s.closed)
         });
+        stage.held("H2-10");
     }
 }
 
@@ -171,7 +190,7 @@ fn h2_10_windows_that_never_open() {
 fn h2_12_streams_over_the_limit() {
     for role in ROLES {
         let cap = if role == Role::Gateway { 100 } else { 250 };
-        for over in [1, 50, 1000] {
+        for over in [1, 50, 100, 1000] {
             let upstream = Upstream::scripted(|connection| {
                 while let Some(request) = connection.request() {
                     if target(&request) == "/hostile" {
@@ -204,6 +223,7 @@ fn h2_12_streams_over_the_limit() {
                 "{role:?}: {starts} at the upstream"
             );
             stage.canary().unwrap();
+            stage.held("H2-12");
         }
     }
 }

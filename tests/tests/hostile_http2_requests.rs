@@ -1,6 +1,6 @@
 //! Hostile HTTP/2, row H2-13 of the battery: heads that are not requests.
 
-use selvedge_tests::hostile::{ROLES, Stage};
+use selvedge_tests::hostile::{ROLES, Stage, held};
 use selvedge_tests::http2::{Outcome, PROTOCOL_ERROR, block, headers, request};
 
 #[test]
@@ -168,6 +168,9 @@ fn h2_13_malformed_heads() {
         cases.len() * 2,
         wrong.join("\n")
     );
+    for role in ROLES {
+        held("H2-13", role, cases.len());
+    }
 }
 
 #[test]
@@ -190,6 +193,7 @@ fn h2_13_what_is_odd_but_harmless_leaves_no_trace() {
                 assert!(!got.contains('#') && !got.contains("1http"), "{got:?}");
             }
             stage.canary().unwrap();
+            stage.held("H2-13");
         }
     }
 }

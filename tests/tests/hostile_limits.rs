@@ -2,7 +2,7 @@
 //! protocols and in both roles.
 
 use selvedge_tests::checked::check;
-use selvedge_tests::hostile::{Case, ROLES, Stage, Want};
+use selvedge_tests::hostile::{Case, ROLES, Stage, Want, held};
 use selvedge_tests::http2::{
     ENHANCE_YOUR_CALM, Outcome, PING, SETTINGS, block, data, field, frame, headers, request, reset,
 };
@@ -150,6 +150,8 @@ fn li_01_http2() {
             assert_eq!(ask(&untold, bytes), status, "{bytes} untold");
         }
         stage.canary().unwrap();
+        held("LI-01", role, 12);
+        held("LI-02", role, 8);
     }
 }
 
@@ -191,6 +193,7 @@ fn li_01_rates_of_http2() {
                     let got = http2.outcome(4001);
                     assert!(matches!(got, Outcome::Answer(200, _)), "{what}: {got:?}");
                 }
+                stage.held("LI-01");
             }
         }
         stage.canary().unwrap();

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use selvedge_tests::hostile::{ROLES, Role};
+use selvedge_tests::hostile::{ROLES, Role, held};
 use selvedge_tests::oracle::judge::http2::Verdict;
 use selvedge_tests::oracle::mutation::seed;
 use selvedge_tests::oracle::sequence::sequence;
@@ -60,13 +60,15 @@ fn mutated_sequences_are_read_as_the_oracle_reads_them() {
         return;
     }
     let work = |role: Role| {
-        let mut wrong = Vec::new();
+        let (mut wrong, mut done) = (Vec::new(), 0);
         loop {
             let from = next.fetch_add(BATCH, Ordering::Relaxed);
             if from >= all || wrong.len() >= ENOUGH {
+                held("H2-20", role, done);
                 return wrong;
             }
             wrong.extend(batch(role, seed, from..from + BATCH, &tally));
+            done += BATCH as usize;
         }
     };
     let wrong: Vec<String> = std::thread::scope(|scope| {

@@ -1,5 +1,6 @@
-//! Load balancers that say whom they speak for (PROXY protocol), from outside.
+//! Row SL-05 of the battery: load balancers that say whom they speak for (PROXY protocol), and who claims to be one.
 
+use selvedge_tests::hostile::{Role, held};
 use selvedge_tests::process::gateway;
 use selvedge_tests::{Raw, Selvedge, Upstream};
 
@@ -78,6 +79,7 @@ fn a_balancer_s_word_counts_and_is_demanded() {
         &version_2(7, 0),
     ] {
         assert_eq!(told(wrong), None, "{:?}", String::from_utf8_lossy(wrong));
+        held("SL-05", Role::Gateway, 1);
     }
     assert_eq!(upstream.seen().len(), seen, "nothing of it was sent on");
 }
@@ -98,6 +100,7 @@ fn an_announcement_in_pieces_takes_nothing_of_what_follows() {
             client.send(GET);
             assert_eq!(client.reply().status, 200);
         }
+        held("SL-05", Role::Gateway, 1);
     }
 }
 
@@ -108,6 +111,7 @@ fn nobody_else_is_believed() {
     let line = b"PROXY TCP4 203.0.113.7 192.0.2.1 5000 443\r\n";
     assert_eq!(told(&proxy, &upstream, line), None);
     assert_eq!(told(&proxy, &upstream, b"").as_deref(), Some("127.0.0.1"));
+    held("SL-05", Role::Gateway, 2);
 }
 
 #[test]
@@ -127,7 +131,10 @@ fn caps_by_address_hold_for_whom_it_speaks_for() {
     third.send([line(1).as_bytes(), GET].concat());
     assert!(third.try_reply_to("GET").is_err());
     // Who announces nobody is not waited for.
-    let mut silent = Raw::connect(proxy.address("web"));
-    silent.send("PROXY TCP4 203");
-    assert!(silent.is_closed());
+    for part in [&b""[..], b"PROXY TCP4 203", &version_2(1, 20)[..14]] {
+        let mut silent = Raw::connect(proxy.address("web"));
+        silent.send(part);
+        assert!(silent.is_closed());
+        held("SL-05", Role::Gateway, 1);
+    }
 }
