@@ -58,6 +58,16 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("hosted", asked::hosted),
 ];
 
+/// Gives an input to the target of this name.
+///
+/// # Panics
+/// When a property does not hold, or there is no such target.
+pub fn feed(name: &str, input: &[u8]) {
+    let found = TARGETS.iter().find(|(known, _)| *known == name);
+    let (_, target) = found.expect("a target of this name");
+    target(input);
+}
+
 /// Where this crate keeps its files; `part` is `corpus` or `artifacts`.
 #[must_use]
 pub fn folder(part: &str) -> PathBuf {
