@@ -167,15 +167,16 @@ fn li_01_rates_of_http2() {
     };
     let rows: [(&str, u32, Sent); 5] = [
         ("resets", 5, opened_and_reset),
-        ("PING", 18, |_| frame(PING, 0, 0, b"a ping..")),
-        ("SETTINGS", 18, |_| frame(SETTINGS, 0, 0, &[])),
-        ("empty DATA", 3, |_| data(1, "", false)),
-        ("unknown", 4, |_| frame(0xfa, 0, 0, b"what")),
+        ("control_frames", 18, |_| frame(PING, 0, 0, b"a ping..")),
+        ("control_frames", 18, |_| frame(SETTINGS, 0, 0, &[])),
+        ("empty_frames", 3, |_| data(1, "", false)),
+        ("unknown_frames", 4, |_| frame(0xfa, 0, 0, b"what")),
     ];
     for role in ROLES {
         let stage = Stage::start(role, rates);
-        let abuses = || stage.proxy.metric("selvedge_http2_abuse_total", &[]);
         for (name, limit, make) in rows {
+            let kind = format!("\"{name}\"");
+            let abuses = || stage.proxy.metric("selvedge_http2_abuse_total", &[&kind]);
             for (count, ends) in [(limit - 1, false), (limit, false), (limit + 4, true)] {
                 let before = abuses();
                 let mut http2 = stage.http2();
@@ -188,7 +189,7 @@ fn li_01_rates_of_http2() {
                 if ends {
                     assert_eq!(http2.end().0, Some(ENHANCE_YOUR_CALM), "{what}");
                     let name = "selvedge_http2_abuse_total";
-                    stage.proxy.wait_for_metric(name, &[], before + 1.0);
+                    stage.proxy.wait_for_metric(name, &[&kind], before + 1.0);
                 } else {
                     let got = http2.outcome(4001);
                     assert!(matches!(got, Outcome::Answer(200, _)), "{what}: {got:?}");

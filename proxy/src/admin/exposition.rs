@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::error::ErrorKind;
+use crate::protocol::http2::Abuse;
 use crate::telemetry::metrics::{BUCKETS, Durations, Lone, RouteMetrics, RouteShard, WorkerShard};
 use crate::worker::Shared;
 
@@ -202,7 +203,7 @@ pub(super) fn histogram<'d>(
 
 type WorkerField = fn(&WorkerShard) -> &Lone;
 
-const WORKER_COUNTERS: [(&str, &str, WorkerField); 11] = [
+const WORKER_COUNTERS: [(&str, &str, WorkerField); 10] = [
     (
         "connections_accepted",
         "Downstream connections accepted",
@@ -245,16 +246,25 @@ const WORKER_COUNTERS: [(&str, &str, WorkerField); 11] = [
         "Times a pooled connection was used again",
         |s| &s.reused,
     ),
-    (
-        "http2_abuse",
-        "Connections ended for an HTTP/2 abuse",
-        |s| &s.http2_abuse,
-    ),
 ];
 
 fn connections(encoder: &mut DescriptorEncoder<'_>, workers: &[WorkerShard]) -> fmt::Result {
     for (name, help, field) in WORKER_COUNTERS {
         counter(encoder, name, help, sum(workers, field))?;
+    }
+    abuses(encoder, workers)
+}
+
+fn abuses(encoder: &mut DescriptorEncoder<'_>, workers: &[WorkerShard]) -> fmt::Result {
+    let help = "Connections ended for an HTTP/2 abuse, by kind";
+    let mut family = encoder.encode_descriptor("http2_abuse", help, None, MetricType::Counter)?;
+    for kind in Abuse::ALL {
+        let shards = workers
+            .iter()
+            .filter_map(|w| w.http2_abuse.get(kind as usize));
+        let value = shards.map(Lone::value).fold(0, u64::wrapping_add);
+        let labels = [("kind", kind.word())];
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use selvedge_contract::defaults::process::SERIES;
 
 use crate::error::ErrorKind;
+use crate::protocol::http2::Abuse;
 use crate::tls::reason::Reason;
 
 use super::calls::{Methods, Room};
@@ -158,8 +159,8 @@ pub struct WorkerShard {
     pub mirrors_lost: Lone,
     /// Datagrams that went nowhere: over a cap, too long, or nobody took them.
     pub datagrams_lost: Lone,
-    /// Connections ended for an HTTP/2 abuse.
-    pub http2_abuse: Lone,
+    /// Connections ended for an HTTP/2 abuse, by its kind.
+    pub http2_abuse: [Lone; Abuse::ALL.len()],
 }
 
 /// Counters that are not written on the path.

@@ -52,6 +52,8 @@ pub struct Conn {
     limit: usize,
     /// The peer has closed its side.
     pub eof: bool,
+    /// See [`crate::worker::Worker::cuts_off`].
+    pub looked: u32,
     /// Bytes read and written, for metrics.
     pub received: u64,
     /// See `received`.
@@ -74,6 +76,7 @@ impl Conn {
             searched: 0,
             limit,
             eof: false,
+            looked: 0,
             received: 0,
             sent: 0,
         }

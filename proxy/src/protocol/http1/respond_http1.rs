@@ -119,7 +119,7 @@ pub(super) async fn write(
     timer: &mut Timer,
 ) -> Ended {
     let mut encoder = write_head(&mut conn.borrow_mut(), &mut outgoing, reply);
-    let (mut silence, mut looked) = (Silence::default(), 0);
+    let mut silence = Silence::default();
     let result = poll_fn(|cx| {
         loop {
             let room = conn.borrow().has_room();
@@ -171,7 +171,7 @@ pub(super) async fn write(
             if waits_for_body {
                 // While the rest of the request still comes, the exchange is not silent.
                 silence.heard(conn.borrow().received);
-            } else if reply.worker.cuts_off(|| 1, &mut looked) {
+            } else if reply.worker.cuts_off(|| 1, &mut conn.borrow_mut().looked) {
                 return Poll::Ready(Err(ErrorKind::Overloaded));
             }
             let until = timer::deadline(silence.since(), reply.stall);

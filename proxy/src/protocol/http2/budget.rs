@@ -38,6 +38,43 @@ pub enum Abuse {
     Head,
 }
 
+impl Abuse {
+    /// Every one, in the order of their numbers.
+    pub const ALL: [Self; 12] = [
+        Self::Resets,
+        Self::Provoked,
+        Self::Refused,
+        Self::Control,
+        Self::Continuation,
+        Self::Empty,
+        Self::Trickle,
+        Self::Priority,
+        Self::WindowUpdate,
+        Self::Unknown,
+        Self::Unread,
+        Self::Head,
+    ];
+
+    /// What metrics call it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Resets => "resets",
+            Self::Provoked => "provoked_resets",
+            Self::Refused => "refused_streams",
+            Self::Control => "control_frames",
+            Self::Continuation => "continuations",
+            Self::Empty => "empty_frames",
+            Self::Trickle => "trickle_frames",
+            Self::Priority => "priority",
+            Self::WindowUpdate => "window_updates",
+            Self::Unknown => "unknown_frames",
+            Self::Unread => "unread",
+            Self::Head => "head",
+        }
+    }
+}
+
 /// Counts of one connection.
 #[derive(Debug)]
 pub struct Budget {

@@ -21,6 +21,7 @@ mod streams;
 pub mod writer;
 
 pub use body::{Http2Body, Stream};
+pub use budget::Abuse;
 pub use conn::{Conn, SharedConn};
 pub use handle::Handle;
 pub use settings::End;

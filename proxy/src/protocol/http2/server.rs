@@ -89,8 +89,14 @@ pub async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Io) {
     let fatal = conn.borrow().fatal;
     if let Some(fatal) = fatal {
         tracing::info!(peer = %downstream.peer, ?fatal, "HTTP/2 connection ended");
-        if matches!(fatal, Fatal::Abuse(_)) {
-            worker.metrics.worker(worker.index).http2_abuse.add(1);
+        if let Fatal::Abuse(kind) = fatal
+            && let Some(counter) = worker
+                .metrics
+                .worker(worker.index)
+                .http2_abuse
+                .get(kind as usize)
+        {
+            counter.add(1);
         }
     }
     if life.requests == 0 && !worker.is_stopping() {
