@@ -26,8 +26,13 @@ fn is_quirk(witness: Witness, request: &Request) -> bool {
             let keys = request.all("sec-websocket-key");
             request.all("upgrade") == [b"websocket"] && !keys.iter().any(|k| k.len() == 24)
         }
-        // 400 for an empty `Host`, and for one whose last label is a number; `OPTIONS *` is its own to answer.
-        Witness::Apache => has_no_host || ends_in_a_number(request) || request.target == b"*",
+        // 400 for an empty `Host`, for one whose last label is a number, and for port 0; `OPTIONS *` is its own to answer.
+        Witness::Apache => {
+            has_no_host
+                || ends_in_a_number(request)
+                || has_port_zero(request)
+                || request.target == b"*"
+        }
     }
 }
 
@@ -40,6 +45,13 @@ fn ends_in_a_number(request: &Request) -> bool {
         && !last.is_empty()
         && last.bytes().all(|b| b.is_ascii_digit())
         && name.parse::<std::net::Ipv4Addr>().is_err()
+}
+
+/// Whether the host has a port that nobody can connect to: `a:0`, `a:00`.
+fn has_port_zero(request: &Request) -> bool {
+    let host = request.all("host").concat();
+    let port = host.rsplit(|b| *b == b':').next().unwrap_or_default();
+    port.len() < host.len() && !port.is_empty() && port.iter().all(|b| *b == b'0')
 }
 
 /// What was let through of as many streams of this seed.

@@ -1,6 +1,8 @@
 //! Part of stage 1, accept: whom a load balancer speaks for, by the PROXY protocol (versions 1
 //! and 2). Only believed from addresses that the listener names, and then demanded.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
@@ -39,7 +41,7 @@ pub async fn read(stream: &mut TcpStream, peer: SocketAddr) -> io::Result<Announ
         }
         head.extend_from_slice(&rest);
         let fixed = head.len();
-        head.resize(fixed + length, 0);
+        head.resize(fixed.saturating_add(length), 0);
         stream
             .read_exact(head.get_mut(fixed..).unwrap_or_default())
             .await?;
@@ -63,7 +65,7 @@ async fn line(stream: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<()> {
             return Err(ErrorKind::UnexpectedEof.into());
         }
         let end = part.iter().take(seen).position(|b| *b == b'\n');
-        let part = part.get_mut(..end.map_or(seen, |at| at + 1));
+        let part = part.get_mut(..end.map_or(seen, |at| at.saturating_add(1)));
         let part = part.unwrap_or_default();
         stream.read_exact(part).await?;
         head.extend_from_slice(part);

@@ -1,5 +1,7 @@
 //! Stage 1, accept: from a listening socket to a connection with its facts.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
+
 pub mod announced;
 pub mod census;
 pub mod datagram;

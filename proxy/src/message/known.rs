@@ -150,6 +150,10 @@ const fn lower(word: u64) -> u64 {
 }
 
 /// The first `length` bytes of a window as a name.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "three words are the window: the loops end with them"
+)]
 const fn words(window: &[u8; WINDOW], length: usize) -> Words {
     let mut words = [0; 3];
     let mut i = 0;
@@ -180,6 +184,10 @@ const fn place(words: &Words, multiplier: u64) -> usize {
     (mixed.wrapping_mul(multiplier) >> 55) as usize
 }
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "while it is compiled: outside would be an error there"
+)]
 const fn names_as_words() -> [Words; NAMES.len()] {
     let mut all = [[0; 3]; NAMES.len()];
     let mut i = 0;
@@ -199,6 +207,10 @@ const fn names_as_words() -> [Words; NAMES.len()] {
 
 /// A multiplier by which no two names have the same place, and the number of the name at each place,
 /// from 1; 0 is nobody's.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "while it is compiled: outside would be an error there"
+)]
 const fn table() -> (u64, [u8; PLACES]) {
     let mut multiplier: u64 = 0x9e37_79b9_7f4a_7c15;
     loop {

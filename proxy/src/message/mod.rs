@@ -1,5 +1,7 @@
 //! What the stages hand each other: one request, one response, whatever protocol they came in.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
+
 pub mod body;
 pub mod fields;
 pub mod hash;

@@ -1,6 +1,8 @@
 //! Where a request points: host and target, in the one normal form that routing, policy and
 //! upstream all use.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -25,6 +27,10 @@ pub struct Target {
 
 /// Bytes that may stand in a path as they are, and never need a second look: unreserved,
 /// sub-delims, `:` and `@`. Not `%`, `.`, `/`, `\`, `;`: those go the slow way.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "while it is compiled: outside would be an error there"
+)]
 const PLAIN: [bool; 256] = {
     let mut table = [false; 256];
     let plain = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_~!$&'()*+,=:@;|^[]{}\"<>`";
@@ -109,7 +115,10 @@ impl Target {
     /// The query, without `?`; empty where there is none.
     #[must_use]
     pub fn query(&self) -> &str {
-        let query = self.text.get(self.path_len + 1..).unwrap_or_default();
+        let query = self
+            .text
+            .get(self.path_len.saturating_add(1)..)
+            .unwrap_or_default();
         std::str::from_utf8(query).unwrap_or_default()
     }
 
@@ -131,7 +140,7 @@ impl Target {
     /// The same query under another path, which configuration vouches for.
     #[must_use]
     pub fn with_path(&self, path: &str) -> Self {
-        let mut text = Vec::with_capacity(path.len() + self.text.len() - self.path_len);
+        let mut text = Vec::with_capacity(path.len().saturating_add(self.text.len()));
         text.extend_from_slice(path.as_bytes());
         text.extend_from_slice(self.text.get(self.path_len..).unwrap_or_default());
         Self {
@@ -156,6 +165,10 @@ fn is_normal(path: &[u8]) -> bool {
     true
 }
 
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "each within the range of its arm"
+)]
 const fn hex(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -211,7 +224,7 @@ fn normalise(path: &[u8], slash: EncodedSlash) -> Result<Vec<u8>, ErrorKind> {
 /// Resolves a dot segment that has just been completed. One with a parameter (`..;x`) is refused:
 /// some servers cut the parameter off and climb.
 fn end_segment(out: &mut Vec<u8>) -> Result<(), ErrorKind> {
-    let start = memchr::memrchr(b'/', out).map_or(0, |slash| slash + 1);
+    let start = memchr::memrchr(b'/', out).map_or(0, |slash| slash.saturating_add(1));
     let segment = out.get(start..).unwrap_or_default();
     let name = segment.split(|b| *b == b';').next().unwrap_or_default();
     match name {
@@ -221,7 +234,7 @@ fn end_segment(out: &mut Vec<u8>) -> Result<(), ErrorKind> {
     if out.ends_with(b"/.") {
         out.pop();
     } else if out.ends_with(b"/..") {
-        out.truncate(out.len() - 3);
+        out.truncate(out.len().saturating_sub(3));
         let parent = memchr::memrchr(b'/', out).unwrap_or(0);
         out.truncate(parent);
         out.push(b'/');
@@ -249,7 +262,7 @@ impl Host {
             inner
                 .parse::<std::net::Ipv6Addr>()
                 .map_err(|_| ErrorKind::BadHost)?;
-            end + 1
+            end.saturating_add(1)
         } else {
             memchr::memchr(b':', &text).unwrap_or(text.len())
         };
@@ -298,7 +311,10 @@ impl Host {
     /// The port, where one was given.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
-        self.as_str().get(self.name_len + 1..)?.parse().ok()
+        self.as_str()
+            .get(self.name_len.saturating_add(1)..)?
+            .parse()
+            .ok()
     }
 
     /// Whether the request named no host (HTTP/1.0 only).

@@ -1,6 +1,8 @@
 //! What a connection speaks, told by its first bytes, which stay in the kernel's hands until
 //! somebody is chosen to read them.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::io;
 
 use rustix::net::{RecvFlags, recv};
@@ -86,7 +88,7 @@ fn request_line(line: &[u8]) -> First {
 pub fn head_end(bytes: &[u8]) -> HeadEnd {
     let skipped = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
     match parse::find_end(bytes.get(skipped..).unwrap_or_default(), 0) {
-        HeadEnd::At(end) => HeadEnd::At(skipped + end),
+        HeadEnd::At(end) => HeadEnd::At(end.saturating_add(skipped)),
         other => other,
     }
 }
@@ -147,7 +149,7 @@ pub async fn look<T>(
         });
         match looked {
             Ok(Looked::Enough(judged)) => return Ok(judged),
-            Ok(Looked::Short) => buffer.resize((buffer.len() * 2).min(most), 0),
+            Ok(Looked::Short) => buffer.resize(buffer.len().saturating_mul(2).min(most), 0),
             // All that is there has been seen: only more of it is news, and wakes this.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -1,5 +1,7 @@
 //! The first message of TLS, read no further than to know whom a client asks for.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use rustls::server::Acceptor;
 use selvedge_contract::defaults::transparent::HELLO;
 
@@ -63,7 +65,7 @@ fn end_of(bytes: &[u8]) -> Result<Option<usize>, NoHello> {
         for (place, byte) in head.iter_mut().skip(held).zip(here) {
             *place = *byte;
         }
-        held += here.len();
+        held = held.saturating_add(here.len());
         let [kind, high, middle, low] = head;
         if held > 0 && kind != CLIENT_HELLO {
             return Err(NoHello::NotTls);
@@ -75,8 +77,8 @@ fn end_of(bytes: &[u8]) -> Result<Option<usize>, NoHello> {
         if here.len() < length {
             return Ok(None);
         }
-        if held >= MESSAGE + wanted && held >= MESSAGE {
-            return Ok(Some(bytes.len() - behind.len()));
+        if held >= MESSAGE && held.saturating_sub(MESSAGE) >= wanted {
+            return Ok(Some(bytes.len().saturating_sub(behind.len())));
         }
         rest = behind;
     }

@@ -1,5 +1,7 @@
 //! Stage 3, protocol: bytes become exchanges, by engines of our own for HTTP/1 and HTTP/2.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
+
 pub mod datagram;
 pub mod detect;
 pub mod greeters;

@@ -1,5 +1,7 @@
 //! Header blocks, read: each representation (RFC 7541 section 6) becomes a field of the caller.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::fmt;
 
 use super::table::{Dynamic, STATIC};
@@ -126,11 +128,11 @@ impl Decoder {
 
     /// Dynamic table size updates (RFC 7541 section 6.3).
     fn size_updates(&mut self, input: &mut Input<'_>) -> Result<(), Error> {
-        let mut updates = 0;
+        let mut updates = 0_usize;
         while let Some(first) = input.0.first().copied().filter(|b| b & 0xe0 == 0x20) {
             input.byte();
             let size = input.integer(first, 0x1f)?;
-            updates += 1;
+            updates = updates.saturating_add(1);
             if size > self.max_table || updates > MAX_SIZE_UPDATES {
                 return Err(Error::TableSize);
             }
@@ -169,8 +171,9 @@ impl Decoder {
         } else if let Some(field) = STATIC.get(index) {
             LiteralName::Static(field.kind, field.name)
         } else {
-            let at = index - STATIC.len();
-            let (kind, name, _) = self.table.entry(at).ok_or(Error::BadIndex)?;
+            let at = index.checked_sub(STATIC.len());
+            let entry = at.and_then(|at| self.table.entry(at));
+            let (kind, name, _) = entry.ok_or(Error::BadIndex)?;
             // Copied: the insertion of this field may evict the entry that names it.
             self.scratch.extend_from_slice(name);
             LiteralName::Copied(kind)
@@ -269,6 +272,10 @@ impl<'b> Input<'b> {
     }
 
     /// An integer that does not fit its prefix: up to five bytes more, up to 32 bits.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "five times seven bits and a byte are far from 64"
+    )]
     fn continued(&mut self, prefix: u8) -> Result<usize, Error> {
         let mut value = u64::from(prefix);
         for shift in [0, 7, 14, 21, 28] {

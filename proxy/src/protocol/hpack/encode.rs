@@ -89,6 +89,10 @@ pub fn put_protocol(out: &mut BytesMut, protocol: &[u8]) {
 /// section 8.2). `known` must be what the name was classified as.
 ///
 /// Credentials and short cookies are marked as never to be indexed.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "names are numbered by a byte, of which there are as many"
+)]
 pub fn put_field(out: &mut BytesMut, known: Known, name: &[u8], value: &[u8]) {
     let pattern = match known {
         Known::Authorization | Known::ProxyAuthorization | Known::SetCookie => NEVER_INDEXED,
@@ -100,6 +104,10 @@ pub fn put_field(out: &mut BytesMut, known: Known, name: &[u8], value: &[u8]) {
 
 /// Writes a regular field that came as [`super::Header::sensitive`]: an intermediary must hand that
 /// on (RFC 7541 section 6.2.3). Otherwise as [`put_field`].
+#[expect(
+    clippy::indexing_slicing,
+    reason = "names are numbered by a byte, of which there are as many"
+)]
 pub fn put_sensitive_field(out: &mut BytesMut, known: Known, name: &[u8], value: &[u8]) {
     let index = STATIC_NAMES[known as usize];
     put_literal(out, NEVER_INDEXED, index, name, value);

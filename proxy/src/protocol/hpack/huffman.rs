@@ -132,6 +132,10 @@ impl Bits<'_> {
         }
     }
 
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "as many steps as the bits that are left of the window say"
+    )]
     fn step(&self) -> Step {
         STEPS[(self.window >> (u64::BITS - STEP_BITS)) as usize]
     }
@@ -182,6 +186,10 @@ impl Step {
 }
 
 /// 16 KiB, of which text uses the lower part.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "while it is compiled: outside would be an error there"
+)]
 static STEPS: [Step; 1 << STEP_BITS] = {
     let mut steps = [Step::LONGER; 1 << STEP_BITS];
     let mut at = 0;
@@ -202,6 +210,10 @@ static STEPS: [Step; 1 << STEP_BITS] = {
 };
 
 /// The symbol whose code the next [`LONGEST`] bits begin with, and the length of that code.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the code is complete: every search ends at a length, every code has its symbol"
+)]
 const fn code(next: u32) -> (u16, u32) {
     let mut bits = SHORTEST;
     while next >= CODES.starts[bits + 1] {
@@ -225,6 +237,10 @@ struct Codes {
     symbols: [u16; SYMBOLS],
 }
 
+#[expect(
+    clippy::indexing_slicing,
+    reason = "while it is compiled: outside would be an error there"
+)]
 static CODES: Codes = {
     let mut codes = Codes {
         starts: [0; LONGEST as usize + 2],

@@ -85,6 +85,10 @@ const ROWS: [(&str, &str, Name); 61] = [
 ];
 
 /// Place 0 is that of the index that must not be used.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "while it is compiled: outside would be an error there"
+)]
 pub(super) static STATIC: [StaticField; ROWS.len() + 1] = {
     let mut fields = [const {
         StaticField {
@@ -107,6 +111,10 @@ pub(super) static STATIC: [StaticField; ROWS.len() + 1] = {
 };
 
 /// First index of each known name in the static table; 0 for a name that is not there.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "while it is compiled: outside would be an error there"
+)]
 pub(super) static STATIC_NAMES: [u8; 256] = {
     let mut indices = [0; 256];
     let mut index = ROWS.len();

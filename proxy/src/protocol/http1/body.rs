@@ -1,5 +1,7 @@
 //! Bodies on an HTTP/1 connection: one is read, another written, perhaps at the same time.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::task::{Context, Poll, ready};
 
 use crate::error::{ErrorKind, Side};

@@ -1,5 +1,7 @@
 //! Reading and writing bodies of HTTP/1 (RFC 9112 sections 6 and 7): lengths and chunks.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::error::ErrorKind;
@@ -116,7 +118,7 @@ fn take(buffer: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
     if have == 0 {
         return None;
     }
-    *left -= have as u64;
+    *left = left.saturating_sub(have as u64);
     Some(buffer.split_to(have).freeze())
 }
 
@@ -160,7 +162,7 @@ impl ChunkDecoder {
         let rest = buffer.get(seen..).unwrap_or_default();
         let Some(lf) = memchr::memchr(b'\n', rest) else {
             let spent = buffer.len().saturating_sub(SIZE_DIGITS + 2);
-            if self.extension + spent > self.limits.extension {
+            if self.extension.saturating_add(spent) > self.limits.extension {
                 return Err(ErrorKind::BadBody);
             }
             self.state = State::Size { seen: buffer.len() };
@@ -170,7 +172,7 @@ impl ChunkDecoder {
                 _ => Ok(None),
             };
         };
-        let line = buffer.split_to(seen + lf + 1);
+        let line = buffer.split_to(seen.saturating_add(lf).saturating_add(1));
         let line = line.strip_suffix(b"\r\n").ok_or(ErrorKind::BadBody)?;
         let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
         let (digits, extension) = line.split_at(digits);
@@ -181,7 +183,7 @@ impl ChunkDecoder {
         if !matches!(extension.first(), None | Some(b';')) || !parse::is_value(extension) {
             return Err(ErrorKind::BadBody);
         }
-        self.extension += extension.len();
+        self.extension = self.extension.saturating_add(extension.len());
         if self.extension > self.limits.extension {
             return Err(ErrorKind::BadBody);
         }
@@ -196,14 +198,16 @@ impl ChunkDecoder {
         match parse::find_end(buffer, seen) {
             parse::HeadEnd::Malformed => Err(ErrorKind::BadBody),
             // The same bound as below, however the bytes arrive: the last line's CRLF comes on top.
-            parse::HeadEnd::Partial(_) if buffer.len() >= self.limits.trailer_block + 2 => {
+            parse::HeadEnd::Partial(_)
+                if buffer.len() >= self.limits.trailer_block.saturating_add(2) =>
+            {
                 Err(ErrorKind::BadBody)
             }
             parse::HeadEnd::Partial(seen) => {
                 self.state = State::Trailers { seen };
                 Ok(Decoded::Partial)
             }
-            parse::HeadEnd::At(end) if end > self.limits.trailer_block + 2 => {
+            parse::HeadEnd::At(end) if end > self.limits.trailer_block.saturating_add(2) => {
                 Err(ErrorKind::BadBody)
             }
             parse::HeadEnd::At(end) => {
@@ -279,6 +283,10 @@ impl Encoder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyMismatch;
 
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "sixteen digits at most, of four bits each"
+)]
 fn put_hex(number: usize, out: &mut BytesMut) {
     let digits = (usize::BITS - number.leading_zeros()).div_ceil(4).max(1);
     for at in (0..digits).rev() {

@@ -4,6 +4,8 @@
 //! ends), and both run in the task of the downstream connection. So a connection is shared inside
 //! that task by `Rc`, and borrowed only within a poll.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -105,16 +107,16 @@ impl Conn {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
-        let room = self.input.capacity() - self.input.len();
+        let room = self.input.capacity().saturating_sub(self.input.len());
         if room < self.read_size / 2 {
             self.input.reserve(self.read_size);
         }
-        let room = self.input.capacity() - self.input.len();
+        let room = self.input.capacity().saturating_sub(self.input.len());
         let n = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input))?;
         self.eof = n == 0;
-        self.received += n as u64;
+        self.received = self.received.wrapping_add(n as u64);
         if n == room {
-            self.read_size = (self.read_size * 2).min(self.limit);
+            self.read_size = self.read_size.saturating_mul(2).min(self.limit);
         }
         Poll::Ready(Ok(n))
     }
@@ -182,10 +184,10 @@ impl Conn {
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.sent += n as u64;
+            self.sent = self.sent.wrapping_add(n as u64);
             let first = n.min(self.output.len());
             self.output.advance(first);
-            self.tail.advance(n - first);
+            self.tail.advance(n.saturating_sub(first));
             if self.tail.is_empty() && std::mem::take(&mut self.tail_ends_chunk) {
                 self.output.extend_from_slice(b"\r\n");
             }

@@ -1,5 +1,7 @@
 //! How long a message is and whether the connection lives on (RFC 9112 sections 6 and 9.3).
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use http::{Method, StatusCode};
 
 use crate::error::ErrorKind;

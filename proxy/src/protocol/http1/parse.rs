@@ -3,6 +3,8 @@
 //! Stricter than the RFC asks for where leniency has been exploited: no bare LF, no obs-fold, no
 //! white space around a name or in a request line, no control characters anywhere.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -32,6 +34,10 @@ static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r
 /// Cost is linear in the bytes that are new. `from` must be 0 or a value given by
 /// [`HeadEnd::Partial`].
 #[must_use]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "places in one buffer, which is bounded"
+)]
 pub fn find_end(buffer: &[u8], from: usize) -> HeadEnd {
     let rest = buffer.get(from..).unwrap_or_default();
     // Mostly the whole head is there: one search instead of one a line.
@@ -100,6 +106,10 @@ pub struct RequestLine {
 }
 
 /// RFC 9110 `tchar`.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "while it is compiled: outside would be an error there"
+)]
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let chars = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -112,6 +122,10 @@ const TOKEN: [bool; 256] = {
 };
 
 /// RFC 9110 `field-vchar`, space and tab; obs-text is let through byte for byte.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "while it is compiled: outside would be an error there"
+)]
 const VALUE: [bool; 256] = {
     let mut table = [false; 256];
     let mut i = 0x20;
@@ -125,12 +139,20 @@ const VALUE: [bool; 256] = {
 
 /// Whether the bytes are an RFC 9110 token.
 #[must_use]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "as many places as a byte has values"
+)]
 pub fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|b| TOKEN[usize::from(*b)])
 }
 
 /// Whether the bytes may be a field value.
 #[must_use]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "as many places as a byte has values"
+)]
 pub fn is_value(bytes: &[u8]) -> bool {
     bytes.iter().all(|b| VALUE[usize::from(*b)])
 }
@@ -139,6 +161,10 @@ pub fn is_value(bytes: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`ErrorKind::BadRequest`], [`ErrorKind::TargetTooLong`], [`ErrorKind::UnsupportedVersion`].
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "places in one buffer, which is bounded"
+)]
 pub fn request_line(line: &[u8], at: usize, max_target: usize) -> Result<RequestLine, ErrorKind> {
     let method_len = memchr::memchr(b' ', line).ok_or(ErrorKind::BadRequest)?;
     let (method, rest) = line.split_at(method_len);
@@ -230,6 +256,11 @@ fn name(line: &[u8]) -> Option<(usize, Known)> {
 }
 
 /// How many bytes may stand in a value, up to the first that may not.
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "places in one buffer, which is bounded; as many places as a byte has values"
+)]
 fn value_len(bytes: &[u8]) -> usize {
     const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
     let mut at = 0;
@@ -261,6 +292,10 @@ fn value_len(bytes: &[u8]) -> usize {
 ///
 /// # Errors
 /// `bad` for a line that is not a field; `too_many` past `max_count`.
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "places in one buffer, which is bounded"
+)]
 pub fn fields(
     head: Bytes,
     from: usize,

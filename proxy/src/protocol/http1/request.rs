@@ -1,5 +1,7 @@
 //! From the bytes of a head to a request: every check that HTTP/1 asks for, once.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use bytes::Bytes;
 use http::Method;
 use selvedge_contract::defaults::Limits;
@@ -34,7 +36,7 @@ pub fn parse_request(head: Bytes, listener: &ListenerPlan) -> Result<Parsed, Err
     let line_end = parse::first_line(&head);
     let line = parse::request_line(head.get(..line_end).unwrap_or_default(), 0, limits.uri)?;
     let target = head.slice(line.target.clone());
-    let mut fields = fields(head, line_end + 2, limits)?;
+    let mut fields = fields(head, line_end.saturating_add(2), limits)?;
     let version = line.version;
     let length = framing::request_length(&fields, version)?;
     let expects_continue = expectation(&fields, version)?;
@@ -128,7 +130,11 @@ fn destination(
             let scheme = target.get(..7).unwrap_or_default();
             let rest_at = if scheme.eq_ignore_ascii_case(b"http://") {
                 7
-            } else if target.len() > 8 && target[..8].eq_ignore_ascii_case(b"https://") {
+            } else if target.len() > 8
+                && target
+                    .get(..8)
+                    .is_some_and(|s| s.eq_ignore_ascii_case(b"https://"))
+            {
                 8
             } else {
                 return Err(ErrorKind::BadTarget);

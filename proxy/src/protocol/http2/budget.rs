@@ -1,6 +1,8 @@
 //! What an HTTP/2 peer may do how often. Memory is bounded by windows and limits elsewhere; here
 //! rates are, of frames that cost us more to handle than the peer to send.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use selvedge_contract::defaults::http2::{self as limits, Rates};
@@ -156,7 +158,7 @@ impl Budget {
                 over(&mut self.trickle, self.rates.trickle_frames, Abuse::Trickle)
             }
             kind::PRIORITY if stranger => {
-                let limit = limits::PRIORITY_FACTOR.saturating_mul(1 + self.streams);
+                let limit = limits::PRIORITY_FACTOR.saturating_mul(self.streams.saturating_add(1));
                 over(&mut self.priority, limit, Abuse::Priority)
             }
             kind::RST_STREAM if stranger => {

@@ -1,6 +1,8 @@
 //! HTTP/2 frames as bytes: the nine of a header, and the small frames that a connection owes its
 //! peer (RFC 9113 sections 4 and 6).
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use bytes::{BufMut, BytesMut};
 
 /// Length of a frame header.
@@ -128,7 +130,7 @@ fn put(out: &mut BytesMut, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         flags,
         stream,
     };
-    out.reserve(HEADER + payload.len());
+    out.reserve(HEADER.saturating_add(payload.len()));
     out.put_slice(&header.bytes());
     out.put_slice(payload);
 }
@@ -158,7 +160,7 @@ pub fn put_goaway(out: &mut BytesMut, last: u32, reason: Reason) {
 
 /// Writes SETTINGS: pairs of identifier and value.
 pub fn put_settings(out: &mut BytesMut, settings: &[(u16, u32)]) {
-    let mut payload = Vec::with_capacity(settings.len() * 6);
+    let mut payload = Vec::with_capacity(settings.len().saturating_mul(6));
     for (id, value) in settings {
         payload.extend_from_slice(&id.to_be_bytes());
         payload.extend_from_slice(&value.to_be_bytes());

@@ -1,6 +1,8 @@
 //! From a header block to a head: pseudo-fields apart, fields in the form in which HTTP/1 writes
 //! them, and every rule of RFC 9113 sections 8.2 and 8.3 that makes a head malformed.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
@@ -86,12 +88,13 @@ impl Head {
             Kind::Trailers => (conn.own.trailer_block, conn.own.trailer_count),
             _ => (conn.own.header_block, conn.own.header_count),
         };
-        conn.arena.reserve(ARENA.min(2 * block.len() + 512));
+        conn.arena
+            .reserve(ARENA.min(block.len().saturating_mul(2).saturating_add(512)));
         let mut reader = Reader::new(kind, &mut conn.arena, max_size, max_count);
         conn.decoder
             .decode(block, STRING, |field| reader.take(&field))
             .map_err(|_| Reason::COMPRESSION_ERROR)?;
-        if reader.size > max_size * defaults::HEAD_FACTOR {
+        if reader.size > max_size.saturating_mul(defaults::HEAD_FACTOR) {
             return Err(Abuse::Head.into());
         }
         Ok(reader.finish())
@@ -146,6 +149,10 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "a block is of so many bytes, each of which brings a table entry at most"
+    )]
     fn take(&mut self, field: &hpack::Header<'_>) {
         self.count += 1;
         self.size += field.name.len() + field.value.len() + FIELD_COST;
@@ -249,6 +256,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Stores a field as the line that HTTP/1 would have: writing it there is one copy.
+    #[expect(clippy::arithmetic_side_effects, reason = "parts of one block")]
     fn line(&mut self, known: Known, name: &[u8], value: &[u8], sensitive: bool) {
         self.arena.reserve(name.len() + value.len() + 4);
         let name = self.store(name);

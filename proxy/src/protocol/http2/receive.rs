@@ -1,6 +1,8 @@
 //! Frames that come: each is checked against the state of its stream and of the connection (RFC
 //! 9113 sections 5 and 6) before anything is done with it.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use bytes::{Buf, BytesMut};
 use selvedge_contract::defaults::http2 as defaults;
 
@@ -28,13 +30,13 @@ impl Conn {
 
     fn frames(&mut self, input: &mut BytesMut) -> Result<(), Fatal> {
         if self.preface > 0 {
-            let want = PREFACE.get(PREFACE.len() - self.preface..);
+            let want = PREFACE.get(PREFACE.len().saturating_sub(self.preface)..);
             let n = self.preface.min(input.len());
             if input.get(..n) != want.and_then(|w| w.get(..n)) {
                 return Err(Reason::PROTOCOL_ERROR.into());
             }
             input.advance(n);
-            self.preface -= n;
+            self.preface = self.preface.saturating_sub(n);
             if self.preface > 0 {
                 return Ok(());
             }
@@ -51,12 +53,12 @@ impl Conn {
             if !expected {
                 return Err(Reason::PROTOCOL_ERROR.into());
             }
-            if input.len() < HEADER + header.length {
+            if input.len() < HEADER.saturating_add(header.length) {
                 break;
             }
             input.advance(HEADER);
             let (padding, priority) = self.frame(header, input)?;
-            input.advance(padding + priority);
+            input.advance(padding.saturating_add(priority));
         }
         Ok(())
     }
@@ -67,7 +69,8 @@ impl Conn {
         if header.kind == kind::DATA || header.kind == kind::HEADERS {
             let (content, padding) = unpadded(header, payload)?;
             self.budget.received(header, content)?;
-            input.advance(header.length - content - padding);
+            let before = content.saturating_add(padding);
+            input.advance(header.length.saturating_sub(before));
             if header.kind == kind::DATA {
                 let left = self.data(header, input, content)?;
                 return Ok((left, padding));
@@ -99,7 +102,7 @@ impl Conn {
         content: usize,
     ) -> Result<usize, Fatal> {
         let charge = i64::try_from(header.length).unwrap_or(i64::MAX);
-        self.recv_window -= charge;
+        self.recv_window = self.recv_window.saturating_sub(charge);
         if self.recv_window < 0 {
             return Err(Reason::FLOW_CONTROL_ERROR.into());
         }
@@ -125,7 +128,7 @@ impl Conn {
         } else if self.end == End::Client && !stream.has_head {
             Some(Reason::PROTOCOL_ERROR)
         } else {
-            stream.recv_window -= charge;
+            stream.recv_window = stream.recv_window.saturating_sub(charge);
             let ended = header.has(flag::END_STREAM);
             let left = match stream.expected {
                 Some(expected) => expected.checked_sub(content as u64),
@@ -155,7 +158,7 @@ impl Conn {
         } else {
             0
         };
-        let padding = header.length - content;
+        let padding = header.length.saturating_sub(content);
         if padding > 0 {
             self.taken(key, padding);
         }
@@ -252,11 +255,11 @@ impl Conn {
         let before = self.peer;
         self.peer.take(payload, self.end)?;
         self.size_update |= self.peer.table_shrunk && !before.table_shrunk;
-        let step = i64::from(self.peer.window) - i64::from(before.window);
+        let step = i64::from(self.peer.window).saturating_sub(before.window.into());
         if step != 0 {
             let live = self.streams.iter_mut().filter(|s| s.id > 0 && !s.is_over());
             for stream in live {
-                stream.send_window += step;
+                stream.send_window = stream.send_window.saturating_add(step);
                 if stream.send_window > WINDOW_MAX {
                     return Err(Reason::FLOW_CONTROL_ERROR.into());
                 }
@@ -320,7 +323,7 @@ impl Conn {
         }
         let step = i64::from(word(payload, 0).unwrap_or_default() & frame::STREAM_MAX);
         if header.stream == 0 {
-            self.send_window += step;
+            self.send_window = self.send_window.saturating_add(step);
             if step == 0 {
                 return Err(Reason::PROTOCOL_ERROR.into());
             }
@@ -339,7 +342,7 @@ impl Conn {
         if step == 0 {
             return self.stream_error(key, Reason::PROTOCOL_ERROR);
         }
-        stream.send_window += step;
+        stream.send_window = stream.send_window.saturating_add(step);
         if stream.send_window > WINDOW_MAX {
             return self.stream_error(key, Reason::FLOW_CONTROL_ERROR);
         }
@@ -358,7 +361,7 @@ impl Conn {
                 .owed
                 .saturating_add(u32::try_from(bytes).unwrap_or(0));
             if stream.owed >= window / 2 && !stream.recv_ended && stream.cut.is_none() {
-                stream.recv_window += i64::from(stream.owed);
+                stream.recv_window = stream.recv_window.saturating_add(stream.owed.into());
                 let (id, credit) = (stream.id, std::mem::take(&mut stream.owed));
                 frame::put_window_update(&mut self.output, id, credit);
                 self.wake_driver();
@@ -374,7 +377,9 @@ fn unpadded(header: Header, payload: &[u8]) -> Result<(usize, usize), Reason> {
         return Ok((payload.len(), 0));
     }
     let padding = usize::from(*payload.first().ok_or(Reason::FRAME_SIZE_ERROR)?);
-    let content = (payload.len() - 1)
+    let content = payload
+        .len()
+        .saturating_sub(1)
         .checked_sub(padding)
         .ok_or(Reason::PROTOCOL_ERROR)?;
     Ok((content, padding))

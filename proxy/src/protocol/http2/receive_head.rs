@@ -1,6 +1,8 @@
 //! Header blocks that come: put together, decoded, and given to the stream they begin or end (RFC
 //! 9113 sections 5.1, 6.2 and 8.1).
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use bytes::BytesMut;
 use selvedge_contract::defaults::http2 as defaults;
 
@@ -39,7 +41,9 @@ impl Conn {
 
     pub(super) fn continuation(&mut self, header: Header, payload: &[u8]) -> Result<(), Fatal> {
         let mut block = self.block.take().ok_or(Reason::PROTOCOL_ERROR)?;
-        if block.bytes.len() + payload.len() > self.own.header_block * defaults::HEAD_FACTOR {
+        if block.bytes.len().saturating_add(payload.len())
+            > self.own.header_block.saturating_mul(defaults::HEAD_FACTOR)
+        {
             return Err(Abuse::Head.into());
         }
         block.bytes.extend_from_slice(payload);
@@ -152,7 +156,8 @@ impl Conn {
             return Ok(());
         }
         // Streams that the client has reset, but whose exchange still holds on, count once more.
-        let full = self.live() >= self.own.streams || self.held() >= self.own.streams as usize * 2;
+        let full = self.live() >= self.own.streams
+            || self.held() >= (self.own.streams as usize).saturating_mul(2);
         if full {
             self.budget.refused()?;
             self.put_reset(id, Reason::REFUSED_STREAM);

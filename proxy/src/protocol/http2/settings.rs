@@ -1,6 +1,8 @@
 //! What the two ends of an HTTP/2 connection tell each other that they can take (RFC 9113 section
 //! 6.5.2, RFC 8441).
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use bytes::BytesMut;
 use selvedge_contract::defaults::http2::{self as defaults, Rates};
 
