@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn chunks_come_out_however_they_arrive() {
-        let body = b"5\r\nhello\r\n00A;x=y\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\n";
+        let body = b"5\r\nhello\r\n000000000000000A;x=y\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\n";
         for step in 1..=body.len() {
             let (data, done, trailers) = read(body, step).unwrap();
             assert_eq!(
@@ -371,6 +371,87 @@ mod tests {
                 "{bad:?}"
             );
         }
+    }
+
+    #[test]
+    fn sizes_have_all_of_their_digits() {
+        let mut decoder = Decoder::chunked(LIMITS);
+        let mut buffer = BytesMut::from(&b"13\r\n0123456789abcdef012\r\n0\r\n\r\n"[..]);
+        let first = decoder.decode(&mut buffer);
+        assert!(matches!(first, Ok(Decoded::Data(d)) if d.len() == 0x13));
+        assert!(matches!(decoder.decode(&mut buffer), Ok(Decoded::End(_))));
+        // What is told and has not come is not made up: bits of one digit do not fall on another's.
+        let mut decoder = Decoder::chunked(LIMITS);
+        let mut buffer = BytesMut::from(&b"ffffffffffffffff\r\nx"[..]);
+        let first = decoder.decode(&mut buffer);
+        assert!(matches!(first, Ok(Decoded::Data(d)) if d.len() == 1));
+        let Decoder::Chunked(chunks) = decoder else {
+            unreachable!("a chunked body");
+        };
+        assert!(matches!(chunks.state, State::Data { left } if left == u64::MAX - 1));
+    }
+
+    /// A size line of so many bytes of extension, and what came of it without its end.
+    fn size_line(extension: usize, ended: bool) -> Result<Decoded, ErrorKind> {
+        let end = if ended { "\r\n" } else { "" };
+        let line = format!("{:016x};{}{end}", 1, "e".repeat(extension - 1));
+        Decoder::chunked(LIMITS).decode(&mut BytesMut::from(line.as_bytes()))
+    }
+
+    #[test]
+    fn extensions_at_their_limit_pass_with_and_without_an_end() {
+        let most = LIMITS.extension;
+        for ended in [true, false] {
+            assert!(matches!(size_line(most, ended), Ok(Decoded::Partial)));
+        }
+        assert!(matches!(size_line(most + 1, true), Err(ErrorKind::BadBody)));
+        // Room for the CRLF that may have begun.
+        assert!(matches!(size_line(most + 2, false), Ok(Decoded::Partial)));
+        assert!(matches!(
+            size_line(most + 3, false),
+            Err(ErrorKind::BadBody)
+        ));
+        // What was spent by chunks before counts.
+        let mut decoder = Decoder::chunked(LIMITS);
+        let spent = format!("1;{}\r\nx\r\n", "e".repeat(most - 1));
+        let mut buffer = BytesMut::from(spent.as_bytes());
+        assert!(matches!(decoder.decode(&mut buffer), Ok(Decoded::Data(_))));
+        buffer.extend_from_slice(format!("{:016x};x", 1).as_bytes());
+        assert!(matches!(decoder.decode(&mut buffer), Ok(Decoded::Partial)));
+        buffer.extend_from_slice(b"x");
+        assert!(matches!(
+            decoder.decode(&mut buffer),
+            Err(ErrorKind::BadBody)
+        ));
+    }
+
+    #[test]
+    fn junk_is_refused_before_its_line_ends() {
+        let first = |bytes: &[u8]| Decoder::chunked(LIMITS).decode(&mut BytesMut::from(bytes));
+        assert!(matches!(first(b"GET / HT"), Err(ErrorKind::BadBody)));
+        assert!(matches!(first(b"f"), Ok(Decoded::Partial)));
+        let endless = format!("0\r\nA: {}", "b".repeat(LIMITS.trailer_block));
+        assert!(matches!(first(endless.as_bytes()), Err(ErrorKind::BadBody)));
+    }
+
+    #[test]
+    fn only_the_end_of_its_connection_ends_a_body_of_no_length() {
+        let mut open = Decoder::UntilClose;
+        let mut buffer = BytesMut::from(&b"abc"[..]);
+        assert!(matches!(open.decode(&mut buffer), Ok(Decoded::Data(d)) if &d[..] == b"abc"));
+        assert!(matches!(open.decode(&mut buffer), Ok(Decoded::Partial)));
+        assert!(open.ends_with_connection() && !open.is_done());
+        let mut told = Decoder::Length(1);
+        assert!(!told.ends_with_connection() && !told.is_done());
+        assert!(matches!(
+            told.decode(&mut BytesMut::from("a")),
+            Ok(Decoded::Data(_))
+        ));
+        assert!(told.is_done());
+        let mut chunked = Decoder::chunked(LIMITS);
+        assert!(!chunked.ends_with_connection() && !chunked.is_done());
+        assert!(chunked.decode(&mut BytesMut::from("0\r\n\r\n")).is_ok());
+        assert!(chunked.is_done());
     }
 
     #[test]

@@ -189,6 +189,7 @@ mod tests {
             (&[], Ok(BodyLength::Exact(0))),
             (&[(cl, "5")], Ok(BodyLength::Exact(5))),
             (&[(cl, "005")], Ok(BodyLength::Exact(5))),
+            (&[(cl, "19")], Ok(BodyLength::Exact(19))),
             (&[(te, "Chunked")], Ok(BodyLength::Unknown)),
             (&[(te, "chunked"), (cl, "5")], Err(BadFraming)),
             (&[(cl, "0"), (te, "chunked")], Err(BadFraming)),
@@ -232,6 +233,23 @@ mod tests {
         assert_eq!(read(&Method::GET, 200, &[]), Ok(ResponseLength::UntilClose));
         let both = &[("Content-Length", "5"), ("Transfer-Encoding", "chunked")][..];
         assert_eq!(read(&Method::GET, 200, both), Err(ErrorKind::BadResponse));
+    }
+
+    #[test]
+    fn a_connection_lives_on_by_its_version_and_its_options() {
+        let read = |value: &str| take_connection(&mut fields(&[("Connection", value)]));
+        for (value, old, new) in [
+            ("", false, true),
+            ("keep-alive", true, true),
+            ("Keep-Alive, Upgrade", true, true),
+            ("close", false, false),
+            ("keep-alive, close", false, false),
+        ] {
+            let options = read(value);
+            assert_eq!(options.persists(Version::Http10), old, "{value}");
+            assert_eq!(options.persists(Version::Http11), new, "{value}");
+        }
+        assert!(read("x, Upgrade").upgrade && !read("x").upgrade);
     }
 
     #[test]
