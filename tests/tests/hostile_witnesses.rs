@@ -26,24 +26,24 @@ fn is_quirk(witness: Witness, request: &Request) -> bool {
             let keys = request.all("sec-websocket-key");
             request.all("upgrade") == [b"websocket"] && !keys.iter().any(|k| k.len() == 24)
         }
-        // 400 for an empty `Host`, for one whose last label is a number, and for port 0; `OPTIONS *` is its own to answer.
+        // 400 for an empty `Host`, for one whose last label begins with a digit, and for port 0; `OPTIONS *` is its own to answer.
         Witness::Apache => {
             has_no_host
-                || ends_in_a_number(request)
+                || ends_in_a_digit(request)
                 || has_port_zero(request)
                 || request.target == b"*"
         }
     }
 }
 
-/// Whether the host is neither an address nor a name that a registry would take: `a.80`, `7`.
-fn ends_in_a_number(request: &Request) -> bool {
+/// Whether the host is neither an address nor a name that a registry would take: `a.80`, `a.0x`, `7`.
+fn ends_in_a_digit(request: &Request) -> bool {
     let host = String::from_utf8_lossy(&request.all("host").concat()).into_owned();
     let name = host.split(':').next().unwrap_or_default();
     let last = name.rsplit('.').next().unwrap_or_default();
     !host.starts_with('[')
-        && !last.is_empty()
-        && last.bytes().all(|b| b.is_ascii_digit())
+        && last.starts_with(|c: char| c.is_ascii_digit())
+        && (name.contains('.') || last.bytes().all(|b| b.is_ascii_digit()))
         && name.parse::<std::net::Ipv4Addr>().is_err()
 }
 
