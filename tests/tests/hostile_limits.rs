@@ -150,7 +150,7 @@ fn li_01_http2() {
             assert_eq!(ask(&untold, bytes), status, "{bytes} untold");
         }
         stage.canary().unwrap();
-        held("LI-01", role, 12);
+        held("LI-01", role, 9);
         held("LI-02", role, 8);
     }
 }
