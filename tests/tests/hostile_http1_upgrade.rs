@@ -199,6 +199,7 @@ fn h1_18_http2_by_other_ways_and_connect() {
                 "{id}: {got:?}"
             );
             assert!(got.ends_with(&format!("\r\n\r\n{body}")), "{id}: {got:?}");
+            stage.held("H1-18");
         }
         let own = stage.proxy.address("admin");
         let upstream = stage.upstream.address();
