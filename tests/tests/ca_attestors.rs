@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use selvedge_tests::authority::{CaProcess, run};
 use selvedge_tests::ca_client::{Client, Shown};
 use selvedge_tests::certs;
+use selvedge_tests::control_plane::until;
 use selvedge_tests::oidc::{Signer, unix_now};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -230,8 +231,10 @@ fn whoever_is_not_proven_is_told_nothing_and_given_nothing() {
     }
     assert_eq!(stage.issued(), before + 1);
     // Each has its line, with the reason and without the token.
-    let log = stage.ca.process().log().join("\n");
-    assert!(log.matches("outcome=\"refused\"").count() >= cases.len() + 3);
+    let log = until("a line for each", || {
+        let log = stage.ca.process().log().join("\n");
+        (log.matches("outcome=\"refused\"").count() >= cases.len() + 3).then_some(log)
+    });
     for (_, token) in &cases {
         assert!(!log.contains(token.as_str()), "{token} in the log");
     }

@@ -143,8 +143,7 @@ fn a_full_disk_refuses_for_as_long_as_it_is_full() {
     let after = logged(&ca.keys());
     assert!(after.contains_key(&serial(&chain[0])));
     assert_eq!(after.len(), before + more + 1);
-    let log = ca.process().log().join("\n");
-    assert!(log.contains("No space left on device"), "{log}");
+    ca.process().wait_for_log("No space left on device");
 }
 
 #[test]

@@ -193,6 +193,7 @@ fn strangers_do_not_take_the_places_of_the_application() {
     assert!(application.iter_mut().all(served));
     assert!(began.elapsed() < Duration::from_secs(9));
     // The log is not theirs to fill.
+    sidecar.wait_for_log("too many connections");
     let log = sidecar.log();
     let told = log
         .iter()
