@@ -9,6 +9,7 @@ pub mod encode;
 pub mod frame;
 pub mod handle;
 pub mod head;
+mod life;
 mod receive;
 mod receive_head;
 mod refuse;

@@ -4,12 +4,10 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::Poll;
 
 use http::{Method, StatusCode};
 use selvedge_contract::defaults::Limits;
-use tokio::time::Instant;
 
 use crate::accept::Downstream;
 use crate::error::ErrorKind;
@@ -25,18 +23,15 @@ use crate::upstream::Interim;
 use crate::worker::Worker;
 
 use super::body::{Http2Body, Stream};
-use super::budget::Abuse;
-use super::conn::{Conn, Fatal, Incoming, Phase, SharedConn};
+use super::conn::{Conn, Fatal, Incoming, SharedConn};
 use super::frame::Reason;
 use super::handle::Handle;
 use super::head::Head;
+use super::life::Life;
 use super::refuse::{refusal, turn_away};
 use super::request::{Parsed, read_request};
 use super::settings::{End, Own};
 use super::writer::Writer;
-
-/// How long a peer that was told to go may take to answer our PING, or to read our last words.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn own(limits: &Limits) -> Own {
     Own {
@@ -55,20 +50,9 @@ fn own(limits: &Limits) -> Own {
 /// Serves a connection to its end.
 pub async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Io) {
     let limits = &downstream.listener.limits;
-    let now = Instant::now();
     let conn = Conn::new(io, End::Server, own(limits), None);
     let conn = Rc::new(RefCell::new(conn));
-    let jitter = 0.9 + fastrand::f64() / 5.0;
-    let mut life = Life {
-        conn: conn.clone(),
-        timer: Timer::new(),
-        settings_by: timer::deadline(now, limits.header_read),
-        ages_at: timer::deadline(now, limits.connection_age.mul_f64(jitter)),
-        idle_since: None,
-        last_words_by: None,
-        requests: 0,
-        looked: 0,
-    };
+    let mut life = Life::new(conn.clone(), limits);
     let waker = worker.register();
     poll_fn(|cx| {
         waker.set(cx);
@@ -136,97 +120,6 @@ fn begin(worker: &Rc<Worker>, downstream: &Rc<Downstream>, conn: &SharedConn, in
         incoming.ended,
     );
     tokio::task::spawn_local(stream);
-}
-
-/// How long a connection may go on.
-struct Life {
-    conn: SharedConn,
-    timer: Timer,
-    /// SETTINGS must have come by then.
-    settings_by: Option<Instant>,
-    ages_at: Option<Instant>,
-    idle_since: Option<Instant>,
-    /// It is told to go, and gone by then, once no stream is left.
-    last_words_by: Option<Instant>,
-    requests: u64,
-    /// See [`Worker::cuts_off`].
-    looked: u32,
-}
-
-impl Life {
-    /// Ends the connection politely (two GOAWAYs) once it is old, has served enough, is idle too
-    /// long, its peer is not trusted any more, or the worker stops; at once where nothing that it said makes sense,
-    /// and where its client has said that it goes (RFC 9113 section 6.8).
-    fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker, limits: &Limits) -> Poll<()> {
-        let conn = self.conn.clone();
-        let mut conn = conn.borrow_mut();
-        if worker.cuts_off(|| conn.hoard(), &mut self.looked) {
-            conn.fail(Fatal::Abuse(Abuse::Unread));
-        }
-        loop {
-            if conn.phase() == Phase::Closing {
-                return self.poll_last_words(cx);
-            }
-            if conn.peer_leaving && conn.live() == 0 {
-                conn.finish(Reason::NO_ERROR);
-                continue;
-            }
-            if conn.end_is_settled() {
-                if conn.live() > 0 {
-                    return Poll::Pending;
-                }
-                conn.finish(Reason::NO_ERROR);
-                self.last_words_by = None;
-                continue;
-            }
-            if self.last_words_by.is_some() {
-                std::task::ready!(self.poll_pong(cx, conn.pong));
-                conn.settle_end();
-                continue;
-            }
-            let over = self.requests >= limits.requests_per_connection
-                || worker.ends(self.requests > 0 && conn.live() == 0)
-                || conn.is_leaving();
-            if !over && !conn.peer.known {
-                std::task::ready!(self.timer.poll_maybe(cx, self.settings_by));
-                conn.finish(Reason::PROTOCOL_ERROR);
-                continue;
-            }
-            let until = self.deadline(&conn, limits);
-            if !over {
-                std::task::ready!(self.timer.poll_maybe(cx, until));
-            }
-            conn.announce_end();
-            self.last_words_by = timer::deadline(Instant::now(), LAST_WORDS);
-        }
-    }
-
-    fn poll_pong(&mut self, cx: &mut Context<'_>, pong: bool) -> Poll<()> {
-        if pong {
-            return Poll::Ready(());
-        }
-        self.timer.poll_maybe(cx, self.last_words_by)
-    }
-
-    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let by = *self
-            .last_words_by
-            .get_or_insert_with(|| Instant::now() + LAST_WORDS);
-        self.timer.poll_at(cx, by)
-    }
-
-    fn deadline(&mut self, conn: &Conn, limits: &Limits) -> Option<Instant> {
-        if conn.live() > 0 {
-            self.idle_since = None;
-            return self.ages_at;
-        }
-        let since = *self.idle_since.get_or_insert_with(Instant::now);
-        let idle = timer::deadline(since, limits.downstream_idle);
-        match (idle, self.ages_at) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
-    }
 }
 
 /// Hands interim responses to an HTTP/2 client.
