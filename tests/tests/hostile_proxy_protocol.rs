@@ -66,11 +66,18 @@ fn a_balancer_s_word_counts_and_is_demanded() {
     // It speaks for itself: a check of its own.
     assert_eq!(told(&version_2(0, 0)).as_deref(), Some("127.0.0.1"));
     assert_eq!(told(b"PROXY UNKNOWN\r\n").as_deref(), Some("127.0.0.1"));
+    for family in [0, 0x31, 0xff] {
+        let mut local = version_2(0, 3);
+        local[13] = family;
+        assert_eq!(told(&local).as_deref(), Some("127.0.0.1"), "{family}");
+    }
     let seen = upstream.seen().len();
     for wrong in [
         &b""[..],
         b"PROXY TCP4 203.0.113.7 192.0.2.1 5000\r\n",
         b"PROXY TCP4 203.0.113.7 192.0.2.1 5000 443\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 +5000 443\r\n",
+        b"PROXY TCP4 203.0.113.7 192.0.2.1 5000 00443\r\n",
         b"PROXY TCP4 nobody 192.0.2.1 5000 443\r\n",
         b"PROXY TCP4 203.0.113.7 192.0.2.1 5000 443 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8\r\n",
         b"proxy TCP4 203.0.113.7 192.0.2.1 5000 443\r\n",

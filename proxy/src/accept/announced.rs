@@ -12,6 +12,9 @@ use tokio::net::TcpStream;
 
 /// First bytes of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Version 2, of a balancer that speaks for itself. Whatever follows is to be passed over, also its family (section
+/// 2.2 of the protocol's text).
+const LOCAL: u8 = 0x20;
 /// Longest line of version 1.
 const LINE: usize = 107;
 /// Longest announcement of version 2 behind its fixed part: addresses and what else there is.
@@ -76,9 +79,16 @@ async fn line(stream: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whom a whole announcement names.
+/// Whom a whole announcement names. What version 2 says besides addresses (its TLVs) is nothing that we use: it is
+/// passed over unread.
 #[must_use]
 pub fn parse(announcement: &[u8], peer: SocketAddr) -> Option<Announced> {
+    if announcement.starts_with(SIGNATURE) && announcement.get(12) == Some(&LOCAL) {
+        return Some((peer, None));
+    }
+    if announcement.starts_with(b"PROXY TCP") && !has_plain_ports(announcement) {
+        return None;
+    }
     let (header, length) = ProxyHeader::parse(announcement, ParseConfig::default()).ok()?;
     if length != announcement.len() {
         return None;
@@ -88,6 +98,18 @@ pub fn parse(announcement: &[u8], peer: SocketAddr) -> Option<Announced> {
             .proxied_address()
             .map_or((peer, None), |to| (to.source, Some(to.destination))),
     )
+}
+
+/// Whether the ports of a line of version 1 are written in the one way that its text allows: without a sign or zeros
+/// before them.
+fn has_plain_ports(line: &[u8]) -> bool {
+    let line = line.strip_suffix(b"\r\n").unwrap_or(line);
+    let mut ports = line.rsplit(|b| *b == b' ').take(2);
+    ports.all(|port| match port {
+        [b'0'] => true,
+        [first, rest @ ..] => matches!(first, b'1'..=b'9') && rest.iter().all(u8::is_ascii_digit),
+        [] => false,
+    })
 }
 
 #[cfg(test)]
@@ -109,12 +131,24 @@ mod tests {
         let whole = parse(b"PROXY TCP4 192.0.2.7 192.0.2.1 5000 443\r\n", peer);
         assert_eq!(whole.unwrap().1.unwrap().to_string(), "192.0.2.1:443");
         assert_eq!(named("PROXY UNKNOWN\r\n").as_deref(), Some("10.0.0.1:1"));
+        let local = |rest: &[u8]| parse(&[SIGNATURE, rest].concat(), peer);
+        for rest in [
+            &[0x20, 0, 0, 0][..],
+            &[0x20, 0x31, 0, 0],
+            &[0x20, 0xff, 0, 1, 9],
+        ] {
+            assert_eq!(local(rest), Some((peer, None)), "{rest:?}");
+        }
+        assert_eq!(local(&[0x21, 0xff, 0, 1, 9]), None);
         for bad in [
             "PROXY TCP4 192.0.2.7 192.0.2.1 5000\r\n",
             "PROXY TCP4 192.0.2.777 192.0.2.1 5000 443\r\n",
             "PROXY TCP4 2001:db8::7 192.0.2.1 5000 443\r\n",
             "PROXY TCP4 192.0.2.7 192.0.2.1 70000 443\r\n",
             "PROXY TCP4 192.0.2.7 192.0.2.1 5000 443\r\nG",
+            "PROXY TCP4 192.0.2.7 192.0.2.1 +5000 443\r\n",
+            "PROXY TCP4 192.0.2.7 192.0.2.1 5000 0443\r\n",
+            "PROXY TCP4 192.0.2.7 192.0.2.1 5000 \r\n",
             "PROXY  TCP4 192.0.2.7 192.0.2.1 5000 443\r\n",
             "",
         ] {
