@@ -214,6 +214,9 @@ limits: {{ {limits} }}\n"
     for (limits, wanted) in [
         ("streamWindow: 4GiB", "at most 2147483647"),
         ("streamWindow: 0", "more than 0"),
+        ("http2: { controlFrames: 2 }", "3 or more"),
+        ("body: 18446744073709551615", "limits.body"),
+        ("bodyRate: 9223372036854775808", "limits.bodyRate"),
         ("connectionWindow: 1KiB", "65535 to 2147483647"),
         ("buffer: 1", "4KiB to 1GiB"),
         ("http2: { clientReset: 5 }", "clientResets"),

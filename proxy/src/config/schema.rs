@@ -99,6 +99,9 @@ impl<'a> Checker<'a> {
             Kind::Text(text) if types.contains(&"string") => self.text(schema, text, node, path),
             Kind::Bool(_) if types.contains(&"boolean") => {}
             Kind::Number(_) if types.contains(&"number") => {}
+            Kind::Number(number) if format_of(schema) == Some(SIZE_FORMAT) => {
+                self.text(schema, &number.to_string(), node, path);
+            }
             Kind::Number(number) if types.contains(&"integer") => {
                 self.integer(schema, number, node, path);
             }

@@ -5,6 +5,10 @@ use std::net::SocketAddr;
 
 use super::{At, Mode, Pass};
 
+/// Control frames that every HTTP/2 client sends: SETTINGS, the acknowledgement of ours, the answer to the PING of a
+/// polite end.
+const CONTROL_LEAST: u32 = 3;
+
 impl Pass<'_> {
     pub(super) fn check_mode(&mut self, mode: Mode) {
         let config = self.config;
@@ -74,6 +78,14 @@ impl Pass<'_> {
                 );
             }
         }
+        let control = limits.http2.as_ref().and_then(|rates| rates.control_frames);
+        if control.is_some_and(|n| n < CONTROL_LEAST) {
+            self.error(
+                &at.then("http2").then("controlFrames"),
+                "no HTTP/2 connection would last",
+                format!("expected {CONTROL_LEAST} or more"),
+            );
+        }
         let outside = |size: Option<selvedge_contract::units::Size>, least: u64, most: u64| {
             size.is_some_and(|s| !(least..=most).contains(&s.0))
         };
@@ -98,6 +110,10 @@ impl Pass<'_> {
                 self.error(&at.then(key), "not a size that can be used", remedy);
             }
         }
+        self.check_admin();
+    }
+
+    fn check_admin(&mut self) {
         let bind = self
             .config
             .admin
