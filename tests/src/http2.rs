@@ -6,6 +6,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::PATIENCE;
 
 /// The client's connection preface.
@@ -208,16 +210,32 @@ impl Http2 {
     /// Connects, and sends preface and SETTINGS: no dynamic table, and `more`.
     #[must_use]
     pub fn connect(address: SocketAddr, more: &[(u16, u32)]) -> Self {
-        let mut this = Self::silent(address);
-        this.send(PREFACE);
-        this.send(settings(&[&[(1, 0)], more].concat()));
-        this
+        Self::silent(address).greeting(more)
+    }
+
+    fn greeting(mut self, more: &[(u16, u32)]) -> Self {
+        self.send(PREFACE);
+        self.send(settings(&[&[(1, 0)], more].concat()));
+        self
+    }
+
+    /// [`Self::connect`], where the kernel takes no more than this many bytes before they are read.
+    #[must_use]
+    pub fn narrow(address: SocketAddr, more: &[(u16, u32)], room: usize) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        // Before it connects: the window that is offered then is not taken back.
+        socket.set_recv_buffer_size(room).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::over(socket.into()).greeting(more)
     }
 
     /// Connects, and says nothing.
     #[must_use]
     pub fn silent(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -231,14 +249,7 @@ impl Http2 {
     /// Takes over a connection that a peer has opened, and reads its preface.
     #[must_use]
     pub fn accept(stream: TcpStream) -> Option<Self> {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut this = Self {
-            stream,
-            buffer: Vec::new(),
-            read: Vec::new(),
-        };
+        let mut this = Self::over(stream);
         let preface = this.exactly(PREFACE.len())?;
         (preface == PREFACE).then_some(this)
     }
@@ -322,9 +333,7 @@ impl Http2 {
                 break Outcome::Goaway(frame.word(4));
             }
             if frame.stream != stream || frame.kind == WINDOW_UPDATE {
-                if frame.stream != 0 {
-                    others.push(frame);
-                }
+                others.extend(Some(frame).filter(|f| f.stream != 0));
                 continue;
             }
             match frame.kind {
@@ -362,8 +371,7 @@ impl Http2 {
 
 /// The status at the start of a block.
 #[must_use]
-pub fn status_of(block: &[u8]) -> Option<u16> {
-    let mut block = block;
+pub fn status_of(mut block: &[u8]) -> Option<u16> {
     // Changes of the table's size come first.
     while let [first, rest @ ..] = block
         && first & 0xe0 == 0x20

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use selvedge_tests::hostile::{ROLES, Stage, echo, held, target};
 use selvedge_tests::http2::{
-    CONTINUATION, END_STREAM, HEADERS, Http2, Outcome, PREFACE, data, frame, headers, request,
-    settings,
+    CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, Http2, Outcome, PING,
+    PREFACE, data, frame, headers, request, settings,
 };
 use selvedge_tests::{PATIENCE, Raw, Upstream};
 use socket2::{Domain, Socket, Type};
@@ -280,4 +280,75 @@ fn sl_02_a_body_under_the_least_rate_is_ended() {
     });
     stage.canary().unwrap();
     held("SL-02", ROLES[0], 1);
+}
+
+/// What begins a head of HTTP/2, or another frame, and does not end it, and what may come of it byte by byte.
+fn begun() -> [(&'static str, Vec<u8>, &'static [u8]); 5] {
+    let head = request("GET", "/never", &[]);
+    let whole = frame(HEADERS, END_STREAM | END_HEADERS, 3, &head);
+    let ping = frame(PING, 0, 0, &[0; 8]);
+    let mut wide = frame(
+        HEADERS,
+        END_STREAM | END_HEADERS,
+        3,
+        &[&head[..], &[0; 999]].concat(),
+    );
+    wide.truncate(9 + head.len());
+    [
+        ("no END_HEADERS", frame(HEADERS, END_STREAM, 3, &head), b""),
+        ("the header of a frame", whole[..9].to_vec(), b""),
+        ("half a frame", whole[..20].to_vec(), b""),
+        ("a frame byte by byte", wide, &[0]),
+        ("half a PING", ping[..12].to_vec(), b""),
+    ]
+}
+
+#[test]
+fn sl_03_a_head_of_http2_has_as_long_as_one_of_http1() {
+    // Nothing but the head is in a hurry.
+    let limits = "headerRead: 700ms, streamIdle: 60s, downstreamIdle: 60s";
+    let cases = begun();
+    for role in ROLES {
+        let stage = Stage::over(role, limits, upstream());
+        for ((id, first, drop), beside) in cases.iter().flat_map(|c| [(c, false), (c, true)]) {
+            let mut http2 = stage.http2();
+            if beside {
+                http2.get(1, "/hostile");
+            }
+            http2.settle();
+            let since = Instant::now();
+            http2.send(first);
+            while !drop.is_empty() && since.elapsed() < Duration::from_secs(1) {
+                stage.canary().unwrap();
+                http2.send(drop);
+            }
+            let outcome = http2.outcome(3);
+            let took = since.elapsed();
+            let fits = outcome == Outcome::Goaway(ENHANCE_YOUR_CALM) && took > SOON && took < LATE;
+            assert!(
+                fits,
+                "{id}, beside {beside}, as {role:?}: {outcome:?} after {took:?}"
+            );
+        }
+        let ended = 2.0 * cases.len() as f64;
+        let kind = ["kind=\"slow\""];
+        stage
+            .proxy
+            .wait_for_metric("selvedge_http2_abuse_total", &kind, ended);
+        // Data may take its time, its stream has a limit of its own.
+        let mut http2 = stage.http2();
+        let head = request("POST", "/own/slow", &[("content-length", "5")]);
+        let body = data(1, "hello", true);
+        http2.send([headers(1, &head, false), body[..11].to_vec()].concat());
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_millis(1500) {
+            stage.canary().unwrap();
+        }
+        http2.send(&body[11..]);
+        let outcome = http2.outcome(1);
+        assert!(matches!(outcome, Outcome::Answer(200, _)), "{outcome:?}");
+        let never = |text: String| text.contains("/never");
+        assert!(!stage.upstream.seen().iter().any(|s| never(s.text())));
+        held("SL-03", role, 2 * cases.len() + 1);
+    }
 }

@@ -1,12 +1,12 @@
 //! One test for each bug that a reviewer found in the HTTP/2 engine, named for it: what clients do.
 
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use selvedge_tests::hostile::{echo, target};
 use selvedge_tests::http2::{
-    ACK, DATA, Http2, NO_ERROR, Outcome, PING, block, data, frame, headers, request, reset,
-    reset_for, status_of,
+    ACK, DATA, END_STREAM, GOAWAY, Http2, NO_ERROR, Outcome, PING, SETTINGS, block, data, frame,
+    headers, request, reset, reset_for, settings, status_of, window,
 };
 use selvedge_tests::{Bell, PATIENCE, Raw, Seen, Selvedge, Upstream, gateway};
 use socket2::SockRef;
@@ -266,4 +266,84 @@ fn a_client_that_expects_100_continue_gets_it() {
     ));
     let first = refused.find(|f| f.stream == 1);
     assert_eq!(status_of(&first.payload), Some(404), "{first:?}");
+}
+
+const BODY: usize = 6_000_000;
+
+fn large() -> Upstream {
+    Upstream::scripted(|connection| {
+        while let Some(head) = connection.until(b"\r\n\r\n") {
+            if target(&head) == "/own" {
+                echo(connection, &head);
+                continue;
+            }
+            connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n"));
+            connection.send(vec![b'x'; BODY]);
+        }
+    })
+}
+
+#[test]
+fn the_tail_of_an_answer_outlives_a_polite_end_that_its_client_confirms() {
+    let upstream = large();
+    for confirms in [false, true] {
+        let proxy = over(&upstream, "", "requestsPerConnection: 1");
+        let mut client = Http2::narrow(proxy.address("web"), &[(4, 0)], 16 << 10);
+        client.get(1, "/large");
+        // Longer than last words may take: the end was announced by then, and answered.
+        client.find(|f| f.kind == GOAWAY);
+        let ping = client.find(|f| f.kind == PING && f.flags & ACK == 0);
+        client.send(frame(SETTINGS, ACK, 0, &[]));
+        client.send(frame(PING, ACK, 0, &ping.payload));
+        pass(&proxy, Duration::from_millis(1500));
+        if confirms {
+            client.send(frame(GOAWAY, 0, 0, &[0; 8]));
+        }
+        let most = 0x7fff_ffff;
+        client.send([settings(&[(4, most)]), window(0, most - 65_535)].concat());
+        // Slower than the application: the last of it is queued long before it is read.
+        let got = read_slowly(&proxy, &mut client, usize::MAX);
+        assert_eq!(got, (BODY, true), "confirmed {confirms}");
+    }
+}
+
+/// Reads until so much of an answer has come; gives how much it was, and whether it was all of it.
+fn read_slowly(proxy: &Selvedge, client: &mut Http2, most: usize) -> (usize, bool) {
+    let (mut got, mut ended) = (0, false);
+    while !ended
+        && got < most
+        && let Some(read) = client.next_frame()
+    {
+        if read.kind == DATA {
+            got += read.payload.len();
+            ended = read.flags & END_STREAM != 0;
+            pass(proxy, Duration::from_millis(4));
+        }
+    }
+    (got, ended)
+}
+
+#[test]
+fn what_the_kernel_holds_for_a_slow_client_outlives_its_next_word() {
+    let upstream = large();
+    let proxy = over(&upstream, "", "requestsPerConnection: 1");
+    let most = 0x7fff_ffff;
+    let mut client = Http2::narrow(proxy.address("web"), &[(4, most)], 16 << 10);
+    client.send(window(0, most - 65_535));
+    client.get(1, "/large");
+    // The rest is with the kernel by the end of the pause, and the answer is over for the proxy.
+    let (got, _) = read_slowly(&proxy, &mut client, BODY - (1 << 20));
+    pass(&proxy, Duration::from_secs(3));
+    client.send(frame(PING, 0, 0, b"are you?"));
+    pass(&proxy, Duration::from_millis(100));
+    let (more, ended) = read_slowly(&proxy, &mut client, usize::MAX);
+    assert_eq!((got + more, ended), (BODY, true));
+}
+
+/// Lets time go by while the proxy serves others.
+fn pass(proxy: &Selvedge, time: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        assert!(serves(proxy));
+    }
 }

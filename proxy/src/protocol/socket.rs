@@ -85,6 +85,20 @@ impl Socket {
     }
 }
 
+/// How many bytes the kernel holds that the peer has not acknowledged; none where it does not say.
+#[must_use]
+#[expect(unsafe_code, reason = "the one place; the proof is below")]
+pub fn unacknowledged(stream: &TcpStream) -> usize {
+    /// SIOCOUTQ, see tcp(7); a number of all but very old architectures.
+    const OUTPUT_QUEUE: rustix::ioctl::Opcode = 0x5411;
+    // SAFETY: this question writes one `int` and nothing else.
+    let asked = unsafe {
+        let question = rustix::ioctl::Getter::<OUTPUT_QUEUE, std::ffi::c_int>::new();
+        rustix::ioctl::ioctl(stream, question)
+    };
+    asked.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(0))
+}
+
 /// Tells a buffer how much of it a system call has filled.
 #[expect(unsafe_code, reason = "the one place; the proof is below")]
 fn filled(buf: &mut ReadBuf<'_>, n: usize) {

@@ -101,7 +101,7 @@ pub struct Http2Rates {
     /// Streams refused as more than `streams` were open. Default: 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused_streams: Option<u32>,
-    /// PING and SETTINGS in ten seconds, besides one for each DATA frame sent. Default: 1000.
+    /// PING, SETTINGS and GOAWAY in ten seconds, besides one for each DATA frame sent. Default: 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control_frames: Option<u32>,
     /// Empty DATA or HEADERS that do not end a stream, in ten seconds. Default: 10.

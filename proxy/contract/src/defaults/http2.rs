@@ -12,7 +12,7 @@ pub struct Rates {
     pub provoked_resets: u32,
     /// Streams above the announced limit that one connection may try.
     pub refused_streams: u32,
-    /// PING and SETTINGS frames in a window, and one more for each DATA frame sent.
+    /// PING, SETTINGS and GOAWAY frames in a window, and one more for each DATA frame sent.
     pub control_frames: u32,
     /// Empty DATA or HEADERS frames without END_STREAM in a window.
     pub empty_frames: u32,

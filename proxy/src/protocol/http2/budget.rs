@@ -20,7 +20,7 @@ pub enum Abuse {
     Provoked,
     /// Streams above the limit that was announced.
     Refused,
-    /// PING or SETTINGS.
+    /// PING, SETTINGS or GOAWAY.
     Control,
     /// CONTINUATION frames of one block.
     Continuation,
@@ -38,11 +38,13 @@ pub enum Abuse {
     Unread,
     /// A head several times over the limit.
     Head,
+    /// A head or another frame that does not come to its end.
+    Slow,
 }
 
 impl Abuse {
     /// Every one, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Resets,
         Self::Provoked,
         Self::Refused,
@@ -55,6 +57,7 @@ impl Abuse {
         Self::Unknown,
         Self::Unread,
         Self::Head,
+        Self::Slow,
     ];
 
     /// What metrics call it.
@@ -73,6 +76,7 @@ impl Abuse {
             Self::Unknown => "unknown_frames",
             Self::Unread => "unread",
             Self::Head => "head",
+            Self::Slow => "slow",
         }
     }
 }
@@ -165,7 +169,7 @@ impl Budget {
                 over(&mut self.resets, self.rates.client_resets, Abuse::Resets)
             }
             // Clients measure their bandwidth by a PING for every bit of data that comes.
-            kind::SETTINGS | kind::PING if stranger => {
+            kind::SETTINGS | kind::PING | kind::GOAWAY if stranger => {
                 let limit = self
                     .rates
                     .control_frames
@@ -277,6 +281,12 @@ mod tests {
                 Abuse::Resets,
             ),
             (kind::PING, 8, Rates::DEFAULT.control_frames, Abuse::Control),
+            (
+                kind::GOAWAY,
+                8,
+                Rates::DEFAULT.control_frames,
+                Abuse::Control,
+            ),
             (
                 kind::SETTINGS,
                 0,

@@ -18,9 +18,10 @@ use tokio::time::Instant;
 
 use crate::protocol::hpack::Decoder;
 use crate::protocol::io::Io;
+use crate::protocol::socket::unacknowledged;
 
 use super::budget::{Abuse, Budget};
-use super::frame::{self, Reason, WINDOW};
+use super::frame::{self, Header, Reason, WINDOW, kind};
 use super::head::Head;
 use super::settings::{End, Own, Peer};
 use super::stream::{READ, Stream};
@@ -171,6 +172,10 @@ pub struct Conn {
     pub(super) room: Option<Rc<Notify>>,
     pub(super) read_size: usize,
     pub(super) lingered: usize,
+    /// All that was queued is with the kernel.
+    pub(super) flushed: bool,
+    /// Frames and blocks that have come.
+    pub(super) whole: u64,
 }
 
 impl Conn {
@@ -225,6 +230,8 @@ impl Conn {
             room,
             read_size: FIRST_READ,
             lingered: 0,
+            flushed: false,
+            whole: 0,
         }
     }
 
@@ -286,7 +293,24 @@ impl Conn {
         self.output.len() < self.own.buffer
     }
 
-    /// Has the driver write what was queued.
+    /// What is queued, and what the peer has not acknowledged, in bytes; much, as long as TLS holds some of it.
+    #[must_use]
+    pub fn unread(&self) -> usize {
+        let held = if self.flushed { 0 } else { READ };
+        self.output.len() + held + unacknowledged(self.io.socket())
+    }
+
+    /// The number of the frame or block that has begun and is not there yet. Data is waited for by its stream, and
+    /// what we do not read ourselves, by nobody.
+    #[must_use]
+    pub fn awaited(&self) -> Option<u64> {
+        if self.phase != Phase::Open || self.is_congested() {
+            return None;
+        }
+        let begun = Header::read(&self.input).is_some_and(|header| header.kind != kind::DATA);
+        (begun || self.block.is_some()).then_some(self.whole)
+    }
+
     /// How much is held for this peer that it does not read or gives no credit for, or of its own that
     /// nobody takes: in streams, and in pieces of 32 KiB.
     #[must_use]
@@ -296,6 +320,7 @@ impl Conn {
         held.sum::<usize>() + self.output.len().div_ceil(READ)
     }
 
+    /// Has the driver write what was queued.
     pub(super) fn wake_driver(&mut self) {
         if let Some(driver) = self.driver.take() {
             driver.wake();

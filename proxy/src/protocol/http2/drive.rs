@@ -57,14 +57,18 @@ impl Conn {
     /// Whether a client asks on without reading the answers. Data waits for room by itself; heads
     /// do not, so here their number is bounded. A client's end reads on: of two that wait for each
     /// other to read, one must.
-    fn is_congested(&self) -> bool {
+    pub(super) fn is_congested(&self) -> bool {
         self.end == End::Server && self.output.len() > 2 * self.own.buffer
     }
 
     /// Writes what is queued; in a connection that is ending, reads the peer's last words too.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.phase != Phase::Closed && matches!(self.poll_flush(cx), Poll::Ready(Err(_))) {
-            self.close();
+        if self.phase != Phase::Closed {
+            let flushed = self.poll_flush(cx);
+            self.flushed = flushed.is_ready();
+            if matches!(flushed, Poll::Ready(Err(_))) {
+                self.close();
+            }
         }
         if self.phase == Phase::Closing && self.output.is_empty() {
             // A reset would take our last words out of the peer's hands.

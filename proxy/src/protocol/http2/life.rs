@@ -1,6 +1,6 @@
 //! How long a downstream HTTP/2 connection may go on, and how it ends.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use selvedge_contract::defaults::Limits;
@@ -13,8 +13,12 @@ use super::budget::Abuse;
 use super::conn::{Conn, Fatal, Phase, SharedConn};
 use super::frame::Reason;
 
-/// How long a peer that was told to go may take to answer our PING, or to read our last words.
+/// How long a peer that was told to go may take to answer our PING, or to read our last words; how often one
+/// that has more to read is looked at.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What our last words alone may leave unacknowledged, in bytes: two GOAWAYs, a PING and what TLS adds.
+const WORDS: usize = 256;
 
 /// How long a connection may go on.
 pub(super) struct Life {
@@ -24,8 +28,12 @@ pub(super) struct Life {
     settings_by: Option<Instant>,
     ages_at: Option<Instant>,
     idle_since: Option<Instant>,
+    /// What was begun and is not there yet, see [`Conn::awaited`], and by when it must be.
+    awaited: Option<(u64, Instant)>,
     /// It is told to go, and gone by then, once no stream is left.
     last_words_by: Option<Instant>,
+    /// What a connection that is over had left to be read, when that was looked at last.
+    unread: Option<usize>,
     /// Requests that it has had.
     pub(super) requests: u64,
     /// See [`Worker::cuts_off`].
@@ -43,7 +51,9 @@ impl Life {
             settings_by: timer::deadline(now, limits.header_read),
             ages_at: timer::deadline(now, limits.connection_age.mul_f64(jitter)),
             idle_since: None,
+            awaited: None,
             last_words_by: None,
+            unread: None,
             requests: 0,
             looked: 0,
         }
@@ -63,9 +73,12 @@ impl Life {
         if worker.cuts_off(|| conn.hoard(), &mut self.looked) {
             conn.fail(Fatal::Abuse(Abuse::Unread));
         }
+        if self.poll_awaited(cx, &conn, limits.header_read).is_ready() {
+            conn.fail(Fatal::Abuse(Abuse::Slow));
+        }
         loop {
             if conn.phase() == Phase::Closing {
-                return self.poll_last_words(cx);
+                return self.poll_last_words(cx, &conn, limits.stream_idle);
             }
             if conn.peer_leaving && conn.live() == 0 {
                 conn.finish(Reason::NO_ERROR);
@@ -76,11 +89,10 @@ impl Life {
                     return Poll::Pending;
                 }
                 conn.finish(Reason::NO_ERROR);
-                self.last_words_by = None;
                 continue;
             }
             if self.last_words_by.is_some() {
-                std::task::ready!(self.poll_pong(cx, conn.pong));
+                ready!(self.poll_pong(cx, conn.pong));
                 conn.settle_end();
                 continue;
             }
@@ -88,13 +100,13 @@ impl Life {
                 || worker.ends(self.requests > 0 && conn.live() == 0)
                 || conn.is_leaving();
             if !over && !conn.peer.known {
-                std::task::ready!(self.timer.poll_maybe(cx, self.settings_by));
+                ready!(self.timer.poll_maybe(cx, self.settings_by));
                 conn.finish(Reason::PROTOCOL_ERROR);
                 continue;
             }
             let until = self.deadline(&conn, limits);
             if !over {
-                std::task::ready!(self.timer.poll_maybe(cx, until));
+                ready!(self.timer.poll_maybe(cx, until));
             }
             conn.announce_end();
             self.last_words_by = timer::deadline(Instant::now(), LAST_WORDS);
@@ -108,11 +120,44 @@ impl Life {
         self.timer.poll_maybe(cx, self.last_words_by)
     }
 
-    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let by = *self
-            .last_words_by
-            .get_or_insert_with(|| Instant::now() + LAST_WORDS);
-        self.timer.poll_at(cx, by)
+    /// Ready where a head, or another frame, has begun and is not there in time: nothing else of the connection is
+    /// read before it.
+    fn poll_awaited(&mut self, cx: &mut Context<'_>, conn: &Conn, time: Duration) -> Poll<()> {
+        let Some(number) = conn.awaited() else {
+            self.awaited = None;
+            return Poll::Pending;
+        };
+        let known = self.awaited.filter(|(known, _)| *known == number);
+        self.awaited = known.or_else(|| Some((number, timer::deadline(Instant::now(), time)?)));
+        self.timer.poll_maybe(cx, self.awaited.map(|(_, by)| by))
+    }
+
+    /// The last of what streams had queued may be read as slowly as any answer, for the socket's end takes from a
+    /// client that still speaks what it has not read (RFC 9112 section 9.6). A peer at fault, and one that has it all,
+    /// are not waited for.
+    fn poll_last_words(&mut self, cx: &mut Context<'_>, conn: &Conn, stall: Duration) -> Poll<()> {
+        loop {
+            let now = Instant::now();
+            let left = match conn.fatal {
+                Some(_) => 0,
+                None => Some(conn.unread()).filter(|n| *n > WORDS).unwrap_or(0),
+            };
+            if self.unread != Some(left) {
+                self.unread = Some(left);
+                let time = if left == 0 { LAST_WORDS } else { stall };
+                self.last_words_by = timer::deadline(now, time);
+            }
+            if left == 0 {
+                return self.timer.poll_maybe(cx, self.last_words_by);
+            }
+            // Nothing tells when the peer has acknowledged some of it.
+            let look = now + LAST_WORDS;
+            let by = self.last_words_by.unwrap_or(look);
+            ready!(self.timer.poll_at(cx, by.min(look)));
+            if by <= look {
+                return Poll::Ready(());
+            }
+        }
     }
 
     fn deadline(&mut self, conn: &Conn, limits: &Limits) -> Option<Instant> {

@@ -59,6 +59,9 @@ impl Conn {
             input.advance(HEADER);
             let (padding, priority) = self.frame(header, input)?;
             input.advance(padding.saturating_add(priority));
+            if self.block.is_none() {
+                self.whole = self.whole.wrapping_add(1);
+            }
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ use crate::upstream::Interim;
 use crate::worker::Worker;
 
 use super::body::{Http2Body, Stream};
+use super::budget::Abuse;
 use super::conn::{Conn, Fatal, Incoming, SharedConn};
 use super::frame::Reason;
 use super::handle::Handle;
@@ -83,13 +84,14 @@ pub async fn serve(worker: Rc<Worker>, downstream: Rc<Downstream>, io: Io) {
             counter.add(1);
         }
     }
-    if life.requests == 0 && !worker.is_stopping() {
+    let slow = matches!(fatal, Some(Fatal::Abuse(Abuse::Slow)));
+    if slow || (life.requests == 0 && !worker.is_stopping()) {
         let snapshot = worker.snapshot();
         let mut record = Record::unread(&snapshot, &worker, &downstream);
         record.fail_with(match fatal {
-            Some(_) => ErrorKind::BadRequest,
+            Some(_) if !slow => ErrorKind::BadRequest,
             None if conn.borrow().peer.known => ErrorKind::ClientGone,
-            None => ErrorKind::HeadTimeout,
+            _ => ErrorKind::HeadTimeout,
         });
     }
 }
