@@ -214,7 +214,7 @@ limits: {{ {limits} }}\n"
     for (limits, wanted) in [
         ("streamWindow: 4GiB", "at most 2147483647"),
         ("streamWindow: 0", "more than 0"),
-        ("http2: { controlFrames: 2 }", "3 or more"),
+        ("http2: { controlFrames: 3 }", "4 or more"),
         ("body: 18446744073709551615", "limits.body"),
         ("bodyRate: 9223372036854775808", "limits.bodyRate"),
         ("connectionWindow: 1KiB", "65535 to 2147483647"),

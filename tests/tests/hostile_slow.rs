@@ -283,7 +283,7 @@ fn sl_02_a_body_under_the_least_rate_is_ended() {
 }
 
 /// What begins a head of HTTP/2, or another frame, and does not end it, and what may come of it byte by byte.
-fn begun() -> [(&'static str, Vec<u8>, &'static [u8]); 5] {
+fn begun() -> [(&'static str, Vec<u8>, &'static [u8]); 8] {
     let head = request("GET", "/never", &[]);
     let whole = frame(HEADERS, END_STREAM | END_HEADERS, 3, &head);
     let ping = frame(PING, 0, 0, &[0; 8]);
@@ -296,7 +296,14 @@ fn begun() -> [(&'static str, Vec<u8>, &'static [u8]); 5] {
     wide.truncate(9 + head.len());
     [
         ("no END_HEADERS", frame(HEADERS, END_STREAM, 3, &head), b""),
+        ("a byte of a frame", whole[..1].to_vec(), b""),
+        ("half the header of a frame", whole[..4].to_vec(), b""),
         ("the header of a frame", whole[..9].to_vec(), b""),
+        (
+            "half of data for nobody",
+            data(5, [0; 99], false)[..50].to_vec(),
+            b"",
+        ),
         ("half a frame", whole[..20].to_vec(), b""),
         ("a frame byte by byte", wide, &[0]),
         ("half a PING", ping[..12].to_vec(), b""),

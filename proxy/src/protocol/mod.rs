@@ -4,6 +4,7 @@
 
 pub mod datagram;
 pub mod detect;
+mod farewell;
 pub mod greeters;
 pub mod hello;
 pub mod hpack;

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use super::{At, Mode, Pass};
 
 /// Control frames that every HTTP/2 client sends: SETTINGS, the acknowledgement of ours, the answer to the PING of a
-/// polite end.
-const CONTROL_LEAST: u32 = 3;
+/// polite end, GOAWAY.
+const CONTROL_LEAST: u32 = 4;
 
 impl Pass<'_> {
     pub(super) fn check_mode(&mut self, mode: Mode) {

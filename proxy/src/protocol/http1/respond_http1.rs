@@ -18,10 +18,6 @@ use crate::worker::Worker;
 use super::chunked::{ChunkLimits, Encoder};
 use super::conn::{Conn, SharedConn};
 
-/// How long a closing connection reads on, and how much, so that its last answer arrives.
-pub(super) const LINGER: Duration = Duration::from_secs(1);
-pub(super) const LINGER_BYTES: usize = 256 << 10;
-
 /// How a response is to be written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reply<'a> {

@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Buf;
 use http::Method;
@@ -14,7 +15,9 @@ use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::{self, demand};
 use crate::message::{Body, BodyLength, Request, RequestHead, Version};
+use crate::protocol::farewell::{self, Farewell, LINGER_BYTES};
 use crate::protocol::io::Io;
+use crate::protocol::socket::unacknowledged;
 use crate::protocol::tunnel::{self, Moved, TunnelEnd};
 use crate::respond::{self, Outgoing};
 use crate::telemetry::Record;
@@ -229,7 +232,7 @@ impl Session {
         match ended {
             Ended::Clean if persists => self.conn.borrow().decoder.is_done(),
             Ended::Clean => {
-                linger(&self.conn, &mut self.timer).await;
+                linger(&self.conn, &mut self.timer, limits.stream_idle).await;
                 false
             }
             Ended::Broken => {
@@ -289,7 +292,8 @@ impl Session {
             worker: &self.worker,
         };
         let _ = respond_http1::write(&self.conn, outgoing, reply, &mut self.timer).await;
-        linger(&self.conn, &mut self.timer).await;
+        let stall = self.downstream.listener.limits.stream_idle;
+        linger(&self.conn, &mut self.timer, stall).await;
         false
     }
 
@@ -303,31 +307,29 @@ impl Session {
     /// Resets the connection: what was sent must not look complete.
     fn abort(&self) {
         let conn = self.conn.borrow();
-        let _ =
-            socket2::SockRef::from(conn.io().socket()).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(conn.io().socket()).set_linger(Some(Duration::ZERO));
     }
 }
 
-/// Ends our side, then reads on for a moment: a reset would take the answer out of the
-/// client's hands (RFC 9112 section 9.6).
-async fn linger(conn: &SharedConn, timer: &mut Timer) {
-    let until = timer::deadline(Instant::now(), respond_http1::LINGER);
-    let mut ended = false;
-    let mut room = respond_http1::LINGER_BYTES;
+/// Ends our side, then reads on until the client has its answer, see [`Farewell`].
+async fn linger(conn: &SharedConn, timer: &mut Timer, stall: Duration) {
+    let (mut farewell, mut ended, mut room) = (Farewell::new(), false, LINGER_BYTES);
     poll_fn(|cx| {
         let mut conn = conn.borrow_mut();
-        if !ended && conn.poll_shutdown(cx).is_ready() {
-            ended = true;
-        }
-        loop {
+        ended = ended || conn.poll_shutdown(cx).is_ready();
+        let left = unacknowledged(conn.io().socket());
+        while room > 0 {
             conn.input.clear();
             match conn.poll_read(cx) {
-                Poll::Ready(Ok(n)) if n > 0 && n < room => room -= n,
+                Poll::Ready(Ok(n)) if n > 0 => room = room.saturating_sub(n),
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => break,
             }
         }
-        timer.poll_maybe(cx, until)
+        if room == 0 && farewell::has_all(left) {
+            return Poll::Ready(());
+        }
+        farewell.poll(cx, timer, left, stall)
     })
     .await;
 }
@@ -337,7 +339,7 @@ async fn switch(
     conn: &SharedConn,
     mut outgoing: Outgoing<'_>,
     mut upstream: TunnelEnd,
-    idle: std::time::Duration,
+    idle: Duration,
     timer: &mut Timer,
 ) -> bool {
     respond_http1::write_switch(&mut conn.borrow_mut(), &outgoing.head);

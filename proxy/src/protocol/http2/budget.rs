@@ -102,6 +102,56 @@ pub struct Budget {
     data_in_window: u32,
 }
 
+/// Control frames that wait for a peer which does not read, in bytes.
+const UNREAD: usize = 64 << 10;
+
+/// Answers to control frames that are queued among other frames. Bytes are written in order, so what is written is known
+/// by where the queue stood: in two lots, for one would never be done while more is queued.
+#[derive(Debug, Default)]
+pub struct Owed {
+    first: Lot,
+    rest: Lot,
+}
+
+#[derive(Debug, Default)]
+struct Lot {
+    bytes: usize,
+    /// What the queue held up to the last of them.
+    end: usize,
+}
+
+impl Owed {
+    /// One more of so many bytes, the last in a queue that holds so many.
+    ///
+    /// # Errors
+    /// The peer does not read.
+    pub const fn queued(&mut self, bytes: usize, end: usize) -> Result<(), Abuse> {
+        let lot = if self.first.bytes == 0 {
+            &mut self.first
+        } else {
+            &mut self.rest
+        };
+        lot.bytes = lot.bytes.saturating_add(bytes);
+        lot.end = end;
+        if self.first.bytes.saturating_add(self.rest.bytes) > UNREAD {
+            return Err(Abuse::Unread);
+        }
+        Ok(())
+    }
+
+    /// So many bytes of the queue are gone.
+    pub fn written(&mut self, bytes: usize) {
+        self.first.end = self.first.end.saturating_sub(bytes);
+        self.rest.end = self.rest.end.saturating_sub(bytes);
+        if self.first.end == 0 {
+            self.first = std::mem::take(&mut self.rest);
+        }
+        if self.first.end == 0 {
+            self.first.bytes = 0;
+        }
+    }
+}
+
 const fn over(count: &mut u32, limit: u32, abuse: Abuse) -> Result<(), Abuse> {
     *count = count.saturating_add(1);
     if *count > limit { Err(abuse) } else { Ok(()) }
@@ -269,6 +319,30 @@ mod tests {
             }
         }
         (100_000, None)
+    }
+
+    #[test]
+    fn kinds_are_in_the_order_of_their_numbers() {
+        for (at, kind) in Abuse::ALL.iter().enumerate() {
+            assert_eq!(*kind as usize, at);
+        }
+        assert_eq!(Abuse::ALL.last(), Some(&Abuse::Slow));
+    }
+
+    #[test]
+    fn what_was_written_is_owed_no_more() {
+        // A queue that is never empty: what is queued anew keeps it from that.
+        let (mut owed, mut queue) = (Owed::default(), 1000);
+        for _ in 0..100_000 {
+            queue += 17;
+            assert_eq!(owed.queued(17, queue), Ok(()));
+            owed.written(17);
+            queue -= 17;
+        }
+        // Nobody reads.
+        let frames = (1..).take_while(|n| owed.queued(17, queue + n * 17).is_ok());
+        let most = UNREAD / 17;
+        assert!((most - 130..=most).contains(&frames.count()));
     }
 
     #[tokio::test(start_paused = true)]

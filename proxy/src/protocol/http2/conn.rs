@@ -20,7 +20,7 @@ use crate::protocol::hpack::Decoder;
 use crate::protocol::io::Io;
 use crate::protocol::socket::unacknowledged;
 
-use super::budget::{Abuse, Budget};
+use super::budget::{Abuse, Budget, Owed};
 use super::frame::{self, Header, Reason, WINDOW, kind};
 use super::head::Head;
 use super::settings::{End, Own, Peer};
@@ -28,8 +28,6 @@ use super::stream::{READ, Stream};
 
 /// First size of a read buffer; doubles while reads fill it.
 const FIRST_READ: usize = 4 << 10;
-/// Control frames that wait for a peer which does not read, in bytes.
-const UNREAD: usize = 64 << 10;
 
 /// A connection that several tasks hold.
 pub type SharedConn = Rc<RefCell<Conn>>;
@@ -166,7 +164,7 @@ pub struct Conn {
     pub used: bool,
     /// Nobody opens streams any more: it ends with its last one.
     pub(super) retired: bool,
-    pub(super) control: usize,
+    pub(super) control: Owed,
     pub(super) size_update: bool,
     pub(super) driver: Option<Waker>,
     pub(super) room: Option<Rc<Notify>>,
@@ -224,7 +222,7 @@ impl Conn {
             heard: false,
             used: true,
             retired: false,
-            control: 0,
+            control: Owed::default(),
             size_update: false,
             driver: None,
             room,
@@ -295,7 +293,7 @@ impl Conn {
 
     /// What is queued, and what the peer has not acknowledged, in bytes; much, as long as TLS holds some of it.
     #[must_use]
-    pub fn unread(&self) -> usize {
+    pub fn unacknowledged(&self) -> usize {
         let held = if self.flushed { 0 } else { READ };
         self.output.len() + held + unacknowledged(self.io.socket())
     }
@@ -307,7 +305,13 @@ impl Conn {
         if self.phase != Phase::Open || self.is_congested() {
             return None;
         }
-        let begun = Header::read(&self.input).is_some_and(|header| header.kind != kind::DATA);
+        let begun = match Header::read(&self.input) {
+            Some(header) if header.kind == kind::DATA => !self
+                .find(header.stream)
+                .and_then(|key| self.streams.get(key as usize))
+                .is_some_and(|stream| stream.cut.is_none() && !stream.recv_ended),
+            _ => !self.input.is_empty(),
+        };
         (begun || self.block.is_some()).then_some(self.whole)
     }
 
@@ -343,10 +347,6 @@ impl Conn {
 
     /// A control frame was queued.
     pub(super) fn queued_control(&mut self, length: usize) -> Result<(), Abuse> {
-        self.control += length;
-        if self.control > UNREAD {
-            return Err(Abuse::Unread);
-        }
-        Ok(())
+        self.control.queued(length, self.output.len())
     }
 }

@@ -8,13 +8,12 @@ use bytes::Buf;
 use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
+use crate::protocol::farewell::{self, LINGER_BYTES};
+
 use super::conn::{Conn, Fatal, Leaving, Phase};
 use super::frame::{self, Reason};
 use super::settings::End;
 use super::stream::READ;
-
-/// What is read and thrown away of a connection that we end.
-const LINGER_BYTES: usize = 256 << 10;
 
 impl Conn {
     /// Reads what is there and writes what is queued. Ready once the connection is of no more use;
@@ -70,27 +69,35 @@ impl Conn {
                 self.close();
             }
         }
-        if self.phase == Phase::Closing && self.output.is_empty() {
-            // A reset would take our last words out of the peer's hands.
-            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
-            loop {
-                self.input.clear();
-                match self.poll_fill(cx) {
-                    Poll::Ready(Ok(n)) if n > 0 && self.lingered < LINGER_BYTES => {
-                        self.lingered += n;
-                    }
-                    Poll::Ready(_) => self.phase = Phase::Closed,
-                    Poll::Pending => return Poll::Pending,
-                }
-                if self.phase == Phase::Closed {
-                    break;
-                }
-            }
+        if self.phase == Phase::Closing && self.flushed {
+            self.poll_linger(cx);
         }
         if self.phase == Phase::Closed {
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+
+    /// Ends our side, and reads on: a reset would take our last words out of the peer's hands. Where that is too much,
+    /// nothing more is read, and who has all of it goes; others have the time of [`Farewell`].
+    ///
+    /// [`Farewell`]: crate::protocol::farewell::Farewell
+    fn poll_linger(&mut self, cx: &mut Context<'_>) {
+        let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+        while self.lingered < LINGER_BYTES {
+            self.input.clear();
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(n)) if n > 0 => self.lingered += n,
+                Poll::Ready(_) => {
+                    self.phase = Phase::Closed;
+                    return;
+                }
+                Poll::Pending => return,
+            }
+        }
+        if self.fatal.is_some() || farewell::has_all(self.unacknowledged()) {
+            self.phase = Phase::Closed;
+        }
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -113,7 +120,7 @@ impl Conn {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.output.advance(n);
-            self.control = self.control.min(self.output.len());
+            self.control.written(n);
             if self.starved && self.output.len() < self.own.buffer / 2 {
                 self.starved = false;
                 self.unblock();
@@ -124,12 +131,13 @@ impl Conn {
 
     /// Ends the connection for a fault of the peer.
     pub(super) fn fail(&mut self, fatal: Fatal) {
-        let reason = match fatal {
+        if self.phase == Phase::Open {
+            self.fatal = Some(fatal);
+        }
+        self.finish(match fatal {
             Fatal::Protocol(reason) => reason,
             Fatal::Abuse(_) => Reason::ENHANCE_YOUR_CALM,
-        };
-        self.fatal = Some(fatal);
-        self.finish(reason);
+        });
     }
 
     /// Ends the connection: GOAWAY, then nothing more.

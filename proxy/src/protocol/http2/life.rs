@@ -6,19 +6,13 @@ use std::time::Duration;
 use selvedge_contract::defaults::Limits;
 use tokio::time::Instant;
 
+use crate::protocol::farewell::{Farewell, LAST_WORDS};
 use crate::timer::{self, Timer};
 use crate::worker::Worker;
 
 use super::budget::Abuse;
 use super::conn::{Conn, Fatal, Phase, SharedConn};
 use super::frame::Reason;
-
-/// How long a peer that was told to go may take to answer our PING, or to read our last words; how often one
-/// that has more to read is looked at.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// What our last words alone may leave unacknowledged, in bytes: two GOAWAYs, a PING and what TLS adds.
-const WORDS: usize = 256;
 
 /// How long a connection may go on.
 pub(super) struct Life {
@@ -30,10 +24,9 @@ pub(super) struct Life {
     idle_since: Option<Instant>,
     /// What was begun and is not there yet, see [`Conn::awaited`], and by when it must be.
     awaited: Option<(u64, Instant)>,
-    /// It is told to go, and gone by then, once no stream is left.
-    last_words_by: Option<Instant>,
-    /// What a connection that is over had left to be read, when that was looked at last.
-    unread: Option<usize>,
+    /// It is told to go, and has answered by then, or is told which stream was the last.
+    pong_by: Option<Instant>,
+    farewell: Farewell,
     /// Requests that it has had.
     pub(super) requests: u64,
     /// See [`Worker::cuts_off`].
@@ -52,16 +45,16 @@ impl Life {
             ages_at: timer::deadline(now, limits.connection_age.mul_f64(jitter)),
             idle_since: None,
             awaited: None,
-            last_words_by: None,
-            unread: None,
+            pong_by: None,
+            farewell: Farewell::new(),
             requests: 0,
             looked: 0,
         }
     }
 
     /// Ends the connection politely (two GOAWAYs) once it is old, has served enough, is idle too
-    /// long, its peer is not trusted any more, or the worker stops; at once where nothing that it said makes sense,
-    /// and where its client has said that it goes (RFC 9113 section 6.8).
+    /// long, its peer is not trusted any more, the worker stops, or its client wants nothing begun and nothing is under
+    /// way (RFC 9113 section 6.8); at once where nothing that it said makes sense.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -71,6 +64,9 @@ impl Life {
         let conn = self.conn.clone();
         let mut conn = conn.borrow_mut();
         if worker.cuts_off(|| conn.hoard(), &mut self.looked) {
+            if conn.phase() == Phase::Closing {
+                return Poll::Ready(());
+            }
             conn.fail(Fatal::Abuse(Abuse::Unread));
         }
         if self.poll_awaited(cx, &conn, limits.header_read).is_ready() {
@@ -78,11 +74,7 @@ impl Life {
         }
         loop {
             if conn.phase() == Phase::Closing {
-                return self.poll_last_words(cx, &conn, limits.stream_idle);
-            }
-            if conn.peer_leaving && conn.live() == 0 {
-                conn.finish(Reason::NO_ERROR);
-                continue;
+                return self.poll_farewell(cx, &conn, limits.stream_idle);
             }
             if conn.end_is_settled() {
                 if conn.live() > 0 {
@@ -91,14 +83,15 @@ impl Life {
                 conn.finish(Reason::NO_ERROR);
                 continue;
             }
-            if self.last_words_by.is_some() {
+            if self.pong_by.is_some() {
                 ready!(self.poll_pong(cx, conn.pong));
                 conn.settle_end();
                 continue;
             }
             let over = self.requests >= limits.requests_per_connection
                 || worker.ends(self.requests > 0 && conn.live() == 0)
-                || conn.is_leaving();
+                || conn.is_leaving()
+                || (conn.peer_leaving && conn.live() == 0);
             if !over && !conn.peer.known {
                 ready!(self.timer.poll_maybe(cx, self.settings_by));
                 conn.finish(Reason::PROTOCOL_ERROR);
@@ -109,7 +102,7 @@ impl Life {
                 ready!(self.timer.poll_maybe(cx, until));
             }
             conn.announce_end();
-            self.last_words_by = timer::deadline(Instant::now(), LAST_WORDS);
+            self.pong_by = timer::deadline(Instant::now(), LAST_WORDS);
         }
     }
 
@@ -117,7 +110,7 @@ impl Life {
         if pong {
             return Poll::Ready(());
         }
-        self.timer.poll_maybe(cx, self.last_words_by)
+        self.timer.poll_maybe(cx, self.pong_by)
     }
 
     /// Ready where a head, or another frame, has begun and is not there in time: nothing else of the connection is
@@ -132,32 +125,14 @@ impl Life {
         self.timer.poll_maybe(cx, self.awaited.map(|(_, by)| by))
     }
 
-    /// The last of what streams had queued may be read as slowly as any answer, for the socket's end takes from a
-    /// client that still speaks what it has not read (RFC 9112 section 9.6). A peer at fault, and one that has it all,
-    /// are not waited for.
-    fn poll_last_words(&mut self, cx: &mut Context<'_>, conn: &Conn, stall: Duration) -> Poll<()> {
-        loop {
-            let now = Instant::now();
-            let left = match conn.fatal {
-                Some(_) => 0,
-                None => Some(conn.unread()).filter(|n| *n > WORDS).unwrap_or(0),
-            };
-            if self.unread != Some(left) {
-                self.unread = Some(left);
-                let time = if left == 0 { LAST_WORDS } else { stall };
-                self.last_words_by = timer::deadline(now, time);
-            }
-            if left == 0 {
-                return self.timer.poll_maybe(cx, self.last_words_by);
-            }
-            // Nothing tells when the peer has acknowledged some of it.
-            let look = now + LAST_WORDS;
-            let by = self.last_words_by.unwrap_or(look);
-            ready!(self.timer.poll_at(cx, by.min(look)));
-            if by <= look {
-                return Poll::Ready(());
-            }
-        }
+    /// A peer at fault is not waited for.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>, conn: &Conn, stall: Duration) -> Poll<()> {
+        let left = if conn.fatal.is_some() {
+            0
+        } else {
+            conn.unacknowledged()
+        };
+        self.farewell.poll(cx, &mut self.timer, left, stall)
     }
 
     fn deadline(&mut self, conn: &Conn, limits: &Limits) -> Option<Instant> {

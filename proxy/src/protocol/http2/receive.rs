@@ -57,8 +57,8 @@ impl Conn {
                 break;
             }
             input.advance(HEADER);
-            let (padding, priority) = self.frame(header, input)?;
-            input.advance(padding.saturating_add(priority));
+            let (left, padding) = self.frame(header, input)?;
+            input.advance(left.saturating_add(padding));
             if self.block.is_none() {
                 self.whole = self.whole.wrapping_add(1);
             }

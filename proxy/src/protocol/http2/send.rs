@@ -103,7 +103,10 @@ impl Conn {
         };
         let credit = stream.send_window.min(connection);
         match usize::try_from(credit) {
-            Ok(credit) if credit > 0 && room => credit.min(most),
+            Ok(credit) if credit > 0 && room => {
+                stream.blocked = false;
+                credit.min(most)
+            }
             _ => {
                 stream.blocked = true;
                 if (connection <= 0 || !room) && !stream.queued {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::frame;
 use super::hpack::Decoder;
 use crate::http2::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PADDED, PING,
-    RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, NO_ERROR, PADDED,
+    PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
 use crate::oracle::{Field, all, is_text, is_token, number};
 
@@ -41,8 +41,10 @@ impl Answer {
 pub struct Heard {
     /// Answers by stream.
     pub answers: BTreeMap<u32, Answer>,
-    /// Code of GOAWAY, which ends it.
+    /// Code of GOAWAY, which ends it; none of one that only announces the end (section 6.8).
     pub goaway: Option<u32>,
+    /// The end was announced: no stream is left out yet.
+    pub announced: bool,
     /// The highest stream that it may have served, by GOAWAY.
     pub last: u32,
     /// Acknowledgements of SETTINGS.
@@ -91,7 +93,8 @@ impl Reader {
         {
             return Err("within a block");
         }
-        if self.heard.goaway.is_some() {
+        // Section 6.8: streams under way have their answers behind a polite one.
+        if self.heard.goaway.is_some_and(|code| code != NO_ERROR) {
             return Err("behind GOAWAY");
         }
         // Section 3.4.
@@ -135,13 +138,25 @@ impl Reader {
                 Ok(())
             }
             (WINDOW_UPDATE, 4) if (1..=0x7fff_ffff).contains(&frame.word(0)) => Ok(()),
-            (GOAWAY, 8..) => {
-                self.heard.goaway = Some(frame.word(4));
-                self.heard.last = frame.word(0) & 0x7fff_ffff;
-                Ok(())
-            }
+            // Whether the client has heard of it.
+            (PING, 8) if self.heard.announced && self.heard.goaway.is_none() => Ok(()),
+            (GOAWAY, 8..) => self.goaway(frame.word(0) & 0x7fff_ffff, frame.word(4)),
             _ => Err("what it is, or its length"),
         }
+    }
+
+    /// Section 6.8: the last stream is never a later one than was said before.
+    fn goaway(&mut self, last: u32, code: u32) -> Read {
+        if self.heard.goaway.is_some() && last > self.heard.last {
+            return Err("a later stream than before");
+        }
+        if (last, code) == (0x7fff_ffff, NO_ERROR) {
+            self.heard.announced = true;
+            return Ok(());
+        }
+        self.heard.goaway = Some(code);
+        self.heard.last = last;
+        Ok(())
     }
 
     /// A stream on which something may still come.

@@ -75,9 +75,14 @@ fn ended(trial: &Trial, told: &Reading, heard: &Heard) -> Result<bool, String> {
         End::Broken(_, why) => Some(why),
         End::Open | End::Short => None,
     };
+    if (heard.announced || heard.goaway == Some(NO_ERROR)) && !told.leaves {
+        return Err("it goes without a reason".to_owned());
+    }
     match (heard.goaway, broken) {
-        (Some(NO_ERROR), _) if told.leaves => {}
-        (Some(NO_ERROR), _) => return Err("it goes without a reason".to_owned()),
+        (Some(NO_ERROR), None) => {}
+        (Some(NO_ERROR), Some(why)) if trial.patient => {
+            return Err(format!("it goes, in spite of: {why}"));
+        }
         (Some(code), None) if told.loose.is_none() => {
             return Err(format!("GOAWAY with {code} for nothing"));
         }
