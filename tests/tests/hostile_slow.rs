@@ -359,3 +359,35 @@ fn sl_03_a_head_of_http2_has_as_long_as_one_of_http1() {
         held("SL-03", role, 2 * cases.len() + 1);
     }
 }
+
+#[test]
+fn a_frame_of_data_that_comes_slowly_is_no_silence() {
+    for role in ROLES {
+        // The second is refused for its length with its first byte: what follows is nobody's, and the client's still.
+        let limits = "headerRead: 700ms, streamIdle: 700ms, body: 64";
+        let whole = Upstream::scripted(|connection| {
+            while let Some(request) = connection.request() {
+                echo(connection, &request);
+            }
+        });
+        let stage = Stage::over(role, limits, whole);
+        for (length, status) in [("50", 200), ("5000", 413)] {
+            let mut http2 = stage.http2();
+            let head = request("POST", "/own/slow", &[("content-length", length)]);
+            let body = data(1, [b'x'; 50], length == "50");
+            http2.send([&headers(1, &head, false), &body[..12]].concat());
+            for byte in &body[12..] {
+                http2.send([*byte]);
+                std::thread::park_timeout(Duration::from_millis(40));
+            }
+            let outcome = http2.outcome(1);
+            assert!(
+                matches!(outcome, Outcome::Answer(got, _) if got == status),
+                "{outcome:?} as {role:?}"
+            );
+            http2.get(3, "/own/more");
+            let outcome = http2.outcome(3);
+            assert!(matches!(outcome, Outcome::Answer(200, _)), "{outcome:?}");
+        }
+    }
+}

@@ -89,6 +89,10 @@ pub fn parse(announcement: &[u8], peer: SocketAddr) -> Option<Announced> {
     if announcement.starts_with(b"PROXY TCP") && !has_plain_ports(announcement) {
         return None;
     }
+    let unknown = announcement.strip_prefix(b"PROXY UNKNOWN");
+    if unknown.is_some_and(|rest| !matches!(rest.first(), Some(b' ' | b'\r'))) {
+        return None;
+    }
     let (header, length) = ProxyHeader::parse(announcement, ParseConfig::default()).ok()?;
     if length != announcement.len() {
         return None;
@@ -140,7 +144,9 @@ mod tests {
             assert_eq!(local(rest), Some((peer, None)), "{rest:?}");
         }
         assert_eq!(local(&[0x21, 0xff, 0, 1, 9]), None);
+        assert!(named("PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n").is_some());
         for bad in [
+            "PROXY UNKNOWNX\r\n",
             "PROXY TCP4 192.0.2.7 192.0.2.1 5000\r\n",
             "PROXY TCP4 192.0.2.777 192.0.2.1 5000 443\r\n",
             "PROXY TCP4 2001:db8::7 192.0.2.1 5000 443\r\n",

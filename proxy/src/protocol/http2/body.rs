@@ -19,6 +19,8 @@ pub struct Http2Body {
     side: Side,
     length: BodyLength,
     stall: Option<Stall>,
+    /// What has come of a frame that is not there yet: that is no silence.
+    partial: usize,
     /// On the downstream side: the client waits for `100 Continue`.
     expects_continue: bool,
     /// On the upstream side: the rest of the request, still on its way.
@@ -39,6 +41,7 @@ impl Http2Body {
             side: Side::Downstream,
             length,
             stall: Some(stall),
+            partial: 0,
             expects_continue,
             upload: None,
         }
@@ -52,6 +55,7 @@ impl Http2Body {
             side: Side::Upstream,
             length,
             stall: None,
+            partial: 0,
             expects_continue: false,
             upload: upload.map(Box::new),
         }
@@ -93,7 +97,8 @@ impl Http2Body {
         match part {
             Poll::Ready(Ok(Part::Data(data))) => {
                 if let Some(stall) = &mut self.stall {
-                    stall.moved(data.len());
+                    stall.moved(data.len().saturating_sub(self.partial));
+                    self.partial = 0;
                 }
                 Poll::Ready(Ok(Some(Chunk::Data(data))))
             }
@@ -104,6 +109,11 @@ impl Http2Body {
             Poll::Ready(Err(_)) => Poll::Ready(Err(self.broken())),
             Poll::Pending => match &mut self.stall {
                 Some(stall) if !self.stream.is_replying() => {
+                    let partial = self.stream.partial();
+                    if partial > self.partial {
+                        stall.moved(partial - self.partial);
+                    }
+                    self.partial = partial;
                     stall.poll(cx).map(|()| Err(ErrorKind::BodyTimeout))
                 }
                 _ => Poll::Pending,

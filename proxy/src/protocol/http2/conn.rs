@@ -298,21 +298,39 @@ impl Conn {
         self.output.len() + held + unacknowledged(self.io.socket())
     }
 
-    /// The number of the frame or block that has begun and is not there yet. Data is waited for by its stream, and
-    /// what we do not read ourselves, by nobody.
+    /// The number of the frame or block that has begun and is not there yet, and what there is of it where more of it
+    /// is reason enough to wait on. Data is waited for by its stream, and what we do not read ourselves, by nobody.
     #[must_use]
-    pub fn awaited(&self) -> Option<u64> {
+    pub fn awaited(&self) -> Option<(u64, usize)> {
         if self.phase != Phase::Open || self.is_congested() {
             return None;
         }
-        let begun = match Header::read(&self.input) {
-            Some(header) if header.kind == kind::DATA => !self
-                .find(header.stream)
+        if let Some(stream) = self.data_begun() {
+            // Of a stream that is over: what was on its way may take its time.
+            let waited = self
+                .find(stream)
                 .and_then(|key| self.streams.get(key as usize))
-                .is_some_and(|stream| stream.cut.is_none() && !stream.recv_ended),
-            _ => !self.input.is_empty(),
-        };
-        (begun || self.block.is_some()).then_some(self.whole)
+                .is_some_and(|stream| stream.cut.is_none() && !stream.recv_ended);
+            return (!waited).then_some((self.whole, self.input.len()));
+        }
+        let begun = !self.input.is_empty() || self.block.is_some();
+        begun.then_some((self.whole, 0))
+    }
+
+    /// The stream of a DATA frame that is not there yet.
+    fn data_begun(&self) -> Option<u32> {
+        let header = Header::read(&self.input)?;
+        (header.kind == kind::DATA).then_some(header.stream)
+    }
+
+    /// How much has come of a DATA frame that is not there yet, if it is of this stream.
+    #[must_use]
+    pub(super) fn partial(&self, key: u32) -> usize {
+        let own = self.streams.get(key as usize).map(|stream| stream.id);
+        match self.data_begun() {
+            Some(stream) if own == Some(stream) => self.input.len(),
+            _ => 0,
+        }
     }
 
     /// How much is held for this peer that it does not read or gives no credit for, or of its own that

@@ -146,8 +146,11 @@ impl Conn {
             return;
         }
         // What data streams had queued goes out first: frames must not be cut.
-        let last = self.highest_served();
-        frame::put_goaway(&mut self.output, last, reason);
+        let told = matches!(self.leaving, Leaving::Settled(_)) && reason == Reason::NO_ERROR;
+        if !told {
+            let last = self.highest_served();
+            frame::put_goaway(&mut self.output, last, reason);
+        }
         self.phase = Phase::Closing;
         self.cut_all(reason);
         self.wake_driver();

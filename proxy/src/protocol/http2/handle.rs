@@ -192,6 +192,12 @@ impl Handle {
         self.send_response(head, ended);
     }
 
+    /// How much has come of data that is not there yet, in bytes.
+    #[must_use]
+    pub fn partial(&self) -> usize {
+        self.conn.borrow().partial(self.key)
+    }
+
     /// Whether the final head of the response is queued, so that the request is not all that is
     /// waited for.
     #[must_use]

@@ -23,7 +23,7 @@ pub(super) struct Life {
     ages_at: Option<Instant>,
     idle_since: Option<Instant>,
     /// What was begun and is not there yet, see [`Conn::awaited`], and by when it must be.
-    awaited: Option<(u64, Instant)>,
+    awaited: Option<((u64, usize), Instant)>,
     /// It is told to go, and has answered by then, or is told which stream was the last.
     pong_by: Option<Instant>,
     farewell: Farewell,
