@@ -121,7 +121,8 @@ fn begin(worker: &Rc<Worker>, downstream: &Rc<Downstream>, conn: &SharedConn, in
         incoming.head,
         incoming.ended,
     );
-    tokio::task::spawn_local(stream);
+    // A pointer, for the runtime moves what it is given several times, and this is kilobytes.
+    tokio::task::spawn_local(Box::pin(stream));
 }
 
 /// Hands interim responses to an HTTP/2 client.
