@@ -4,13 +4,13 @@
 
 pub mod datagram;
 pub mod detect;
-mod farewell;
 pub mod greeters;
 pub mod hello;
 pub mod hpack;
 pub mod http1;
 pub mod http2;
 pub mod io;
+mod linger;
 pub mod serve;
 pub mod socket;
 mod stream;

@@ -15,8 +15,8 @@ use crate::accept::Downstream;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::{self, demand};
 use crate::message::{Body, BodyLength, Request, RequestHead, Version};
-use crate::protocol::farewell::{self, Farewell, LINGER_BYTES};
 use crate::protocol::io::Io;
+use crate::protocol::linger::{self, LINGER_BYTES, Linger};
 use crate::protocol::socket::unacknowledged;
 use crate::protocol::tunnel::{self, Moved, TunnelEnd};
 use crate::respond::{self, Outgoing};
@@ -311,13 +311,12 @@ impl Session {
     }
 }
 
-/// Ends our side, then reads on until the client has its answer, see [`Farewell`].
+/// Ends our side, then reads on until the client has its answer, see [`Linger`].
 async fn linger(conn: &SharedConn, timer: &mut Timer, stall: Duration) {
-    let (mut farewell, mut ended, mut room) = (Farewell::new(), false, LINGER_BYTES);
+    let (mut lingering, mut ended, mut room) = (Linger::new(), false, LINGER_BYTES);
     poll_fn(|cx| {
         let mut conn = conn.borrow_mut();
         ended = ended || conn.poll_shutdown(cx).is_ready();
-        let left = unacknowledged(conn.io().socket());
         while room > 0 {
             conn.input.clear();
             match conn.poll_read(cx) {
@@ -326,10 +325,11 @@ async fn linger(conn: &SharedConn, timer: &mut Timer, stall: Duration) {
                 Poll::Pending => break,
             }
         }
-        if room == 0 && farewell::has_all(left) {
+        let left = unacknowledged(conn.io().socket());
+        if room == 0 && linger::has_all(left) {
             return Poll::Ready(());
         }
-        farewell.poll(cx, timer, left, stall)
+        lingering.poll(cx, timer, left, stall)
     })
     .await;
 }

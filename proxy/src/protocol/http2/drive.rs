@@ -8,7 +8,7 @@ use bytes::Buf;
 use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
-use crate::protocol::farewell::{self, LINGER_BYTES};
+use crate::protocol::linger::{self, LINGER_BYTES};
 
 use super::conn::{Conn, Fatal, Leaving, Phase};
 use super::frame::{self, Reason};
@@ -79,9 +79,9 @@ impl Conn {
     }
 
     /// Ends our side, and reads on: a reset would take our last words out of the peer's hands. Where that is too much,
-    /// nothing more is read, and who has all of it goes; others have the time of [`Farewell`].
+    /// nothing more is read, and who has all of it goes; others have the time of [`Linger`].
     ///
-    /// [`Farewell`]: crate::protocol::farewell::Farewell
+    /// [`Linger`]: crate::protocol::linger::Linger
     fn poll_linger(&mut self, cx: &mut Context<'_>) {
         let _ = Pin::new(&mut self.io).poll_shutdown(cx);
         while self.lingered < LINGER_BYTES {
@@ -95,7 +95,7 @@ impl Conn {
                 Poll::Pending => return,
             }
         }
-        if self.fatal.is_some() || farewell::has_all(self.unacknowledged()) {
+        if self.fatal.is_some() || linger::has_all(self.unacknowledged()) {
             self.phase = Phase::Closed;
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use selvedge_contract::defaults::Limits;
 use tokio::time::Instant;
 
-use crate::protocol::farewell::{Farewell, LAST_WORDS};
+use crate::protocol::linger::{LAST_WORDS, Linger};
 use crate::timer::{self, Timer};
 use crate::worker::Worker;
 
@@ -26,7 +26,7 @@ pub(super) struct Life {
     awaited: Option<((u64, usize), Instant)>,
     /// It is told to go, and has answered by then, or is told which stream was the last.
     pong_by: Option<Instant>,
-    farewell: Farewell,
+    lingering: Linger,
     /// Requests that it has had.
     pub(super) requests: u64,
     /// See [`Worker::cuts_off`].
@@ -46,7 +46,7 @@ impl Life {
             idle_since: None,
             awaited: None,
             pong_by: None,
-            farewell: Farewell::new(),
+            lingering: Linger::new(),
             requests: 0,
             looked: 0,
         }
@@ -74,7 +74,7 @@ impl Life {
         }
         loop {
             if conn.phase() == Phase::Closing {
-                return self.poll_farewell(cx, &conn, limits.stream_idle);
+                return self.poll_lingering(cx, &conn, limits.stream_idle);
             }
             if conn.end_is_settled() {
                 if conn.live() > 0 {
@@ -126,13 +126,13 @@ impl Life {
     }
 
     /// A peer at fault is not waited for.
-    fn poll_farewell(&mut self, cx: &mut Context<'_>, conn: &Conn, stall: Duration) -> Poll<()> {
+    fn poll_lingering(&mut self, cx: &mut Context<'_>, conn: &Conn, stall: Duration) -> Poll<()> {
         let left = if conn.fatal.is_some() {
             0
         } else {
             conn.unacknowledged()
         };
-        self.farewell.poll(cx, &mut self.timer, left, stall)
+        self.lingering.poll(cx, &mut self.timer, left, stall)
     }
 
     fn deadline(&mut self, conn: &Conn, limits: &Limits) -> Option<Instant> {

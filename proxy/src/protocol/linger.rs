@@ -1,5 +1,5 @@
-//! The end of a downstream connection, of either protocol: the socket is kept until its client has what it was sent.
-//! A socket that is closed over unread bytes, or that hears more afterwards, resets: that takes from the client what it
+//! The lingering close of a downstream connection, of either protocol: the socket is kept until its client has what it
+//! was sent. A socket that is closed over unread bytes, or that hears more afterwards, resets: that takes from the client what it
 //! has not read yet (RFC 9112 section 9.6).
 
 use std::task::{Context, Poll};
@@ -31,13 +31,13 @@ pub(super) const fn has_all(unacknowledged: usize) -> bool {
 
 /// How long a connection that is over is kept.
 #[derive(Debug, Default)]
-pub(super) struct Farewell {
+pub(super) struct Linger {
     /// What was left when it was looked at last.
     left: Option<usize>,
     by: Option<Instant>,
 }
 
-impl Farewell {
+impl Linger {
     /// Nothing was looked at yet.
     #[must_use]
     pub(super) const fn new() -> Self {
